@@ -1,0 +1,102 @@
+# mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
+#   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
+#   make tsan    the loader's tests under ThreadSanitizer
+#   make sizes   lines per file, longest first
+# B names the build folder, V=1 shows the commands.
+
+B       ?= build
+CC      ?= gcc
+OPT     ?= -O2
+SAN     ?=
+Q       := $(if $(V),,@)
+
+VERSION := 0.1.0
+CPPFLAGS := -Isrc -D_GNU_SOURCE -DMALA_VERSION='"$(VERSION)"' -MMD -MP
+CFLAGS   := -std=c11 -g $(OPT) -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+            -Wvla -Werror=implicit-function-declaration -fstack-protector-strong $(SAN)
+LDFLAGS  := $(SAN)
+LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lpthread -lm
+
+# The CPU kernels are compiled once per instruction set and chosen at run time (backend/cpu/cpu.c).
+KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-trapping-math -Wno-psabi
+MACHINE := $(shell $(CC) -dumpmachine)
+ifneq (,$(findstring x86_64,$(MACHINE)))
+ISAS := generic v3 v4
+else
+ISAS := generic
+endif
+ISA_FLAGS_generic :=
+ISA_FLAGS_v3 := -march=x86-64-v3
+ISA_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
+
+SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
+PLAIN_SRC := $(filter-out src/main.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
+OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
+TEST_SRC := $(wildcard tests/test_*.c)
+TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
+TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c tests/cases/*.c)))
+
+.PHONY: all deps test demo asan tsan sizes clean check-rooms
+all: mala
+
+mala: $(B)/mala
+	$(Q)cp $< $@
+
+$(B)/mala: $(B)/main.o $(OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/%.o: src/%.c | deps
+	@mkdir -p $(@D)
+	@echo "cc    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+define isa_rule
+$(B)/%.$(1).o: src/%.c | deps
+	@mkdir -p $$(@D)
+	@echo "cc    $$< ($(1))"
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(ISA_FLAGS_$(1)) -DISA=$(1) -c -o $$@ $$<
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+
+$(B)/tests/%.o: tests/%.c | deps
+	@mkdir -p $(@D)
+	@echo "cc    $<"
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -c -o $@ $<
+
+$(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# Installs what the build needs, on Debian and its relatives, when it is not there yet.
+deps:
+	@scripts/install_deps.sh
+
+check-rooms:
+	@scripts/check_rooms.sh
+
+test: check-rooms $(TESTS) mala
+	@scripts/run_tests.sh $(TESTS)
+
+asan:
+	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" build/asan/mala
+	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" run-tests
+
+tsan:
+	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
+	build/tsan/tests/test_loader
+
+run-tests: $(TESTS)
+	@scripts/run_tests.sh $(TESTS)
+
+demo: mala
+	@scripts/demo.sh
+
+sizes:
+	@find src tests scripts -name '*.[ch]' -o -name '*.sh' | xargs wc -l | sort -rn
+
+clean:
+	rm -rf build mala

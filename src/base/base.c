@@ -1,0 +1,83 @@
+#define _POSIX_C_SOURCE 200809L
+#include "base/base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* A name from a file may carry escape sequences or line ends; an error must stay one harmless line. */
+static void make_printable(char *text, size_t capacity) {
+    char raw[sizeof((Err *)0)->text];
+    snprintf(raw, sizeof raw, "%s", text);
+    size_t out = 0;
+    for (const unsigned char *p = (const unsigned char *)raw; *p && out + 5 < capacity; p++) {
+        if (*p >= 0x20 && *p != 0x7f)
+            text[out++] = (char)*p;
+        else
+            out += (size_t)snprintf(text + out, capacity - out, "\\x%02x", *p);
+    }
+    text[out] = '\0';
+}
+
+bool err_set(Err *err, ExitCode code, const char *format, ...) {
+    if (!err || err->code != EXIT_DONE) return false;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    err->code = code;
+    make_printable(err->text, sizeof err->text);
+    return false;
+}
+
+void check_failed(const char *file, int line, const char *condition, const char *format, ...) {
+    fprintf(stderr, "mala: bug: %s:%d: %s: ", file, line, condition);
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    abort();
+}
+
+static void *or_exit(void *memory, size_t bytes) {
+    if (memory) return memory;
+    fprintf(stderr, "mala: error: memory: cannot allocate %zu bytes - close other programs or use a smaller batch\n",
+            bytes);
+    exit(EXIT_MEMORY);
+}
+
+void *mem_zalloc(size_t count, size_t size) {
+    size_t bytes = SIZE_MAX;
+    bool fits = size_mul(count, size, &bytes);
+    return or_exit(fits ? calloc(count ? count : 1, size ? size : 1) : NULL, bytes);
+}
+
+void *mem_resize(void *old, size_t count, size_t size) {
+    size_t bytes = SIZE_MAX;
+    bool fits = size_mul(count, size, &bytes);
+    return or_exit(fits ? realloc(old, bytes ? bytes : 1) : NULL, bytes);
+}
+
+char *mem_strdup(const char *text) {
+    size_t bytes = strlen(text) + 1;
+    return memcpy(mem_zalloc(bytes, 1), text, bytes);
+}
+
+bool mem_try(void **out, size_t bytes, Err *err) {
+    size_t padded;
+    *out = NULL;
+    if (size_add(bytes, 63, &padded)) *out = aligned_alloc(64, MAX(padded & ~(size_t)63, (size_t)64));
+    if (!*out)
+        return err_set(err, EXIT_MEMORY, "memory: cannot allocate %zu bytes - use a smaller batch or input size", bytes);
+    memset(*out, 0, bytes);
+    return true;
+}
+
+double time_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}

@@ -1,0 +1,29 @@
+/* image.h - 8-bit RGB pictures in memory, from and to files. */
+#ifndef MALA_IMAGE_H
+#define MALA_IMAGE_H
+
+#include "base/base.h"
+
+/* rows from top to bottom, R G B R G B ..., no padding: 3 * width * height bytes */
+typedef struct {
+    int width, height;
+    uint8_t *pixels;
+} Image;
+
+#define IMAGE_MAX_PIXELS 100000000 /* decoding a larger picture is refused before memory is taken */
+
+/* Decodes a JPEG or PNG in memory, told apart by content, upright (EXIF orientation applied).
+ * Grey and palette become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted.
+ * name: for messages. Any decoder warning means "corrupt": false, EXIT_INPUT. Free with image_free. */
+bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err);
+/* The same from a regular file; errors as above, EXIT_IO when it cannot be read. */
+bool image_load(Image *out, const char *path, Err *err);
+/* Uninitialised pixels; false, EXIT_MEMORY. */
+bool image_new(Image *out, int width, int height, Err *err);
+void image_free(Image *image);
+
+/* Encoders into a malloc'd buffer; the same pixels give the same bytes. quality 1..100, 4:2:0. */
+bool image_encode_jpeg(uint8_t **out, size_t *count, const Image *image, int quality, Err *err);
+bool image_encode_png(uint8_t **out, size_t *count, const Image *image, Err *err);
+
+#endif
