@@ -1,0 +1,78 @@
+/* op.h - the op catalogue: one row per op, and a builder per op for model code.
+ *
+ * A row knows shapes, cost and gradient, never backends or file formats: kernels and exporters are tables of their
+ * own on the same index. To add an op: a line in ops.def, a row in graph/op_<family>.c, a reference and a kernel in
+ * backend/, cases in tests/cases/. */
+#ifndef MALA_OP_H
+#define MALA_OP_H
+
+#include "graph/graph.h"
+
+#define MAX_OUT 3
+#define MAX_IN 8
+
+enum {
+    OPF_NO_GRAD = 1,  /* has no gradient by nature; autodiff stops here */
+    OPF_INPLACE0 = 2, /* output 0 may take the memory of input 0, element for element */
+    OPF_RANDOM = 4,   /* not a function of its operands' values alone in the sense of folding; never merged */
+};
+
+typedef struct {
+    Shape shape;
+    DType dtype;
+} Type;
+
+typedef struct {
+    const char *name;
+    int8_t min_in, max_in, n_out;
+    uint8_t flags;
+    uint8_t mutates; /* bit i: input i (state) is updated in place */
+    /* Types of the outputs. Returns NULL, or what does not fit, as text. */
+    const char *(*infer)(const Graph *g, const Node *n, Type out[MAX_OUT]);
+    /* multiply-adds; NULL: none worth counting */
+    double (*macs)(const Graph *g, const Node *n);
+    /* Emits the gradient: dout[n_out] may hold NO_VAL (no gradient reached that output); fills din[n_in], leaving
+     * NO_VAL where there is none. n is a copy: the graph grows. */
+    void (*grad)(Graph *g, Node n, const Val *dout, Val *din);
+} OpDef;
+
+extern const OpDef *const op_def[OP_COUNT];
+
+static inline const OpDef *node_def(const Node *n) { return op_def[n->op]; }
+
+/* The device tensor that every optimizer op reads: a captured step never changes, its hyper-parameters do. */
+enum {
+    HYPER_LR,
+    HYPER_WEIGHT_DECAY,
+    HYPER_BETA1,
+    HYPER_BETA2,
+    HYPER_EPS,
+    HYPER_CORRECTION1, /* 1 - beta1^t */
+    HYPER_CORRECTION2, /* 1 - beta2^t */
+    HYPER_CLIP,        /* largest global gradient norm; 0: no clipping */
+    HYPER_EMA_DECAY,
+    HYPER_COUNT = 16
+};
+
+/* Builders. Shapes and formulas are in ops.def. */
+Val op_normalize(Graph *g, Val images, const float mean[3], const float std[3]);
+Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad);
+Val op_linear(Graph *g, Val x, Val w, Val b);
+Val op_dwconv(Graph *g, Val x, Val w, Val b, int kernel, bool residual);
+Val op_layer_norm(Graph *g, Val x, Val gain, Val bias, float eps);
+Val op_batch_norm(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps, float momentum);
+Val op_batch_norm_eval(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps);
+Val op_gelu(Graph *g, Val x);
+Val op_silu(Graph *g, Val x);
+Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads);
+Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep);
+Val op_add(Graph *g, Val a, Val b);
+Val op_mean_pool(Graph *g, Val x);
+Val op_softmax(Graph *g, Val x);
+Val op_cross_entropy(Graph *g, Val logits, Val target, float smoothing);
+Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream);
+Val op_grad_norm(Graph *g, Val grads);
+void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool decay);
+void op_ema(Graph *g, Val w, Val average, Val hyper);
+
+#endif
