@@ -30,7 +30,6 @@ typedef enum {
 typedef struct {
     JsonKind kind;
     size_t offset;    /* byte of its first character, from the start of the text */
-    int line, column; /* of that character, from 1; columns count characters, not bytes */
     const char *text; /* KEY, STRING: decoded UTF-8; NUMBER: as written; '\0' follows; valid until the next call */
     size_t count;     /* bytes of text */
     double number;    /* NUMBER: always finite */
@@ -42,7 +41,7 @@ typedef struct {
 typedef struct {
     const char *name;  /* file name, kept by reference */
     ExitCode code;     /* EXIT_USAGE for configs, EXIT_INPUT for data */
-    bool bytes;        /* false: "name:line:column: what"; true: "name: what (byte N)", for headers of binary files */
+    bool bytes;        /* false: "name:line:column: what"; true: "name: byte N: what", for headers of binary files */
     size_t first_byte; /* added to N: where in the file the text begins */
 } JsonSource;
 
@@ -52,10 +51,11 @@ typedef struct {
     uint32_t serial; /* the object it belongs to; another object's entry counts as empty */
 } JsonKeyEntry;
 
+/* One open object or array. The table outlives its object: the next one at this depth uses it again uncleared. */
 typedef struct {
     bool is_object;
     uint32_t serial;
-    size_t keys;     /* keys of this object so far */
+    size_t keys;     /* of this object so far */
     size_t capacity; /* of table: a power of two, or 0 */
     JsonKeyEntry *table;
 } JsonFrame;
@@ -65,10 +65,8 @@ typedef struct {
     JsonSource source;
     const char *text;
     size_t count, at;
-    size_t line_start; /* byte of the current line's start */
-    size_t tails;      /* UTF-8 continuation bytes on the current line before `at` */
-    int line, depth, state;
-    uint32_t serial;
+    int depth, state;
+    uint32_t serial;    /* objects begun so far */
     uint64_t secret[2]; /* keys the hash */
     char *decoded;
     size_t decoded_capacity;
@@ -93,6 +91,10 @@ const char *json_kind_name(JsonKind kind);
 
 /* Reads the whole text for its errors alone. */
 bool json_check(const char *text, size_t count, JsonSource source, Err *err);
+
+/* Line and column, from 1, of a byte of a text; columns count characters, not bytes. Reads from the start: for
+ * messages. */
+void json_position(int *line, int *column, const char *text, size_t offset);
 
 /* One step down into a document: a key of an object, or, with key NULL, an index of an array. */
 typedef struct {
@@ -143,11 +145,5 @@ void json_write_raw(JsonWriter *w, const char *json);
 /* The finished document, '\0'-terminated, w->count bytes; owned by w. */
 const char *json_writer_text(JsonWriter *w);
 void json_writer_free(JsonWriter *w);
-
-/* The number as above into out[32], for other text formats. */
-void number_text(char out[32], double value);
-void number_text_float(char out[32], float value);
-/* The double a whole text of strict JSON grammar spells, in every locale; false: it does not, or overflows. */
-bool number_parse(double *out, const char *text);
 
 #endif

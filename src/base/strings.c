@@ -1,0 +1,107 @@
+/* strings.c - UTF-8 by the table of RFC 3629; numbers through the C locale; the restricted edit distance (insert,
+ * delete, replace, swap of neighbours) for suggestions. */
+#include "base/strings.h"
+
+#include <ctype.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t utf8_sequence(const char *text, size_t left) {
+    const unsigned char *p = (const unsigned char *)text;
+    if (left == 0) return 0;
+    if (p[0] < 0x80) return 1;
+    size_t length = p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    if (length == 0 || left < length) return 0;
+    /* the second byte's range excludes overlong forms, surrogates and what lies above U+10FFFF */
+    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    if (p[1] < low || p[1] > high) return 0;
+    for (size_t i = 2; i < length; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    return length;
+}
+
+size_t utf8_encode(char out[4], uint32_t code_point) {
+    CHECK(code_point < 0x110000 && (code_point < 0xd800 || code_point > 0xdfff), "code point %x", code_point);
+    if (code_point < 0x80) {
+        out[0] = (char)code_point;
+        return 1;
+    }
+    size_t length = code_point < 0x800 ? 2 : code_point < 0x10000 ? 3 : 4;
+    static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = length; i-- > 1; code_point >>= 6) out[i] = (char)(0x80 | (code_point & 0x3f));
+    out[0] = (char)(lead[length] | code_point);
+    return length;
+}
+
+size_t utf8_columns(const char *text) {
+    size_t columns = 0;
+    for (; *text; text++) columns += ((unsigned char)*text & 0xc0) != 0x80;
+    return columns;
+}
+
+/* The locale of the program, whatever a library or a caller has set; the C library keeps one object for all. */
+static locale_t enter_c_locale(void) { return uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0)); }
+
+double number_parse(const char *text) {
+    locale_t before = enter_c_locale();
+    char *end;
+    double value = strtod(text, &end);
+    uselocale(before);
+    CHECK(*text && !*end, "\"%s\" is no number", text);
+    return value;
+}
+
+void number_text(char out[NUMBER_TEXT_SIZE], double value) {
+    locale_t before = enter_c_locale();
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, NUMBER_TEXT_SIZE, "%.*g", digits, value);
+        if (strtod(out, NULL) == value) break;
+    }
+    uselocale(before);
+}
+
+void number_text_float(char out[NUMBER_TEXT_SIZE], float value) {
+    locale_t before = enter_c_locale();
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(out, NUMBER_TEXT_SIZE, "%.*g", digits, (double)value);
+        if (strtof(out, NULL) == value) break;
+    }
+    uselocale(before);
+}
+
+static int fold(char c) { return c == '-' ? '_' : tolower((unsigned char)c); }
+
+#define WORD_MAX 64 /* longer words get no suggestion */
+
+static size_t distance(const char *a, const char *b) {
+    size_t n = strlen(a), m = strlen(b);
+    size_t rows[3][WORD_MAX + 1];
+    for (size_t j = 0; j <= m; j++) rows[0][j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t replace = above[j - 1] + (fold(a[i - 1]) != fold(b[j - 1]));
+            row[j] = MIN(replace, MIN(above[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && fold(a[i - 1]) == fold(b[j - 2]) && fold(a[i - 2]) == fold(b[j - 1]))
+                row[j] = MIN(row[j], above2[j - 2] + 1);
+        }
+    }
+    return rows[n % 3][m];
+}
+
+const char *text_nearest(const char *word, const char *const *candidates, size_t count) {
+    size_t length = strlen(word);
+    if (length == 0 || length > WORD_MAX) return NULL;
+    const char *best = NULL;
+    size_t best_distance = 1 + (length + 1) / 3; /* one slip in every three letters or so */
+    for (size_t i = 0; i < count; i++) {
+        if (strlen(candidates[i]) > WORD_MAX) continue;
+        size_t d = distance(word, candidates[i]);
+        if (d < best_distance) best_distance = d, best = candidates[i];
+    }
+    return best;
+}

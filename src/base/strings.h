@@ -1,0 +1,26 @@
+/* strings.h - small questions about text: UTF-8, numbers as text in every locale, near misses of a name. */
+#ifndef MALA_STRINGS_H
+#define MALA_STRINGS_H
+
+#include "base/base.h"
+
+/* Bytes of the UTF-8 sequence at text with `left` bytes to read: 1 to 4; 0 when there is no valid one (overlong,
+ * surrogate, above U+10FFFF, cut off). */
+size_t utf8_sequence(const char *text, size_t left);
+/* Writes code point (not a surrogate) as 1 to 4 bytes; returns how many. */
+size_t utf8_encode(char out[4], uint32_t code_point);
+/* Characters on a terminal, one per code point: enough to align columns of names, not for East Asian widths. */
+size_t utf8_columns(const char *text);
+
+/* The fewest digits that read back as the same value, '.' in every locale. */
+#define NUMBER_TEXT_SIZE 32
+void number_text(char out[NUMBER_TEXT_SIZE], double value);
+void number_text_float(char out[NUMBER_TEXT_SIZE], float value);
+/* The double a number in JSON's grammar spells; infinity when it overflows. Any other text is a programmer's error. */
+double number_parse(const char *text);
+
+/* The candidate nearest to word, for "did you mean"; NULL when none is near enough to be a typing error of it.
+ * Case and '_' against '-' cost nothing. */
+const char *text_nearest(const char *word, const char *const *candidates, size_t count);
+
+#endif
