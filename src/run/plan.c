@@ -1,0 +1,331 @@
+#include "run/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGNMENT 64
+
+/* ---- which nodes run, and when ---- */
+
+typedef struct {
+    bool *needed;   /* [n_nodes] */
+    bool *constant; /* [n_nodes]: computed by plan_refresh */
+    int32_t *order; /* [n_steps]: node of each step, constants first */
+    int32_t n_steps, n_constant;
+} Schedule;
+
+static bool writes_state(const Graph *g, const Node *n) {
+    if (node_def(n)->mutates) return true;
+    for (int i = 0; i < n->n_out; i++)
+        if (graph_value(g, node_out(g, n, i))->kind == V_STATE) return true;
+    return false;
+}
+
+static void find_needed(const Graph *g, const Val *keep, int n_keep, bool *needed) {
+    bool *wanted = mem_zalloc((size_t)g->n_values, sizeof(bool));
+    for (int i = 0; i < n_keep; i++) wanted[keep[i]] = true;
+    for (int32_t id = g->n_nodes - 1; id >= 0; id--) {
+        const Node *n = &g->nodes[id];
+        needed[id] = writes_state(g, n);
+        for (int i = 0; i < n->n_out; i++) needed[id] |= wanted[node_out(g, n, i)];
+        for (int i = 0; needed[id] && i < n->n_in; i++)
+            if (node_in(g, n, i) != NO_VAL) wanted[node_in(g, n, i)] = true;
+    }
+    free(wanted);
+}
+
+/* A node is constant when all it reads is constant: weights and statistics, in a graph that writes no state. */
+static void find_constants(const Graph *g, const bool *needed, bool *constant) {
+    for (int32_t id = 0; id < g->n_nodes; id++)
+        if (needed[id] && writes_state(g, &g->nodes[id])) return;
+    for (int32_t id = 0; id < g->n_nodes; id++) {
+        const Node *n = &g->nodes[id];
+        constant[id] = needed[id] && !(node_def(n)->flags & OPF_RANDOM);
+        for (int i = 0; constant[id] && i < n->n_in; i++) {
+            Val v = node_in(g, n, i);
+            if (v == NO_VAL) continue;
+            const Value *x = graph_value(g, v);
+            constant[id] = x->kind == V_STATE || (x->kind == V_ACT && constant[x->def]);
+        }
+    }
+}
+
+static Schedule make_schedule(const Graph *g, const Val *keep, int n_keep) {
+    size_t n = (size_t)g->n_nodes;
+    Schedule s = {mem_zalloc(n, sizeof(bool)), mem_zalloc(n, sizeof(bool)), mem_zalloc(n, sizeof(int32_t)), 0, 0};
+    find_needed(g, keep, n_keep, s.needed);
+    find_constants(g, s.needed, s.constant);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int32_t id = 0; id < g->n_nodes; id++)
+            if (s.needed[id] && s.constant[id] == (pass == 0)) s.order[s.n_steps++] = id;
+        if (pass == 0) s.n_constant = s.n_steps;
+    }
+    return s;
+}
+
+static void schedule_free(Schedule *s) {
+    free(s->needed);
+    free(s->constant);
+    free(s->order);
+}
+
+/* ---- where every activation lies ---- */
+
+static int64_t value_bytes(const Value *v) { return shape_count(&v->shape) * (int64_t)dtype_size(v->dtype); }
+
+static void find_lifetimes(Plan *p, const Schedule *s, const Val *keep, int n_keep) {
+    const Graph *g = p->graph;
+    for (Val v = 0; v < g->n_values; v++) p->place[v] = (Placement){.offset = -1, .first = -1, .last = -1};
+    for (int32_t step = 0; step < s->n_steps; step++) {
+        const Node *n = &g->nodes[s->order[step]];
+        for (int i = 0; i < n->n_in; i++) {
+            Val v = node_in(g, n, i);
+            if (v != NO_VAL) p->place[v].last = step;
+        }
+        for (int i = 0; i < n->n_out; i++) {
+            Placement *out = &p->place[node_out(g, n, i)];
+            out->first = out->last = step;
+            out->constant = step < s->n_constant;
+        }
+    }
+    for (int i = 0; i < n_keep; i++) p->place[keep[i]].last = s->n_steps;
+    /* a constant that a run reads must stand for ever; one that only other constants read is gone by then */
+    for (Val v = 0; v < g->n_values; v++)
+        if (p->place[v].constant && p->place[v].last >= s->n_constant) p->place[v].last = INT32_MAX;
+}
+
+/* The input whose memory output 0 of a node takes over, or NO_VAL. */
+static Val inplace_source(const Plan *p, const Node *n, int32_t step) {
+    if (!(node_def(n)->flags & OPF_INPLACE0) || p->options.no_reuse) return NO_VAL;
+    const Graph *g = p->graph;
+    Val source = node_in(g, n, 0), target = node_out(g, n, 0);
+    const Value *from = graph_value(g, source), *to = graph_value(g, target);
+    if (from->kind != V_ACT || to->kind != V_ACT || value_bytes(from) != value_bytes(to)) return NO_VAL;
+    if (p->place[source].last != step || p->place[source].constant != p->place[target].constant) return NO_VAL;
+    for (int i = 1; i < n->n_in; i++)
+        if (node_in(g, n, i) == source) return NO_VAL;
+    return source;
+}
+
+/* One piece of memory: a value, or a chain of values that took it over in place. */
+typedef struct {
+    int64_t bytes, offset;
+    int32_t first, last;
+    bool constant;
+} Block;
+
+static int larger_first(const void *a, const void *b) {
+    const Block *const *x = a, *const *y = b;
+    if ((*x)->bytes != (*y)->bytes) return (*x)->bytes < (*y)->bytes ? 1 : -1;
+    return (*x)->first - (*y)->first;
+}
+
+static int lower_first(const void *a, const void *b) {
+    const Block *const *x = a, *const *y = b;
+    return ((*x)->offset > (*y)->offset) - ((*x)->offset < (*y)->offset);
+}
+
+/* Greedy by size: the largest first, each at the lowest offset where nothing that lives at the same time lies.
+ * Returns the bytes needed. */
+static int64_t place_blocks(Block **blocks, int count, bool reuse) {
+    int64_t top = 0;
+    Block **busy = mem_zalloc((size_t)count, sizeof *busy);
+    if (reuse) qsort(blocks, (size_t)count, sizeof *blocks, larger_first);
+    for (int i = 0; i < count; i++) {
+        Block *b = blocks[i];
+        int n_busy = 0;
+        for (int j = 0; j < i; j++)
+            if (!reuse || (blocks[j]->first <= b->last && b->first <= blocks[j]->last)) busy[n_busy++] = blocks[j];
+        qsort(busy, (size_t)n_busy, sizeof *busy, lower_first);
+        int64_t at = 0;
+        for (int j = 0; j < n_busy && busy[j]->offset < at + b->bytes; j++)
+            at = MAX(at, busy[j]->offset + busy[j]->bytes);
+        b->offset = at;
+        top = MAX(top, at + b->bytes);
+    }
+    free(busy);
+    return top;
+}
+
+static void place_activations(Plan *p, const Schedule *s) {
+    const Graph *g = p->graph;
+    size_t n_values = (size_t)g->n_values;
+    Block *blocks = mem_zalloc(n_values, sizeof *blocks), **sorted = mem_zalloc(n_values, sizeof *sorted);
+    int32_t *block_of = mem_zalloc(n_values, sizeof *block_of);
+    int n_blocks = 0;
+    for (int32_t step = 0; step < s->n_steps; step++) {
+        const Node *n = &g->nodes[s->order[step]];
+        for (int i = 0; i < n->n_out; i++) {
+            Val v = node_out(g, n, i);
+            const Placement *at = &p->place[v];
+            block_of[v] = -1;
+            if (graph_value(g, v)->kind != V_ACT) continue;
+            Val source = i == 0 ? inplace_source(p, n, step) : NO_VAL;
+            if (source != NO_VAL) {
+                block_of[v] = block_of[source];
+                blocks[block_of[v]].last = MAX(blocks[block_of[v]].last, at->last);
+                continue;
+            }
+            if (at->last == at->first) continue; /* nobody reads it: the kernel gets NULL */
+            int64_t bytes = ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
+            block_of[v] = n_blocks;
+            blocks[n_blocks++] = (Block){.bytes = bytes, .first = at->first, .last = at->last, .constant = at->constant};
+            if (!at->constant) p->naive_bytes += (size_t)bytes;
+        }
+    }
+    for (int constant = 0; constant < 2; constant++) {
+        int count = 0;
+        for (int i = 0; i < n_blocks; i++)
+            if (blocks[i].constant == (bool)constant) sorted[count++] = &blocks[i];
+        size_t bytes = (size_t)place_blocks(sorted, count, !p->options.no_reuse);
+        *(constant ? &p->constant_bytes : &p->arena_bytes) = bytes;
+    }
+    for (Val v = 0; v < g->n_values; v++) {
+        bool produced = p->place[v].first >= 0 && graph_value(g, v)->kind == V_ACT;
+        if (produced && block_of[v] >= 0) p->place[v].offset = blocks[block_of[v]].offset;
+    }
+    free(block_of);
+    free(sorted);
+    free(blocks);
+}
+
+/* ---- binding: addresses, kernels, calls ---- */
+
+static bool take_memory(Plan *p, const Schedule *s, Err *err) {
+    const Graph *g = p->graph;
+    for (Val v = 0; v < g->n_values; v++)
+        if (graph_value(g, v)->kind == V_INPUT)
+            p->input_bytes += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
+    for (int32_t i = 0; i < s->n_steps; i++) {
+        const Node *n = &g->nodes[s->order[i]];
+        const Kernel *k = p->backend->kernels[n->op];
+        if (!k) return err_set(err, EXIT_BUG, "%s: backend %s has no kernel for it", n->name, p->backend->name);
+        if (k->workspace) p->work_bytes = MAX(p->work_bytes, k->workspace(g, n));
+    }
+    Backend *b = p->backend;
+    return b->alloc(b, (void **)&p->arena, p->arena_bytes, err) &&
+           b->alloc(b, (void **)&p->constants, p->constant_bytes, err) &&
+           b->alloc(b, (void **)&p->work, p->work_bytes, err) && b->alloc(b, (void **)&p->inputs, p->input_bytes, err);
+}
+
+static void *state_address(const Plan *p, const Value *v) {
+    const State *s = p->state;
+    CHECK(s && s->buffer[v->role], "%s: the state keeps no such role (%d)", v->name, v->role);
+    if (v->param < 0) return s->buffer[v->role] + (v->group == PARAMS_OTHER ? s->layout.decayed : 0);
+    int32_t param = state_find(s, v->name);
+    CHECK(param >= 0 && state_count(s, param) == shape_count(&s->params[param].shape), "%s: not in the state", v->name);
+    return state_slot(s, v->role, param);
+}
+
+static void find_addresses(Plan *p) {
+    size_t input = 0;
+    for (Val v = 0; v < p->graph->n_values; v++) {
+        const Value *x = graph_value(p->graph, v);
+        const Placement *at = &p->place[v];
+        if (x->kind == V_INPUT) {
+            p->address[v] = p->inputs + input;
+            input += (size_t)ROUND_UP(value_bytes(x), ALIGNMENT);
+        } else if (x->kind == V_STATE) {
+            if (at->first >= 0 || at->last >= 0) p->address[v] = state_address(p, x);
+        } else if (at->offset >= 0) {
+            p->address[v] = (at->constant ? p->constants : p->arena) + at->offset;
+        }
+    }
+}
+
+static bool bind_steps(Plan *p, const Schedule *s, Err *err) {
+    const Graph *g = p->graph;
+    p->steps = mem_zalloc((size_t)s->n_steps, sizeof *p->steps);
+    p->operands = mem_zalloc((size_t)g->n_operands, sizeof *p->operands);
+    for (int32_t i = 0; i < s->n_steps; i++) {
+        const Node *n = &g->nodes[s->order[i]];
+        Step *step = &p->steps[i];
+        for (int k = 0; k < n->n_in + n->n_out; k++) {
+            Val v = g->operand[n->first + k];
+            p->operands[n->first + k] = v == NO_VAL ? NULL : p->address[v];
+        }
+        step->kernel = p->backend->kernels[n->op];
+        step->call = (KernelCall){.graph = g,
+                                  .node = n,
+                                  .in = p->operands + n->first,
+                                  .out = p->operands + n->first + n->n_in,
+                                  .work = p->work,
+                                  .backend = p->backend};
+        p->n_steps = i + 1;
+        if (step->kernel->prepare && !step->kernel->prepare(g, n, p->backend, &step->call.prepared, err)) return false;
+    }
+    p->n_constant_steps = s->n_constant;
+    return true;
+}
+
+bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const Val *keep, int n_keep,
+              PlanOptions options, Err *err) {
+    Plan *p = *out = mem_zalloc(1, sizeof *p);
+    p->graph = g;
+    p->backend = backend;
+    p->state = state;
+    p->options = options;
+    p->place = mem_zalloc((size_t)g->n_values, sizeof *p->place);
+    p->address = mem_zalloc((size_t)g->n_values, sizeof *p->address);
+    Schedule s = make_schedule(g, keep, n_keep);
+    find_lifetimes(p, &s, keep, n_keep);
+    place_activations(p, &s);
+    bool ok = take_memory(p, &s, err);
+    if (ok) {
+        find_addresses(p);
+        ok = bind_steps(p, &s, err);
+    }
+    schedule_free(&s);
+    if (!ok) {
+        plan_free(p);
+        *out = NULL;
+        return false;
+    }
+    plan_refresh(p);
+    return true;
+}
+
+void plan_free(Plan *p) {
+    if (!p) return;
+    for (int32_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].call.prepared && p->steps[i].kernel->release) p->steps[i].kernel->release(p->steps[i].call.prepared);
+    char *memory[] = {p->arena, p->constants, p->work, p->inputs};
+    for (size_t i = 0; i < COUNTOF(memory); i++)
+        if (memory[i]) p->backend->free(p->backend, memory[i]);
+    free(p->steps);
+    free(p->operands);
+    free(p->address);
+    free(p->place);
+    free(p);
+}
+
+/* ---- running ---- */
+
+static void run_range(Plan *p, int32_t from, int32_t to) {
+    for (int32_t i = from; i < to; i++) p->steps[i].kernel->run(&p->steps[i].call);
+}
+
+void plan_refresh(Plan *p) { run_range(p, 0, p->n_constant_steps); }
+
+void plan_run(Plan *p) { run_range(p, p->n_constant_steps, p->n_steps); }
+
+void plan_run_timed(Plan *p, double *seconds) {
+    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
+        double start = time_now();
+        run_range(p, i, i + 1);
+        p->backend->wait(p->backend, 0, NULL);
+        seconds[i] += time_now() - start;
+    }
+}
+
+bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
+    const Value *v = graph_value(p->graph, input);
+    CHECK(bytes <= (size_t)value_bytes(v), "%s takes %lld bytes", v->name, (long long)value_bytes(v));
+    return p->backend->upload(p->backend, p->address[input], host, bytes, 0, err);
+}
+
+bool plan_download(Plan *p, Val kept, void *host, size_t bytes, Err *err) {
+    const Value *v = graph_value(p->graph, kept);
+    CHECK(p->address[kept] && bytes <= (size_t)value_bytes(v), "%s was not kept or is smaller", v->name);
+    return p->backend->download(p->backend, host, p->address[kept], bytes, 0, err);
+}

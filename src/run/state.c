@@ -1,0 +1,118 @@
+#include "run/state.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+bool state_new(State *out, const Graph *g, Backend *backend, unsigned roles, Err *err) {
+    *out = (State){.backend = backend, .n_params = g->n_params, .layout = graph_flat_layout(g)};
+    out->params = mem_zalloc((size_t)g->n_params, sizeof(ParamSpec));
+    for (int32_t p = 0; p < g->n_params; p++) {
+        out->params[p] = g->params[p];
+        out->params[p].name = mem_strdup(g->params[p].name);
+    }
+    for (StateRole role = 0; role < ROLE_COUNT; role++) {
+        if (!(roles & 1u << role)) continue;
+        size_t bytes = (size_t)state_role_length(out, role) * sizeof(float);
+        if (!backend->alloc(backend, (void **)&out->buffer[role], bytes, err)) {
+            state_free(out);
+            return false;
+        }
+    }
+    return true;
+}
+
+void state_free(State *s) {
+    for (StateRole role = 0; role < ROLE_COUNT; role++)
+        if (s->buffer[role]) s->backend->free(s->backend, s->buffer[role]);
+    for (int32_t p = 0; p < s->n_params; p++) free((char *)s->params[p].name);
+    free(s->params);
+    free(s->layout.offset);
+    *s = (State){0};
+}
+
+int64_t state_role_length(const State *s, StateRole role) {
+    return role == ROLE_BUFFER ? s->layout.buffers : s->layout.total;
+}
+
+int32_t state_find(const State *s, const char *name) {
+    for (int32_t p = 0; p < s->n_params; p++)
+        if (strcmp(s->params[p].name, name) == 0) return p;
+    return -1;
+}
+
+int64_t state_count(const State *s, int32_t param) { return shape_count(&s->params[param].shape); }
+
+float *state_slot(const State *s, StateRole role, int32_t param) {
+    CHECK(s->buffer[role], "role %d is not kept", role);
+    CHECK(s->params[param].buffer == (role == ROLE_BUFFER), "%s has no such role", s->params[param].name);
+    return s->buffer[role] + s->layout.offset[param];
+}
+
+bool state_write(State *s, StateRole role, int32_t param, const float *host, Err *err) {
+    return s->backend->upload(s->backend, state_slot(s, role, param), host,
+                              (size_t)state_count(s, param) * sizeof(float), 0, err);
+}
+
+bool state_read(const State *s, StateRole role, int32_t param, float *host, Err *err) {
+    return s->backend->download(s->backend, host, state_slot(s, role, param),
+                                (size_t)state_count(s, param) * sizeof(float), 0, err);
+}
+
+int64_t state_parameter_count(const State *s) {
+    int64_t n = 0;
+    for (int32_t p = 0; p < s->n_params; p++)
+        if (!s->params[p].buffer) n += state_count(s, p);
+    return n;
+}
+
+bool state_copy_role(State *s, StateRole to, StateRole from, Err *err) {
+    size_t bytes = (size_t)state_role_length(s, from) * sizeof(float);
+    void *host;
+    if (!mem_try(&host, bytes, err)) return false;
+    bool ok = s->backend->download(s->backend, host, s->buffer[from], bytes, 0, err) &&
+              s->backend->upload(s->backend, s->buffer[to], host, bytes, 0, err);
+    free(host);
+    return ok;
+}
+
+/* Standard normal by Box and Muller's polar form; values beyond two deviations are drawn again, as truncation wants. */
+static float truncated_normal(Rng *r) {
+    for (;;) {
+        float u = 2 * rng_uniform(r) - 1, v = 2 * rng_uniform(r) - 1, q = u * u + v * v;
+        if (q >= 1 || q == 0) continue;
+        float z = u * sqrtf(-2 * logf(q) / q);
+        if (fabsf(z) <= 2) return z;
+    }
+}
+
+static uint32_t hash_name(const char *name) { /* FNV-1a, 32 bits */
+    uint32_t h = 2166136261u;
+    for (; *name; name++) h = (h ^ (uint8_t)*name) * 16777619u;
+    return h;
+}
+
+bool state_init(State *s, uint64_t seed, Err *err) {
+    int64_t most = 0;
+    for (int32_t p = 0; p < s->n_params; p++) most = MAX(most, state_count(s, p));
+    float *host;
+    if (!mem_try((void **)&host, (size_t)most * sizeof(float), err)) return false;
+    bool ok = true;
+    for (int32_t p = 0; ok && p < s->n_params; p++) {
+        const ParamSpec *spec = &s->params[p];
+        Rng r = rng_make(seed, RNG_INIT, hash_name(spec->name), 0);
+        for (int64_t i = 0; i < state_count(s, p); i++) {
+            switch (spec->init) {
+            case INIT_ZERO: host[i] = 0; break;
+            case INIT_ONE: host[i] = 1; break;
+            case INIT_CONST: host[i] = spec->init_value; break;
+            case INIT_TRUNC_NORMAL: host[i] = spec->init_value * truncated_normal(&r); break;
+            }
+        }
+        ok = state_write(s, spec->buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
+    }
+    free(host);
+    return ok;
+}

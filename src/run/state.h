@@ -1,0 +1,38 @@
+/* state.h - everything that survives a step: named parameters, gradients, moments, averages and running statistics,
+ * each role one flat float32 buffer on the device. One table of names serves every graph of a run. */
+#ifndef MALA_STATE_H
+#define MALA_STATE_H
+
+#include "backend/backend.h"
+
+typedef struct {
+    Backend *backend;
+    ParamSpec *params; /* names owned by the state */
+    int32_t n_params;
+    FlatLayout layout;
+    float *buffer[ROLE_COUNT]; /* NULL: this run does not keep that role */
+} State;
+
+/* Takes the parameter table of g. roles: bit set of 1 << StateRole to keep. Weights and statistics start at 0. */
+bool state_new(State *out, const Graph *g, Backend *backend, unsigned roles, Err *err);
+void state_free(State *s);
+
+/* Draws the initial weights as each ParamSpec says: a pure function of (seed, name). */
+bool state_init(State *s, uint64_t seed, Err *err);
+
+/* Index of a name; -1 when there is none. */
+int32_t state_find(const State *s, const char *name);
+int64_t state_count(const State *s, int32_t param); /* elements */
+/* Device address of a parameter (buffers live under ROLE_BUFFER, everything else under the five other roles). */
+float *state_slot(const State *s, StateRole role, int32_t param);
+bool state_write(State *s, StateRole role, int32_t param, const float *host, Err *err);
+bool state_read(const State *s, StateRole role, int32_t param, float *host, Err *err);
+/* Number of trainable scalars, as papers count them (no padding, no running statistics). */
+int64_t state_parameter_count(const State *s);
+
+/* Copies a whole role onto another (the average starts as the weights). */
+bool state_copy_role(State *s, StateRole to, StateRole from, Err *err);
+/* Length of a role's flat buffer, in float32 elements. */
+int64_t state_role_length(const State *s, StateRole role);
+
+#endif
