@@ -40,22 +40,41 @@ static inline vf vf_load_part(const float *p, int64_t n) {
     return v;
 }
 static inline void vf_store_part(float *p, vf v, int64_t n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
-/* mask lanes are 0 or -1, as comparisons give them */
-static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-static inline vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
-static inline vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+/* Written lane by lane because GCC turns that, and no formula of whole vectors, into one blend, one max, one min.
+ * mask lanes are 0 or -1, as comparisons give them. max and min give b when a or b is not a number. */
+static inline vf vf_select(vi mask, vf yes, vf no) {
+    for (int i = 0; i < VL; i++) yes[i] = mask[i] ? yes[i] : no[i];
+    return yes;
+}
+static inline vf vf_max(vf a, vf b) {
+    for (int i = 0; i < VL; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
+static inline vf vf_min(vf a, vf b) {
+    for (int i = 0; i < VL; i++) a[i] = a[i] < b[i] ? a[i] : b[i];
+    return a;
+}
 static inline vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
-/* Sum of the lanes in a fixed tree, so that the order never changes. */
+/* Sum of the lanes in a fixed tree, so that the order never changes: the upper half is added to the lower. */
 static inline float vf_sum(vf v) {
-    float lane[VL];
-    memcpy(lane, &v, sizeof lane);
-    for (int half = VL / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
+    typedef float Quad __attribute__((vector_size(16)));
+    Quad q[2] = {{0}};
+#if VL == 16
+    typedef float Octet __attribute__((vector_size(32)));
+    Octet o[2];
+    memcpy(o, &v, sizeof o);
+    o[0] += o[1];
+    memcpy(q, o, sizeof q);
+#else
+    memcpy(q, &v, sizeof v);
+#endif
+    if (VL > 4) q[0] += q[1];
+    return (q[0][0] + q[0][2]) + (q[0][1] + q[0][3]);
 }
 
-/* e^x, relative error below 2e-7 for x in [-87, 88]; below that 0 or a denormal's neighbour, above it is clamped. */
+/* e^x, relative error below 2e-7 for x in [-87, 88]; x beyond that, and NaN, is
+ * clamped: who must not lose a NaN carries it past this. */
 static inline vf vf_exp(vf x) {
     x = vf_min(vf_max(x, vf_set(-87.33654f)), vf_set(88.37626f));
     vf t = x * 1.44269504f + 12582912.0f; /* round to nearest by the 1.5 * 2^23 trick */
