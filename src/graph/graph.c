@@ -172,12 +172,13 @@ void graph_emit(Graph *g, OpId op, Attr attr, const Val *in, int n_in, Val *out)
     const OpDef *def = op_def[op];
     const char *name = keep_string(g, g->scope, def->name);
     CHECK(n_in >= def->min_in && n_in <= def->max_in, "%s: %d inputs", name, n_in);
-    Node n = {.op = op, .n_in = n_in, .n_out = def->n_out, .first = g->n_operands, .attr = attr, .name = name};
-    for (int i = 0; i < n_in; i++) {
-        CHECK(in[i] >= NO_VAL && in[i] < g->n_values, "%s: input %d does not exist yet", name, i);
-        CHECK(in[i] != NO_VAL || i >= def->min_in || (def->max_in > def->min_in), "%s: input %d is absent", name, i);
+    Node n = {.op = op, .n_in = def->max_in, .n_out = def->n_out, .first = g->n_operands, .attr = attr, .name = name};
+    for (int i = 0; i < def->max_in; i++) {
+        Val v = i < n_in ? in[i] : NO_VAL;
+        CHECK(v >= NO_VAL && v < g->n_values, "%s: input %d does not exist yet", name, i);
+        CHECK(v != NO_VAL || i >= def->min_in, "%s: input %d is absent", name, i);
         RESERVE(g->operand, g->n_operands, g->cap_operands);
-        g->operand[g->n_operands++] = in[i];
+        g->operand[g->n_operands++] = v;
     }
     Type types[MAX_OUT];
     const char *misfit = def->infer(g, &n, types);

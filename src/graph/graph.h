@@ -146,7 +146,8 @@ typedef struct {
 FlatLayout graph_flat_layout(const Graph *g); /* free(offset) */
 
 /* Appends a node: infers its outputs' shapes (aborting, with the node's name, on operands that do not fit) and
- * creates them as V_ACT. in[n_in] may hold NO_VAL where the op allows it; out receives the op's n_out values. */
+ * creates them as V_ACT. in[n_in] may hold NO_VAL, or end early, where the op allows it: a node always has its op's
+ * max_in operands. out receives the op's n_out values. */
 void graph_emit(Graph *g, OpId op, Attr attr, const Val *in, int n_in, Val *out);
 
 static inline const Value *graph_value(const Graph *g, Val v) {

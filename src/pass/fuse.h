@@ -1,0 +1,19 @@
+/* fuse.h - rewrites an evaluation graph for speed. What a pattern computes from weights alone becomes nodes of their
+ * own, which the plan runs once. Training graphs and export use the graph as the model wrote it. */
+#ifndef MALA_FUSE_H
+#define MALA_FUSE_H
+
+#include "graph/op.h"
+
+enum {
+    FUSE_BATCH_NORM = 1,      /* BatchNorm with running statistics goes into the convolution or linear before it */
+    FUSE_TRANSPOSED = 2,      /* linear maps multiply by weights transposed once */
+    FUSE_GELU = 4,            /* GELU on the tile that the product has just left in cache; needs FUSE_TRANSPOSED */
+    FUSE_RESIDUAL = 8,        /* likewise x + gamma * product */
+    FUSE_ALL = 15
+};
+
+/* A new graph with the same inputs (in order) and parameters; keep[n_keep] is changed to the values' new ids. */
+Graph *fuse(const Graph *g, unsigned patterns, Val *keep, int n_keep);
+
+#endif
