@@ -1,0 +1,58 @@
+/* classify.h - image classification: the training and evaluation graphs around a backbone, and their metrics. */
+#ifndef MALA_CLASSIFY_H
+#define MALA_CLASSIFY_H
+
+#include "model/mavit.h"
+#include "run/plan.h"
+#include "task/optimizer.h"
+
+typedef struct {
+    MavitConfig model;
+    float mean[3], std[3]; /* of the pixels, scaled to 0..1 */
+    float smoothing;       /* label smoothing */
+    bool soft_targets;     /* targets f32 (B,K) instead of labels i32 (B) */
+    bool ema;
+    bool float_images;     /* images arrive normalised, f32, instead of u8 */
+} ClassifySpec;
+
+/* A graph and the values a caller reads and writes. */
+typedef struct {
+    Graph *graph;
+    Val images;  /* u8 (B,H,W,3), or f32 with float_images */
+    Val targets; /* i32 (B) or f32 (B,K); training */
+    Val counter; /* u64 (2): seed, step; training */
+    Val hyper;   /* f32 (HYPER_COUNT); training */
+    Val scale;   /* f32 (1): the loss's own gradient, 1 unless losses are scaled; training */
+    Val stage[MAVIT_STAGES]; /* evaluation without fusion */
+    Val logits;  /* f32 (B,K) */
+    Val prob;    /* f32 (B,K); evaluation */
+    Val loss;    /* f32 (1); training */
+    Val norm;    /* f32 (1): gradient norm before clipping; training */
+} ClassifyGraph;
+
+/* Forward, backward and update in one graph; roles of state it needs: classify_train_roles. */
+ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int height, int width);
+unsigned classify_train_roles(const ClassifySpec *spec);
+
+/* Forward only, running statistics; fusion: FUSE_* patterns, 0 for the graph as written. */
+ClassifyGraph classify_eval_graph(const ClassifySpec *spec, int batch, int height, int width, unsigned fusion);
+void classify_graph_free(ClassifyGraph *c);
+
+/* ---- metrics, on the host ---- */
+
+typedef struct {
+    int classes;
+    int64_t images, top1, top5;
+    double loss;                            /* sum over images of -log p(label) */
+    int64_t *class_images, *class_top1;     /* [classes] */
+} ClassifyMetrics;
+
+void classify_metrics_init(ClassifyMetrics *m, int classes);
+void classify_metrics_free(ClassifyMetrics *m);
+/* logits[count * classes]; labels[count] in 0 .. classes-1. Equal scores rank by lower class index. */
+void classify_metrics_add(ClassifyMetrics *m, const float *logits, const int32_t *labels, int count);
+
+/* The k classes with the highest scores, best first; ties by lower index. k <= classes. */
+void classify_top(int32_t *top, const float *scores, int classes, int k);
+
+#endif

@@ -1,0 +1,27 @@
+/* optimizer.h - the update at the end of every training graph, and the numbers it reads each step. */
+#ifndef MALA_OPTIMIZER_H
+#define MALA_OPTIMIZER_H
+
+#include "graph/op.h"
+
+/* AdamW as in the released recipe: decay on parameters of two or more dimensions only. */
+typedef struct {
+    float lr;           /* peak, after scaling by the batch size */
+    float weight_decay, beta1, beta2, eps;
+    float clip;         /* largest global gradient norm; 0: no clipping */
+    float ema_decay;    /* 0: no moving average */
+    float warmup_lr, min_lr;
+    int64_t warmup_steps, total_steps;
+} OptimizerConfig;
+
+/* Cosine from lr to min_lr after a linear warm-up from warmup_lr; step counts updates from 0. */
+float optimizer_lr(const OptimizerConfig *c, int64_t step);
+
+/* Fills the hyper-parameter tensor for the update of step (from 0). */
+void optimizer_hyper(const OptimizerConfig *c, int64_t step, float hyper[HYPER_COUNT]);
+
+/* Appends clipping by global norm, AdamW over the flat buffers, and the moving average when ema. All parameters must
+ * be declared and their gradients bound. Returns the gradient norm before clipping (1). */
+Val optimizer_emit(Graph *g, Val hyper, bool ema);
+
+#endif
