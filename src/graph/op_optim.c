@@ -1,0 +1,90 @@
+/* op_optim.c - what a training step does beside the network: stochastic depth's draws, the gradient's norm, AdamW and
+ * the moving average. The optimizer ops take whole groups of parameters as one rank-1 tensor. */
+#include "graph/op.h"
+
+static const char *all_f32(const Graph *g, const Node *n) {
+    for (int i = 0; i < n->n_in; i++) {
+        if (node_in(g, n, i) == NO_VAL) return "every operand must be present";
+        if (graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
+    }
+    return NULL;
+}
+
+static bool is_hyper(const Shape *s) { return s->rank == 1 && s->dim[0] == HYPER_COUNT; }
+
+/* keep (B): 0 with probability rate, else 1 / (1 - rate). counter u64 (2): seed, step. Sample b takes draw b of the
+ * stream (seed, RNG_DROP_PATH, step, attr.stream): kept when the draw is at least rate. */
+static const char *drop_path_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    Val counter = node_in(g, n, 0);
+    if (counter == NO_VAL || graph_value(g, counter)->dtype != DT_U64 || shape_count(in_shape(g, n, 0)) != 2)
+        return "counter must be u64 (2)";
+    if (!(n->attr.drop_path.rate >= 0 && n->attr.drop_path.rate < 1)) return "rate must lie in [0, 1)";
+    if (n->attr.drop_path.batch < 1) return "batch must be at least 1";
+    out[0] = (Type){SHAPE(n->attr.drop_path.batch), DT_F32};
+    return NULL;
+}
+
+const OpDef op_def_drop_path = {.name = "drop_path", .min_in = 1, .max_in = 1, .n_out = 1,
+                                .flags = OPF_NO_GRAD | OPF_RANDOM, .infer = drop_path_infer};
+
+Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
+    Val keep;
+    Attr attr = {.drop_path = {.rate = rate, .stream = stream, .batch = batch}};
+    graph_emit(g, OP_drop_path, attr, &counter, 1, &keep);
+    return keep;
+}
+
+/* norm (1) = sqrt of the sum of g^2 */
+static const char *grad_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    out[0] = (Type){SHAPE(1), DT_F32};
+    return all_f32(g, n);
+}
+
+const OpDef op_def_grad_norm = {.name = "grad_norm", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+                                .infer = grad_norm_infer};
+
+Val op_grad_norm(Graph *g, Val grads) {
+    Val norm;
+    graph_emit(g, OP_grad_norm, (Attr){0}, &grads, 1, &norm);
+    return norm;
+}
+
+/* Decoupled weight decay (Loshchilov and Hutter, 2019). With the hyper tensor's lr, wd, b1, b2, eps, c1 = 1 - b1^t,
+ * c2 = 1 - b2^t and clip:
+ *   g' = g min(1, clip / (norm + 1e-6))          (g' = g when clip is 0)
+ *   m  = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
+ *   w  = (1 - lr wd) w - lr / c1 * m / (sqrt(v / c2) + eps)          (no decay unless attr.adamw.decay)
+ * When norm is not finite nothing changes: one bad batch must not destroy a run. */
+static const char *adamw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    (void)out;
+    const char *misfit = all_f32(g, n);
+    if (misfit) return misfit;
+    for (int i = 1; i < 4; i++)
+        if (shape_count(in_shape(g, n, i)) != shape_count(in_shape(g, n, 0))) return "w, g, m and v must be of one size";
+    if (shape_count(in_shape(g, n, 4)) != 1) return "norm must be one number";
+    return is_hyper(in_shape(g, n, 5)) ? NULL : "hyper must be (HYPER_COUNT)";
+}
+
+const OpDef op_def_adamw = {.name = "adamw", .min_in = 6, .max_in = 6, .n_out = 0, .flags = OPF_NO_GRAD,
+                            .mutates = 1 << 0 | 1 << 2 | 1 << 3, .infer = adamw_infer};
+
+void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool decay) {
+    Attr attr = {.adamw = {.decay = decay}};
+    graph_emit(g, OP_adamw, attr, (Val[]){w, grad, m, v, norm, hyper}, 6, NULL);
+}
+
+/* average = d average + (1 - d) w, d = hyper[HYPER_EMA_DECAY] */
+static const char *ema_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    (void)out;
+    const char *misfit = all_f32(g, n);
+    if (misfit) return misfit;
+    if (shape_count(in_shape(g, n, 0)) != shape_count(in_shape(g, n, 1))) return "w and average must be of one size";
+    return is_hyper(in_shape(g, n, 2)) ? NULL : "hyper must be (HYPER_COUNT)";
+}
+
+const OpDef op_def_ema = {.name = "ema", .min_in = 3, .max_in = 3, .n_out = 0, .flags = OPF_NO_GRAD, .mutates = 1 << 1,
+                          .infer = ema_infer};
+
+void op_ema(Graph *g, Val w, Val average, Val hyper) {
+    graph_emit(g, OP_ema, (Attr){0}, (Val[]){w, average, hyper}, 3, NULL);
+}
