@@ -11,7 +11,7 @@
 #include "base/base.h"
 
 #define JSON_MAX_DEPTH 64
-#define JSON_MAX_BYTES ((size_t)UINT32_MAX) /* longer texts are refused */
+#define JSON_MAX_BYTES ((size_t)INT32_MAX) /* longer texts are refused */
 
 typedef enum {
     JSON_OBJECT,
