@@ -54,7 +54,15 @@ double number_parse(const char *text) {
     return value;
 }
 
+/* %g alone would write 300 as 3e+02: as short, but nobody's way of writing it. */
+static bool write_whole(char out[NUMBER_TEXT_SIZE], double value) {
+    bool whole = value > -1e7 && value < 1e7 && value == (double)(long)value;
+    if (whole) snprintf(out, NUMBER_TEXT_SIZE, "%.0f", value);
+    return whole;
+}
+
 void number_text(char out[NUMBER_TEXT_SIZE], double value) {
+    if (write_whole(out, value)) return;
     locale_t before = enter_c_locale();
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(out, NUMBER_TEXT_SIZE, "%.*g", digits, value);
@@ -64,6 +72,7 @@ void number_text(char out[NUMBER_TEXT_SIZE], double value) {
 }
 
 void number_text_float(char out[NUMBER_TEXT_SIZE], float value) {
+    if (write_whole(out, (double)value)) return;
     locale_t before = enter_c_locale();
     for (int digits = 1; digits <= 9; digits++) {
         snprintf(out, NUMBER_TEXT_SIZE, "%.*g", digits, (double)value);
