@@ -9,17 +9,19 @@
 
 #include "base/base.h"
 
-#define SAFETENSORS_MAX_HEADER 100000000        /* bytes; a rule of the format */
+#define SAFETENSORS_MAX_HEADER 100000000 /* bytes; a rule of the format */
 #define SAFETENSORS_MAX_TENSORS 1000000
-#define SAFETENSORS_MAX_METADATA 100000         /* pairs */
+#define SAFETENSORS_MAX_METADATA 100000 /* pairs */
 #define SAFETENSORS_MAX_RANK 8
 #define SAFETENSORS_MAX_DIM ((int64_t)1 << 40)
 
 /* X(name, bits of an element) */
+/* clang-format off */
 #define SAFETENSORS_DTYPES(X) \
     X(BOOL, 8) X(U8, 8) X(I8, 8) X(U16, 16) X(I16, 16) X(U32, 32) X(I32, 32) X(U64, 64) X(I64, 64) \
     X(F16, 16) X(BF16, 16) X(F32, 32) X(F64, 64) X(C64, 64) \
     X(F8_E4M3, 8) X(F8_E5M2, 8) X(F8_E8M0, 8) X(F6_E2M3, 6) X(F6_E3M2, 6) X(F4, 4)
+/* clang-format on */
 
 typedef enum {
 #define X(name, bits) SAFE_##name,
@@ -49,8 +51,8 @@ typedef struct {
     size_t tensor_count;
     SafePair *metadata; /* in the order of the file */
     size_t metadata_count;
-    uint32_t *by_name; /* indices of tensors, sorted by name */
-    char *text;        /* names, keys and values */
+    const SafeTensor **by_name; /* sorted by name */
+    char *text;                 /* names, keys and values */
 } SafeTensors;
 
 /* Opens and checks a file; the data stay in it, mapped. False: EXIT_INPUT with the byte or the tensor at fault (for a
