@@ -38,6 +38,8 @@ struct Backend {
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool (*alloc)(Backend *b, void **memory, size_t bytes, Err *err); /* zeroed, 256-byte aligned */
     void (*free)(Backend *b, void *memory);
+    /* optional: the contents of a range are no longer wanted; its pages may go back to the system */
+    void (*discard)(Backend *b, void *memory, size_t bytes);
     /* ordered with the runs of the same stream; stream 0 computes, stream 1 uploads in the background */
     bool (*upload)(Backend *b, void *device, const void *host, size_t bytes, int stream, Err *err);
     bool (*download)(Backend *b, void *host, const void *device, size_t bytes, int stream, Err *err);

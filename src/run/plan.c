@@ -276,13 +276,10 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
         ok = bind_steps(p, &s, err);
     }
     schedule_free(&s);
-    if (!ok) {
-        plan_free(p);
-        *out = NULL;
-        return false;
-    }
-    plan_refresh(p);
-    return true;
+    if (ok && plan_refresh(p, err)) return true;
+    plan_free(p);
+    *out = NULL;
+    return false;
 }
 
 void plan_free(Plan *p) {
@@ -305,7 +302,30 @@ static void run_range(Plan *p, int32_t from, int32_t to) {
     for (int32_t i = from; i < to; i++) p->steps[i].kernel->run(&p->steps[i].call);
 }
 
-void plan_refresh(Plan *p) { run_range(p, 0, p->n_constant_steps); }
+/* Requires (or releases, when this step is the last to read them) the parameters that a step reads. */
+static bool require_weights(Plan *p, int32_t step, bool release, Err *err) {
+    const Node *n = p->steps[step].call.node;
+    for (int i = 0; i < n->n_in; i++) {
+        Val v = node_in(p->graph, n, i);
+        const Value *x = v == NO_VAL ? NULL : graph_value(p->graph, v);
+        if (!x || x->kind != V_STATE || x->param < 0) continue;
+        int32_t param = state_find(p->state, x->name);
+        if (!release && !state_require(p->state, param, err)) return false;
+        if (release && p->place[v].last == step) state_release(p->state, param);
+    }
+    return true;
+}
+
+bool plan_refresh(Plan *p, Err *err) {
+    for (int32_t i = 0; i < p->n_constant_steps; i++) {
+        if (!require_weights(p, i, false, err)) return false;
+        run_range(p, i, i + 1);
+        require_weights(p, i, true, err);
+    }
+    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++)
+        if (!require_weights(p, i, false, err)) return false;
+    return true;
+}
 
 void plan_run(Plan *p) { run_range(p, p->n_constant_steps, p->n_steps); }
 

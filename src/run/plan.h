@@ -12,8 +12,7 @@
 #include "run/state.h"
 
 typedef struct {
-    bool no_reuse;         /* every activation its own memory: for tests, and to inspect values after a run */
-    bool release_weights;  /* weights only constants are made of are given back to the system after plan_refresh */
+    bool no_reuse; /* every activation its own memory: for tests, and to inspect values after a run */
 } PlanOptions;
 
 typedef struct {
@@ -48,8 +47,9 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
               PlanOptions options, Err *err);
 void plan_free(Plan *p);
 
-/* Recomputes the constants after weights have changed. plan_new does it once. */
-void plan_refresh(Plan *p);
+/* Recomputes the constants after weights have changed; plan_new does it once. With a state that has a source, weights
+ * are read as they are needed and released when only constants are made of them. False: what the source says. */
+bool plan_refresh(Plan *p, Err *err);
 void plan_run(Plan *p);
 
 bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err);

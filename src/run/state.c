@@ -29,6 +29,7 @@ void state_free(State *s) {
         if (s->buffer[role]) s->backend->free(s->backend, s->buffer[role]);
     for (int32_t p = 0; p < s->n_params; p++) free((char *)s->params[p].name);
     free(s->params);
+    free(s->present);
     free(s->layout.offset);
     *s = (State){0};
 }
@@ -115,4 +116,28 @@ bool state_init(State *s, uint64_t seed, Err *err) {
     }
     free(host);
     return ok;
+}
+
+void state_attach(State *s, StateSource source) {
+    s->source = source;
+    free(s->present);
+    s->present = mem_zalloc((size_t)s->n_params, sizeof *s->present);
+}
+
+bool state_require(State *s, int32_t param, Err *err) {
+    if (!s->source.read || s->present[param]) return true;
+    float *host;
+    if (!mem_try((void **)&host, (size_t)state_count(s, param) * sizeof(float), err)) return false;
+    StateRole role = s->params[param].buffer ? ROLE_BUFFER : ROLE_WEIGHT;
+    bool ok = s->source.read(s->source.self, s, param, host, err) && state_write(s, role, param, host, err);
+    free(host);
+    s->present[param] = ok;
+    return ok;
+}
+
+void state_release(State *s, int32_t param) {
+    if (!s->source.read || !s->backend->discard) return;
+    StateRole role = s->params[param].buffer ? ROLE_BUFFER : ROLE_WEIGHT;
+    s->backend->discard(s->backend, state_slot(s, role, param), (size_t)state_count(s, param) * sizeof(float));
+    s->present[param] = false;
 }

@@ -5,13 +5,24 @@
 
 #include "backend/backend.h"
 
+typedef struct State State;
+
+/* Where weights come from on demand: an inference plan reads each once, turns it into a constant and gives its memory
+ * back, so that a model never stands in memory twice. */
 typedef struct {
+    bool (*read)(void *self, const State *s, int32_t param, float *host, Err *err); /* host[state_count] */
+    void *self;
+} StateSource;
+
+struct State {
     Backend *backend;
     ParamSpec *params; /* names owned by the state */
     int32_t n_params;
     FlatLayout layout;
     float *buffer[ROLE_COUNT]; /* NULL: this run does not keep that role */
-} State;
+    StateSource source;        /* read == NULL: everything is present */
+    bool *present;             /* [n_params], with a source only */
+};
 
 /* Takes the parameter table of g. roles: bit set of 1 << StateRole to keep. Weights and statistics start at 0. */
 bool state_new(State *out, const Graph *g, Backend *backend, unsigned roles, Err *err);
@@ -32,6 +43,12 @@ int64_t state_parameter_count(const State *s);
 
 /* Copies a whole role onto another (the average starts as the weights). */
 bool state_copy_role(State *s, StateRole to, StateRole from, Err *err);
+/* From now on weights and statistics are read from source when a plan requires them. */
+void state_attach(State *s, StateSource source);
+/* Makes a parameter's value present; nothing to do without a source. */
+bool state_require(State *s, int32_t param, Err *err);
+/* Gives the memory of a parameter's value back until it is required again; nothing to do without a source. */
+void state_release(State *s, int32_t param);
 /* Length of a role's flat buffer, in float32 elements. */
 int64_t state_role_length(const State *s, StateRole role);
 
