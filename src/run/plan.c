@@ -267,6 +267,9 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
     p->options = options;
     p->place = mem_zalloc((size_t)g->n_values, sizeof *p->place);
     p->address = mem_zalloc((size_t)g->n_values, sizeof *p->address);
+    p->keep = mem_zalloc((size_t)n_keep, sizeof *p->keep);
+    memcpy(p->keep, keep, (size_t)n_keep * sizeof *keep);
+    p->n_keep = n_keep;
     Schedule s = make_schedule(g, keep, n_keep);
     find_lifetimes(p, &s, keep, n_keep);
     place_activations(p, &s);
@@ -293,6 +296,7 @@ void plan_free(Plan *p) {
     free(p->operands);
     free(p->address);
     free(p->place);
+    free(p->keep);
     free(p);
 }
 

@@ -34,6 +34,8 @@ typedef struct Plan {
     Step *steps; /* [n_constant_steps] that plan_refresh runs, then [n_steps - n_constant_steps] */
     int32_t n_steps, n_constant_steps;
     Placement *place; /* [n_values] */
+    Val *keep;        /* [n_keep] */
+    int n_keep;
     void **address;   /* [n_values]; NULL where a value has no memory */
     void **operands;  /* pointers of all calls */
     char *arena, *constants, *work, *inputs;

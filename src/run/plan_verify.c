@@ -62,8 +62,7 @@ bool plan_verify(const Plan *p, Err *err) {
     for (Val v = 0; v < g->n_values; v++) extent[v] = extent_of(p, v);
     bool ok = follow_steps(p, extent, err);
     /* what the caller keeps must stand after the last step */
-    for (Val v = 0; v < g->n_values; v++)
-        if (p->place[v].last >= p->n_steps) extent[v].read = INT32_MAX;
+    for (int i = 0; i < p->n_keep; i++) extent[p->keep[i]].read = INT32_MAX;
     for (Val a = 0; ok && a < g->n_values; a++) {
         if (graph_value(g, a)->kind != V_ACT || extent[a].written < 0) continue;
         const char *low = extent[a].written < p->n_constant_steps ? p->constants : p->arena;

@@ -1,0 +1,245 @@
+/* test_plan.c - memory planning: reuse on and off give the same bits, so do 1 and 2 threads, and the verifier finds
+ * every fault that is planted in a good plan. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "rule.h"
+#include "task/classify.h"
+
+static Err err;
+
+#define OK(call) \
+    do { \
+        if (!(call)) fail_msg("%s: %s", #call, err.text); \
+    } while (0)
+
+static uint64_t hash_bytes(uint64_t h, const void *data, size_t n) {
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* A small network of every attention kind, with drop path and a moving average. */
+static ClassifySpec small_spec(void) {
+    return (ClassifySpec){.model = {.dims = {8, 16, 24, 32},
+                                    .depths = {1, 1, 1, 1},
+                                    .heads = {1, 2, 3, 2},
+                                    .attention = {ATTN_MALA, ATTN_INLINE, ATTN_LINEAR, ATTN_SOFTMAX},
+                                    .layer_scale = {1, 1, 1, 1},
+                                    .mlp_ratio = 3.5f,
+                                    .drop_path = 0.3f,
+                                    .projection = 40,
+                                    .classes = 7},
+                          .mean = {0.5f, 0.5f, 0.5f},
+                          .std = {0.25f, 0.25f, 0.25f},
+                          .smoothing = 0.1f,
+                          .ema = true};
+}
+
+typedef struct {
+    Backend backend;
+    ClassifyGraph graph;
+    State state;
+    Plan *plan;
+} Run;
+
+static void run_open(Run *r, int threads, bool no_reuse) {
+    ClassifySpec spec = small_spec();
+    OK(backend_open_cpu(&r->backend, threads, &err));
+    parallel_set_threads(threads);
+    r->graph = classify_train_graph(&spec, 3, 96, 64);
+    OK(state_new(&r->state, r->graph.graph, &r->backend, classify_train_roles(&spec), &err));
+    OK(state_init(&r->state, 5, &err));
+    OK(state_copy_role(&r->state, ROLE_EMA, ROLE_WEIGHT, &err));
+    OK(plan_new(&r->plan, r->graph.graph, &r->backend, &r->state, (Val[]){r->graph.loss, r->graph.norm}, 2,
+                (PlanOptions){.no_reuse = no_reuse}, &err));
+}
+
+static void run_close(Run *r) {
+    plan_free(r->plan);
+    state_free(&r->state);
+    classify_graph_free(&r->graph);
+    r->backend.close(&r->backend);
+}
+
+/* Three steps; the hash of the losses and of every state buffer. */
+static uint64_t train_hash(int threads, bool no_reuse) {
+    Run r;
+    run_open(&r, threads, no_reuse);
+    OptimizerConfig o = {.lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
+                         .ema_decay = 0.9f, .total_steps = 3};
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int step = 0; step < 3; step++) {
+        uint8_t pixels[3 * 96 * 64 * 3];
+        Rng random = rng_make(3, RNG_TEST, (uint64_t)step, 0);
+        for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)rng_u32(&random);
+        float hyper[HYPER_COUNT], loss;
+        optimizer_hyper(&o, step, hyper);
+        OK(plan_upload(r.plan, r.graph.images, pixels, sizeof pixels, &err));
+        OK(plan_upload(r.plan, r.graph.targets, (int32_t[]){1, 6, 0}, 12, &err));
+        OK(plan_upload(r.plan, r.graph.hyper, hyper, sizeof hyper, &err));
+        OK(plan_upload(r.plan, r.graph.scale, &(float){1}, 4, &err));
+        OK(plan_upload(r.plan, r.graph.counter, (uint64_t[]){5, (uint64_t)step}, 16, &err));
+        plan_run(r.plan);
+        OK(plan_download(r.plan, r.graph.loss, &loss, 4, &err));
+        assert_true(loss > 0.5f && loss < 5);
+        h = hash_bytes(h, &loss, 4);
+    }
+    for (StateRole role = 0; role < ROLE_COUNT; role++)
+        h = hash_bytes(h, r.state.buffer[role], (size_t)state_role_length(&r.state, role) * sizeof(float));
+    run_close(&r);
+    return h;
+}
+
+static void test_reuse_changes_no_bit(void **state) {
+    (void)state;
+    assert_true(train_hash(1, false) == train_hash(1, true));
+}
+
+static void test_threads_change_no_bit(void **state) {
+    (void)state;
+    uint64_t one = train_hash(1, false);
+    for (int threads = 2; threads <= 5; threads++) assert_true(train_hash(threads, false) == one);
+}
+
+static void test_plan_is_valid_and_smaller(void **state) {
+    (void)state;
+    Run r;
+    run_open(&r, 1, false);
+    OK(plan_verify(r.plan, &err));
+    assert_true(r.plan->arena_bytes < r.plan->naive_bytes * 3 / 4);
+    run_close(&r);
+}
+
+/* Puts every pair of values that must stand together on one address: each must be found. */
+static void test_verifier_finds_overlaps(void **state) {
+    (void)state;
+    Run r;
+    run_open(&r, 1, false);
+    Plan *p = r.plan;
+    int planted = 0;
+    Rng random = rng_make(1, RNG_TEST, 0, 0);
+    while (planted < 300) {
+        Val a = (Val)rng_below(&random, (uint32_t)p->graph->n_values), b = (Val)rng_below(&random, (uint32_t)p->graph->n_values);
+        const Placement *x = &p->place[a], *y = &p->place[b];
+        if (a == b || x->offset < 0 || y->offset < 0 || p->address[a] == p->address[b]) continue;
+        /* strictly inside each other's life: neither is the in-place heir of the other */
+        if (x->first >= y->last || y->first >= x->last) continue;
+        void *right = p->address[a];
+        p->address[a] = p->address[b];
+        Err found = {0};
+        assert_false(plan_verify(p, &found));
+        assert_int_equal(found.code, EXIT_BUG);
+        p->address[a] = right;
+        planted++;
+    }
+    OK(plan_verify(p, &err));
+    run_close(&r);
+}
+
+/* One float too near: the end of each block moved onto its upper neighbour. */
+static void test_verifier_finds_near_misses(void **state) {
+    (void)state;
+    Run r;
+    run_open(&r, 1, false);
+    Plan *p = r.plan;
+    int planted = 0;
+    for (Val a = 0; a < p->graph->n_values; a++) {
+        for (Val b = 0; b < p->graph->n_values; b++) {
+            const Placement *x = &p->place[a], *y = &p->place[b];
+            if (x->offset < 0 || y->offset < 0 || x->first >= y->last || y->first >= x->last) continue;
+            char *end_b = (char *)p->address[b] + shape_count(&graph_value(p->graph, b)->shape) * (int64_t)sizeof(float);
+            if ((char *)p->address[a] < end_b || (char *)p->address[a] - end_b > 60) continue;
+            void *right = p->address[a];
+            p->address[a] = end_b - sizeof(float);
+            Err found = {0};
+            assert_false(plan_verify(p, &found));
+            p->address[a] = right;
+            planted++;
+        }
+    }
+    assert_true(planted > 20);
+    run_close(&r);
+}
+
+static void test_verifier_finds_order_and_bounds(void **state) {
+    (void)state;
+    Run r;
+    run_open(&r, 1, false);
+    Plan *p = r.plan;
+    for (int32_t i = 0; i + 1 < p->n_steps; i++) {
+        const Node *n = p->steps[i].call.node, *next = p->steps[i + 1].call.node;
+        bool depends = false;
+        for (int k = 0; k < next->n_in; k++)
+            for (int j = 0; j < n->n_out; j++)
+                depends |= node_in(p->graph, next, k) == node_out(p->graph, n, j) &&
+                           graph_value(p->graph, node_out(p->graph, n, j))->kind == V_ACT;
+        if (!depends) continue;
+        Step keep = p->steps[i];
+        p->steps[i] = p->steps[i + 1];
+        p->steps[i + 1] = keep;
+        Err found = {0};
+        assert_false(plan_verify(p, &found));
+        p->steps[i + 1] = p->steps[i];
+        p->steps[i] = keep;
+    }
+    OK(plan_verify(p, &err));
+    size_t bytes = p->arena_bytes;
+    p->arena_bytes -= 64;
+    Err found = {0};
+    assert_false(plan_verify(p, &found));
+    p->arena_bytes = bytes;
+    run_close(&r);
+}
+
+/* Random straight-line programs, where the chain of in-place takeovers is long. */
+static void test_random_graphs(void **state) {
+    (void)state;
+    Backend backend;
+    OK(backend_open_cpu(&backend, 1, &err));
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        Rng r = rng_make(seed, RNG_TEST, 1, 0);
+        Graph *g = graph_new();
+        int64_t n = 1 + rng_below(&r, 70);
+        Val values[60], x = graph_input(g, "x", DT_F32, SHAPE(n));
+        int count = 0;
+        values[count++] = op_gelu(g, x);
+        while (count < 60) {
+            Val a = values[rng_below(&r, (uint32_t)count)], b = values[count - 1 - (int)rng_below(&r, MIN((uint32_t)count, 4))];
+            values[count++] = rng_below(&r, 3) ? op_add(g, a, b) : rng_below(&r, 2) ? op_gelu(g, a) : op_silu(g, a);
+        }
+        float result[2][2][80];
+        for (int reuse = 0; reuse < 2; reuse++) {
+            Plan *p;
+            Val keep[] = {values[59], values[30]};
+            OK(plan_new(&p, g, &backend, NULL, keep, 2, (PlanOptions){.no_reuse = !reuse}, &err));
+            OK(plan_verify(p, &err));
+            float in[80];
+            for (int i = 0; i < n; i++) in[i] = (float)i / 10 - 3;
+            OK(plan_upload(p, x, in, (size_t)n * 4, &err));
+            plan_run(p);
+            for (int k = 0; k < 2; k++) OK(plan_download(p, keep[k], result[reuse][k], (size_t)n * 4, &err));
+            plan_free(p);
+        }
+        for (int k = 0; k < 2; k++) assert_memory_equal(result[0][k], result[1][k], (size_t)n * 4);
+        graph_free(g);
+    }
+    backend.close(&backend);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan_is_valid_and_smaller), cmocka_unit_test(test_reuse_changes_no_bit),
+        cmocka_unit_test(test_threads_change_no_bit),     cmocka_unit_test(test_verifier_finds_overlaps),
+        cmocka_unit_test(test_verifier_finds_near_misses), cmocka_unit_test(test_verifier_finds_order_and_bounds),
+        cmocka_unit_test(test_random_graphs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
