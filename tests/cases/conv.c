@@ -1,0 +1,25 @@
+/* conv.c - cases of the dense convolutions. */
+#include "op_case.h"
+
+enum { BATCH, HEIGHT, WIDTH, INS, OUTS, KERNEL, STRIDE, PAD };
+
+static void build_conv(Graph *g, const int *d) {
+    Val x = case_input(g, "x", SHAPE(d[BATCH], d[HEIGHT], d[WIDTH], d[INS]), -1, 1);
+    Val w = case_input(g, "w", SHAPE(d[OUTS], d[INS], d[KERNEL], d[KERNEL]), -1, 1);
+    op_conv2d(g, x, w, case_input(g, "b", SHAPE(d[OUTS]), -1, 1), d[KERNEL], d[STRIDE], d[PAD]);
+}
+
+const OpCase conv_cases[] = {
+    {.name = "conv 1x1 map", .build = build_conv, .d = {1, 1, 1, 1, 1, 3, 1, 1}},
+    {.name = "conv 3x3 odd", .build = build_conv, .d = {2, 5, 7, 3, 17, 3, 1, 1}},
+    {.name = "conv 3x3 stride 2 odd", .build = build_conv, .d = {3, 7, 9, 5, 33, 3, 2, 1}},
+    {.name = "conv 3x3 stride 2 even", .build = build_conv, .d = {2, 8, 6, 17, 3, 3, 2, 1}},
+    {.name = "conv 3x3 stride 2, one column", .build = build_conv, .d = {1, 6, 1, 2, 4, 3, 2, 1}},
+    {.name = "conv 3x3 no pad", .build = build_conv, .d = {1, 6, 5, 4, 19, 3, 1, 0}},
+    {.name = "conv 5x5 pad 2 stride 3", .build = build_conv, .d = {2, 11, 8, 3, 6, 5, 3, 2}},
+    {.name = "conv 2x2 patches", .build = build_conv, .d = {2, 6, 8, 5, 7, 2, 2, 0}},
+    {.name = "conv 1x1 stride 2", .build = build_conv, .d = {2, 5, 6, 9, 11, 1, 2, 0}},
+    {.name = "conv stem 3->32", .build = build_conv, .d = {1, 32, 30, 3, 32, 3, 2, 1}},
+    {.name = "conv stem 32->32", .build = build_conv, .d = {2, 14, 19, 32, 32, 3, 1, 1}},
+    {.name = "conv downsample 64->128", .build = build_conv, .d = {1, 14, 14, 64, 128, 3, 2, 1}},
+    {0}};
