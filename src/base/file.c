@@ -1,0 +1,276 @@
+/* file.c - whole files in, whole files out. No stdio: it hides write errors and splits writes as it likes. The order
+ * write, fsync, rename, fsync of the directory is what survives a power cut; an fsync that failed is never repeated
+ * on the same file, since the kernel may by then have dropped the pages it could not write. Refuses everything that
+ * is not a regular file, so that a FIFO cannot hang a reader and no device is ever renamed over. */
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TEMPORARY_TRIES 100
+
+static bool fail_io(Err *err, const char *path, const char *what, int code) {
+    const char *advice = code == ENOSPC || code == EDQUOT    ? "free some space"
+                         : code == EACCES || code == EPERM   ? "check its permissions"
+                         : code == ENOENT || code == ENOTDIR ? "check the path"
+                         : code == EMFILE || code == ENFILE  ? "raise the limit of open files"
+                                                             : "check the disk";
+    return err_set(err, EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
+}
+
+/* An open descriptor and the size of a regular file. O_NONBLOCK: opening a FIFO must not wait for a writer. */
+static bool open_regular(int *fd, size_t *size, const char *path, Err *err) {
+    *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (*fd < 0) {
+        if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == ENXIO)
+            return err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(errno));
+        return fail_io(err, path, "cannot be opened", errno);
+    }
+    struct stat st;
+    if (fstat(*fd, &st) != 0) {
+        fail_io(err, path, "cannot be examined", errno);
+    } else if (S_ISDIR(st.st_mode)) {
+        err_set(err, EXIT_INPUT, "%s: is a folder, not a file - give a file", path);
+    } else if (!S_ISREG(st.st_mode)) {
+        err_set(err, EXIT_INPUT, "%s: is not a regular file - give a regular file", path);
+    } else if ((uintmax_t)st.st_size >= SIZE_MAX) {
+        err_set(err, EXIT_INPUT, "%s: is too large for this machine - give a smaller file", path);
+    } else {
+        *size = (size_t)st.st_size;
+        return true;
+    }
+    close(*fd);
+    return false;
+}
+
+/* count bytes, over short reads and signals */
+static bool read_all(int fd, uint8_t *out, size_t count, const char *path, Err *err) {
+    for (size_t done = 0; done < count;) {
+        ssize_t n = read(fd, out + done, MIN(count - done, (size_t)1 << 30));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail_io(err, path, "cannot be read", errno);
+        if (n == 0)
+            return err_set(err, EXIT_IO, "%s: ended after %zu of %zu bytes - is another program writing it?", path,
+                           done, count);
+        done += (size_t)n;
+    }
+    return true;
+}
+
+bool file_read(uint8_t **out, size_t *count, const char *path, size_t limit, Err *err) {
+    int fd;
+    size_t size;
+    *out = NULL, *count = 0;
+    if (!open_regular(&fd, &size, path, err)) return false;
+    uint8_t *bytes = NULL;
+    if (size > limit)
+        err_set(err, EXIT_INPUT, "%s: has %zu bytes, more than the %zu allowed here - give a smaller file", path, size,
+                limit);
+    else if (!(bytes = malloc(size + 1)))
+        err_set(err, EXIT_MEMORY, "%s: no memory for its %zu bytes - close other programs", path, size);
+    bool ok = bytes && read_all(fd, bytes, size, path, err);
+    close(fd);
+    if (!ok) {
+        free(bytes);
+        return false;
+    }
+    bytes[size] = '\0';
+    *out = bytes, *count = size;
+    return true;
+}
+
+static bool write_all(int fd, const uint8_t *bytes, size_t count, const char *path, Err *err) {
+    for (size_t done = 0; done < count;) {
+        ssize_t n = write(fd, bytes + done, MIN(count - done, (size_t)1 << 30));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return fail_io(err, path, "cannot be written", n < 0 ? errno : EIO);
+        done += (size_t)n;
+    }
+    return true;
+}
+
+/* The folder that holds path, malloc'd. */
+static char *parent_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return mem_strdup(".");
+    size_t length = slash == path ? 1 : (size_t)(slash - path);
+    char *parent = mem_zalloc(length + 1, 1);
+    memcpy(parent, path, length);
+    return parent;
+}
+
+/* Makes the names in a folder durable. Some network file systems cannot (EINVAL); they promise nothing anyway. */
+static bool sync_folder(const char *folder, Err *err) {
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fail_io(err, folder, "cannot be opened", errno);
+    bool ok = fsync(fd) == 0 || errno == EINVAL || fail_io(err, folder, "cannot be synced", errno);
+    close(fd);
+    return ok;
+}
+
+bool file_writer_open(FileWriter *w, const char *path, Err *err) {
+    *w = (FileWriter){.fd = -1};
+    struct stat st;
+    bool exists = stat(path, &st) == 0;
+    if (exists && !S_ISREG(st.st_mode))
+        return err_set(err, EXIT_IO, "%s: is not a regular file and will not be replaced - give another path", path);
+    /* through a symbolic link to the file it names: the link stays */
+    char *target = exists ? realpath(path, NULL) : NULL;
+    w->path = target ? target : mem_strdup(path);
+
+    size_t capacity = strlen(w->path) + 48;
+    w->temporary = mem_zalloc(capacity, 1);
+    for (int k = 0; k < TEMPORARY_TRIES && w->fd < 0; k++) { /* a run that died may have left names behind */
+        snprintf(w->temporary, capacity, "%s.tmp.%ld.%d", w->path, (long)getpid(), k);
+        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w->fd < 0 && errno != EEXIST) break;
+    }
+    if (w->fd >= 0) return true;
+    fail_io(err, path, "cannot be created", errno);
+    free(w->path), free(w->temporary);
+    *w = (FileWriter){.fd = -1};
+    return false;
+}
+
+bool file_writer_append(FileWriter *w, const void *bytes, size_t count, Err *err) {
+    return write_all(w->fd, bytes, count, w->path, err);
+}
+
+void file_writer_discard(FileWriter *w) {
+    if (w->fd >= 0) close(w->fd);
+    if (w->temporary) unlink(w->temporary);
+    free(w->path), free(w->temporary);
+    *w = (FileWriter){.fd = -1};
+}
+
+bool file_writer_commit(FileWriter *w, Err *err) {
+    CHECK(w->fd >= 0, "commit of a writer that is not open");
+    bool ok = fsync(w->fd) == 0 || fail_io(err, w->path, "cannot be synced", errno);
+    if (close(w->fd) != 0 && ok) ok = fail_io(err, w->path, "cannot be closed", errno); /* quotas and NFS report here */
+    w->fd = -1;
+    if (ok && rename(w->temporary, w->path) != 0) ok = fail_io(err, w->path, "cannot be replaced", errno);
+    if (!ok) {
+        file_writer_discard(w);
+        return false;
+    }
+    char *folder = parent_of(w->path);
+    ok = sync_folder(folder, err);
+    free(folder), free(w->path), free(w->temporary);
+    *w = (FileWriter){.fd = -1};
+    return ok;
+}
+
+bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
+    FileWriter w;
+    if (!file_writer_open(&w, path, err)) return false;
+    /* reserved first, so that a full disk is noticed before anything is written; not every file system can */
+    if (count > 0) {
+        int code = posix_fallocate(w.fd, 0, (off_t)count);
+        if (code == ENOSPC || code == EDQUOT || code == EFBIG) {
+            file_writer_discard(&w);
+            return fail_io(err, path, "cannot be written", code);
+        }
+    }
+    if (!file_writer_append(&w, bytes, count, err)) {
+        file_writer_discard(&w);
+        return false;
+    }
+    return file_writer_commit(&w, err);
+}
+
+bool file_map(const uint8_t **out, size_t *count, const char *path, Err *err) {
+    int fd;
+    *out = NULL, *count = 0;
+    if (!open_regular(&fd, count, path, err)) return false;
+    if (*count == 0) { /* mmap refuses an empty range */
+        close(fd);
+        *out = (const uint8_t *)"";
+        return true;
+    }
+    void *bytes = mmap(NULL, *count, PROT_READ, MAP_PRIVATE, fd, 0);
+    int code = errno;
+    close(fd);
+    if (bytes == MAP_FAILED) {
+        *count = 0;
+        return fail_io(err, path, "cannot be mapped", code);
+    }
+    *out = bytes;
+    return true;
+}
+
+void file_unmap(const uint8_t *bytes, size_t count) {
+    if (count > 0) munmap((void *)(uintptr_t)bytes, count);
+}
+
+bool path_is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool dir_make(const char *path, Err *err) {
+    if (path_is_dir(path)) return true;
+    char *parent = parent_of(path);
+    /* "a/" has the parent "a", which is the same folder: made there, it exists here */
+    bool ok = (strcmp(parent, path) == 0 || dir_make(parent, err)) &&
+              (mkdir(path, 0777) == 0 || (errno == EEXIST && path_is_dir(path)) ||
+               fail_io(err, path, "the folder cannot be made", errno)) &&
+              sync_folder(parent, err);
+    free(parent);
+    return ok;
+}
+
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+bool dir_list(DirList *out, const char *path, Err *err) {
+    *out = (DirList){0};
+    DIR *dir = opendir(path);
+    if (!dir) {
+        if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
+            return err_set(err, EXIT_INPUT, "%s: is not a folder - check the path", path);
+        return fail_io(err, path, "the folder cannot be opened", errno);
+    }
+    size_t room = 0;
+    struct dirent *entry;
+    while (errno = 0, (entry = readdir(dir))) {
+        if (entry->d_name[0] == '.') continue;
+        if (out->count == room) {
+            room = room ? 2 * room : 64;
+            out->names = mem_resize(out->names, room, sizeof *out->names);
+        }
+        out->names[out->count++] = mem_strdup(entry->d_name);
+    }
+    int code = errno;
+    closedir(dir);
+    if (code) {
+        dir_list_free(out);
+        return fail_io(err, path, "the folder cannot be read", code);
+    }
+    if (out->count) qsort(out->names, out->count, sizeof *out->names, by_bytes);
+    return true;
+}
+
+void dir_list_free(DirList *list) {
+    for (size_t i = 0; i < list->count; i++) free(list->names[i]);
+    free(list->names);
+    *list = (DirList){0};
+}
+
+char *path_join(const char *a, const char *b) {
+    size_t na = strlen(a);
+    while (na > 1 && a[na - 1] == '/') na--;
+    while (na > 0 && *b == '/') b++;
+    size_t nb = strlen(b);
+    char *joined = mem_zalloc(na + nb + 2, 1);
+    memcpy(joined, a, na);
+    if (na > 0 && a[na - 1] != '/' && nb > 0) joined[na++] = '/';
+    memcpy(joined + na, b, nb);
+    return joined;
+}
