@@ -10,6 +10,11 @@
 
 #include "backend/cpu/simd/simd.h"
 
+static inline vf vf_sqrt(vf a) {
+    for (int i = 0; i < VL; i++) a[i] = sqrtf(a[i]);
+    return a;
+}
+
 /* coefficient[0] + coefficient[1] t + ... by Horner's rule */
 static inline vf vf_poly(vf t, const float *coefficient, int count) {
     vf sum = vf_set(coefficient[count - 1]);

@@ -1,0 +1,148 @@
+/* cpu.c - the CPU as a backend: which kernel table this processor can run, how many threads, and memory. Everything
+ * is done when its call returns, so streams and waiting mean nothing here. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "backend/backend.h"
+#include "base/parallel.h"
+
+/* ---- memory ---- */
+
+/* Fresh pages are zero and cost nothing until they are touched, which matters for a large arena; the length lies in
+ * front of what is handed out. */
+enum { HEADER = 4096, HUGE_FROM = 4 << 20 };
+
+static bool cpu_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
+    size_t total;
+    (void)b;
+    *memory = NULL;
+    char *p = MAP_FAILED;
+    if (size_add(bytes, HEADER, &total))
+        p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return err_set(err, EXIT_MEMORY, "cpu: no memory for %zu MB - use a smaller batch or smaller images", bytes >> 20);
+    if (total >= HUGE_FROM) (void)madvise(p, total, MADV_HUGEPAGE); /* advice: fewer page faults and TLB misses */
+    memcpy(p, &total, sizeof total);
+    *memory = p + HEADER;
+    return true;
+}
+
+static void cpu_free(Backend *b, void *memory) {
+    (void)b;
+    if (!memory) return;
+    size_t total;
+    char *p = (char *)memory - HEADER;
+    memcpy(&total, p, sizeof total);
+    (void)munmap(p, total);
+}
+
+static bool cpu_upload(Backend *b, void *device, const void *host, size_t bytes, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    if (bytes) memcpy(device, host, bytes);
+    return true;
+}
+
+static bool cpu_download(Backend *b, void *host, const void *device, size_t bytes, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    if (bytes) memcpy(host, device, bytes);
+    return true;
+}
+
+static bool cpu_wait(Backend *b, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    return true;
+}
+
+static void cpu_close(Backend *b) { *b = (Backend){0}; }
+
+/* ---- instruction sets ---- */
+
+extern const Kernel *const cpu_kernels_generic[OP_COUNT];
+#if defined(__x86_64__)
+extern const Kernel *const cpu_kernels_v3[OP_COUNT], *const cpu_kernels_v4[OP_COUNT];
+#endif
+
+typedef struct {
+    const char *name, *extension; /* the value of MALA_ISA, and what people call it */
+    const Kernel *const *kernels;
+    bool usable;
+} Isa;
+
+/* Fills isa[], best last, with what was built and whether this processor has it; returns how many. */
+static int list_isas(Isa isa[3]) {
+    int n = 0;
+    isa[n++] = (Isa){"generic", "baseline", cpu_kernels_generic, true};
+#if defined(__x86_64__)
+    isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, __builtin_cpu_supports("x86-64-v3")};
+    isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, __builtin_cpu_supports("x86-64-v4")};
+#endif
+    return n;
+}
+
+/* The best one, or the one that MALA_ISA asks for. */
+static bool choose_isa(Isa *out, Err *err) {
+    Isa isa[3];
+    int n = list_isas(isa);
+    const char *wanted = getenv("MALA_ISA");
+    char usable[64] = "";
+    size_t at = 0;
+    bool found = false;
+    for (int i = 0; i < n; i++) {
+        if (!isa[i].usable) continue;
+        at += (size_t)snprintf(usable + at, sizeof usable - at, "%s%s", at ? ", " : "", isa[i].name);
+        if (wanted && *wanted && strcmp(wanted, isa[i].name) != 0) continue;
+        *out = isa[i];
+        found = true;
+    }
+    if (!found)
+        return err_set(err, EXIT_USAGE, "MALA_ISA: \"%s\" is no instruction set of this processor - use one of %s, or unset it",
+                       wanted, usable);
+    return true;
+}
+
+/* ---- description ---- */
+
+/* the processor's name, as the system tells it */
+static void read_model_name(char *name, size_t capacity) {
+    snprintf(name, capacity, "unknown processor");
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    if (!f) return;
+    char line[256];
+    while (fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+        const char *text = colon + 1 + strspn(colon + 1, " \t");
+        size_t length = strcspn(text, "\n");
+        while (length > 0 && text[length - 1] == ' ') length--;
+        snprintf(name, capacity, "%.*s", (int)length, text);
+        break;
+    }
+    (void)fclose(f);
+}
+
+static int usable_cpus(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+bool backend_open_cpu(Backend *out, int threads, Err *err) {
+    Isa isa = {0};
+    if (!choose_isa(&isa, err)) return false;
+    *out = (Backend){.name = "cpu",
+                     .kernels = isa.kernels,
+                     .alloc = cpu_alloc,
+                     .free = cpu_free,
+                     .upload = cpu_upload,
+                     .download = cpu_download,
+                     .wait = cpu_wait,
+                     .close = cpu_close};
+    parallel_set_threads(threads > 0 ? threads : usable_cpus());
+    char model[96];
+    read_model_name(model, sizeof model);
+    snprintf(out->description, sizeof out->description, "cpu: %s, %s, %d thread%s", model, isa.extension,
+             parallel_threads(), parallel_threads() == 1 ? "" : "s");
+    return true;
+}
