@@ -1,0 +1,291 @@
+/* test_file.c - whole files: what readers refuse, that a writer leaves the old file or the new one, folders, names. */
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+typedef struct {
+    char folder[64];
+} Scene;
+
+static int set_up(void **state) {
+    Scene *s = mem_zalloc(1, sizeof *s);
+    snprintf(s->folder, sizeof s->folder, "/tmp/mala_file_XXXXXX");
+    *state = s;
+    return mkdtemp(s->folder) ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    Scene *s = *state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", s->folder);
+    int status = system(command);
+    free(s);
+    return status;
+}
+
+static void expect_content(const char *path, const char *text) {
+    Err err = {0};
+    uint8_t *bytes;
+    size_t count;
+    assert_true(file_read(&bytes, &count, path, 1 << 20, &err));
+    assert_int_equal(count, strlen(text));
+    assert_string_equal((char *)bytes, text);
+    free(bytes);
+}
+
+static size_t names_in(const char *folder) {
+    Err err = {0};
+    DirList list;
+    assert_true(dir_list(&list, folder, &err));
+    size_t count = list.count;
+    dir_list_free(&list);
+    return count;
+}
+
+static void test_write_then_read(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "first", 5, &err));
+    expect_content(path, "first");
+    assert_true(file_write(path, "2nd", 3, &err));
+    expect_content(path, "2nd");
+    assert_true(file_write(path, "", 0, &err));
+    expect_content(path, "");
+    assert_int_equal(names_in(s->folder), 1);
+    free(path);
+}
+
+static void test_old_file_until_commit(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    FileWriter w;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "old", 3, &err));
+
+    assert_true(file_writer_open(&w, path, &err));
+    assert_true(file_writer_append(&w, "ne", 2, &err));
+    expect_content(path, "old");
+    file_writer_discard(&w);
+    expect_content(path, "old");
+    assert_int_equal(names_in(s->folder), 1); /* no temporary stays */
+
+    assert_true(file_writer_open(&w, path, &err));
+    assert_true(file_writer_append(&w, "ne", 2, &err));
+    assert_true(file_writer_append(&w, "w", 1, &err));
+    expect_content(path, "old");
+    assert_true(file_writer_commit(&w, &err));
+    expect_content(path, "new");
+    assert_int_equal(names_in(s->folder), 1);
+    free(path);
+}
+
+static void test_failed_write_keeps_old(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    FileWriter w;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "old", 3, &err));
+    assert_true(file_writer_open(&w, path, &err));
+    /* a descriptor that cannot be written stands for a disk that fails */
+    int read_only = open(path, O_RDONLY);
+    assert_true(dup2(read_only, w.fd) == w.fd);
+    close(read_only);
+    assert_false(file_writer_append(&w, "new", 3, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    assert_non_null(strstr(err.text, path));
+    file_writer_discard(&w);
+    expect_content(path, "old");
+
+    err = (Err){0};
+    assert_true(file_writer_open(&w, path, &err));
+    assert_int_equal(unlink(w.temporary), 0); /* the rename will fail */
+    assert_false(file_writer_commit(&w, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    expect_content(path, "old");
+    assert_int_equal(names_in(s->folder), 1);
+    free(path);
+}
+
+static void test_two_writers_at_once(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    FileWriter a, b;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_writer_open(&a, path, &err));
+    assert_true(file_writer_open(&b, path, &err));
+    assert_true(file_writer_append(&a, "from a", 6, &err));
+    assert_true(file_writer_append(&b, "from b", 6, &err));
+    assert_true(file_writer_commit(&a, &err));
+    expect_content(path, "from a");
+    assert_true(file_writer_commit(&b, &err));
+    expect_content(path, "from b");
+    free(path);
+}
+
+static void test_write_refused(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char *path = path_join(s->folder, "missing/a");
+    assert_false(file_write(path, "x", 1, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    free(path);
+
+    const char *never[] = {s->folder, "/dev/null"};
+    for (size_t i = 0; i < COUNTOF(never); i++) {
+        err = (Err){0};
+        assert_false(file_write(never[i], "x", 1, &err));
+        assert_int_equal(err.code, EXIT_IO);
+        assert_non_null(strstr(err.text, "is not a regular file"));
+    }
+    struct stat st;
+    assert_true(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode));
+}
+
+static void test_write_through_link(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char *path = path_join(s->folder, "a"), *other = path_join(s->folder, "link");
+    assert_true(file_write(path, "old", 3, &err));
+    assert_int_equal(symlink("a", other), 0);
+    assert_true(file_write(other, "new", 3, &err));
+    expect_content(path, "new");
+    struct stat st;
+    assert_true(lstat(other, &st) == 0 && S_ISLNK(st.st_mode));
+    free(path), free(other);
+}
+
+static void expect_unreadable(const char *path, const char *what) {
+    const uint8_t *map;
+    uint8_t *bytes;
+    size_t count;
+    Err err = {0};
+    assert_false(file_read(&bytes, &count, path, SIZE_MAX, &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    assert_non_null(strstr(err.text, path));
+    assert_non_null(strstr(err.text, what));
+    assert_null(bytes);
+    err = (Err){0};
+    assert_false(file_map(&map, &count, path, &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    assert_null(map);
+}
+
+static void test_read_refused(void **state) {
+    Scene *s = *state;
+    char *fifo = path_join(s->folder, "fifo"), *loop = path_join(s->folder, "loop");
+    char *missing = path_join(s->folder, "missing");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(symlink("loop", loop), 0);
+    expect_unreadable(missing, "cannot be opened");
+    expect_unreadable(s->folder, "is a folder");
+    expect_unreadable(fifo, "is not a regular file"); /* and at once: nobody writes to it */
+    expect_unreadable(loop, "cannot be opened");
+    expect_unreadable("/dev/zero", "is not a regular file");
+    free(fifo), free(loop), free(missing);
+}
+
+static void test_limit(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    uint8_t *bytes;
+    size_t count;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "12345", 5, &err));
+    assert_true(file_read(&bytes, &count, path, 5, &err));
+    free(bytes);
+    assert_false(file_read(&bytes, &count, path, 4, &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    assert_non_null(strstr(err.text, "more than the 4 allowed"));
+
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(ftruncate(fd, (off_t)1 << 40), 0); /* sparse: refused before memory is taken */
+    close(fd);
+    err = (Err){0};
+    assert_false(file_read(&bytes, &count, path, 1 << 20, &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    free(path);
+}
+
+static void test_map(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    const uint8_t *bytes;
+    size_t count;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "mapped", 6, &err));
+    assert_true(file_map(&bytes, &count, path, &err));
+    assert_int_equal(count, 6);
+    assert_memory_equal(bytes, "mapped", 6);
+    file_unmap(bytes, count);
+    assert_true(file_write(path, "", 0, &err));
+    assert_true(file_map(&bytes, &count, path, &err));
+    assert_int_equal(count, 0);
+    assert_non_null(bytes);
+    file_unmap(bytes, count);
+    free(path);
+}
+
+static void test_folders(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char *deep = path_join(s->folder, "x/y/z");
+    assert_true(dir_make(deep, &err));
+    assert_true(dir_make(deep, &err));
+    assert_true(path_is_dir(deep));
+    const char *names[] = {"b", ".hidden", "a", "B", "\xc3\xa9", "a b"};
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        char *path = path_join(deep, names[i]);
+        assert_true(file_write(path, "", 0, &err));
+        free(path);
+    }
+    DirList list;
+    assert_true(dir_list(&list, deep, &err));
+    const char *sorted[] = {"B", "a", "a b", "b", "\xc3\xa9"};
+    assert_int_equal(list.count, COUNTOF(sorted));
+    for (size_t i = 0; i < list.count; i++) assert_string_equal(list.names[i], sorted[i]);
+    dir_list_free(&list);
+
+    char *file = path_join(deep, "a"), *below = path_join(deep, "a/q");
+    assert_false(dir_make(file, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    err = (Err){0};
+    assert_false(dir_make(below, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    err = (Err){0};
+    assert_false(dir_list(&list, file, &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    free(deep), free(file), free(below);
+}
+
+static void test_join(void **state) {
+    (void)state;
+    const char *rows[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"a//", "/b", "a/b"}, {"/", "b", "/b"},
+                             {"", "b", "b"},    {"a", "", "a"},     {"a/b", "c/d", "a/b/c/d"}};
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        char *joined = path_join(rows[i][0], rows[i][1]);
+        assert_string_equal(joined, rows[i][2]);
+        free(joined);
+    }
+}
+
+int main(void) {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_write_then_read),     TEST(test_old_file_until_commit), TEST(test_failed_write_keeps_old),
+        TEST(test_two_writers_at_once), TEST(test_write_refused),         TEST(test_write_through_link),
+        TEST(test_read_refused),        TEST(test_limit),                 TEST(test_map),
+        TEST(test_folders),             TEST(test_join),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
