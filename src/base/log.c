@@ -1,0 +1,231 @@
+/* log.c - lines and the progress bar. Every redraw is one write: carriage return, the line, clear to its end. A line
+ * is never as wide as the terminal, so that the cursor never wraps. */
+#include "base/log.h"
+#include "base/strings.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_SIZE 2048
+
+/* ---- the surroundings ---- */
+
+static bool is_set(const char *name) {
+    const char *value = getenv(name);
+    return value && value[0];
+}
+
+static bool is_switched_on(const char *name) { return is_set(name) && strcmp(getenv(name), "0") != 0; }
+
+static bool terminal_is_dumb(void) { return !is_set("TERM") || !strcmp(getenv("TERM"), "dumb"); }
+
+bool color_wanted(LogColor color, bool is_terminal) {
+    if (color != COLOR_AUTO) return color == COLOR_ALWAYS;
+    if (is_set("NO_COLOR")) return false;
+    if (is_switched_on("CLICOLOR_FORCE") || is_switched_on("FORCE_COLOR")) return true;
+    if (is_set("CLICOLOR") && !is_switched_on("CLICOLOR")) return false;
+    return is_terminal && !terminal_is_dumb();
+}
+
+int terminal_columns(FILE *file) {
+    struct winsize size = {0};
+    int columns = ioctl(fileno(file), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+    long wanted = is_set("COLUMNS") ? strtol(getenv("COLUMNS"), NULL, 10) : 0;
+    if (wanted > 0 && wanted < 10000 && (columns == 0 || wanted < columns)) columns = (int)wanted;
+    return columns > 0 ? columns : 80;
+}
+
+void log_init(Log *log, FILE *out, LogLevel level, LogColor color) {
+    bool is_terminal = isatty(fileno(out));
+    bool in_ci = is_set("CI") && strcmp(getenv("CI"), "false") != 0;
+    *log = (Log){.out = out, .level = level, .plain_interval = 30};
+    log->color = color_wanted(color, is_terminal);
+    log->bar = is_terminal && !terminal_is_dumb() && !in_ci;
+}
+
+bool log_copy_to(Log *log, const char *path, Err *err) {
+    FILE *copy = fopen(path, "ae");
+    if (!copy) return err_set(err, EXIT_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
+    if (log->copy) fclose(log->copy);
+    log->copy = copy;
+    return true;
+}
+
+void log_close(Log *log) {
+    progress_end(log);
+    if (log->copy) fclose(log->copy);
+    log->copy = NULL;
+}
+
+/* ---- lines ---- */
+
+static void clear_bar(Log *log) {
+    if (log->progress.visible) fputs("\r\x1b[K", log->out);
+    log->progress.visible = false;
+}
+
+/* Copies text with control characters as \xNN: names from files may carry escape sequences. */
+static void printable(char *out, size_t size, const char *text) {
+    size_t n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p && n + 5 < size; p++) {
+        if (*p >= 0x20 && *p != 0x7f)
+            out[n++] = (char)*p;
+        else
+            n += (size_t)snprintf(out + n, size - n, "\\x%02x", *p);
+    }
+    out[n] = '\0';
+}
+
+static void say(Log *log, LogLevel level, const char *text) {
+    static const struct {
+        const char *mark, *color;
+    } looks[] = {{"mala: error: ", "\x1b[1;31m"}, {"mala: warning: ", "\x1b[1;33m"}, {"", ""}, {"", "\x1b[2m"}};
+    char line[LINE_SIZE];
+    printable(line, sizeof line, text);
+    const char *color = log->color ? looks[level].color : "", *plain = color[0] ? "\x1b[0m" : "";
+    if (level <= log->level) {
+        clear_bar(log);
+        if (level <= LOG_WARNING)
+            fprintf(log->out, "%s%s%s%s\n", color, looks[level].mark, plain, line);
+        else
+            fprintf(log->out, "%s%s%s\n", color, line, plain);
+        fflush(log->out);
+    }
+    if (log->copy && level < LOG_DEBUG) {
+        char date[32];
+        time_t now = time(NULL);
+        struct tm parts;
+        strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", localtime_r(&now, &parts));
+        fprintf(log->copy, "%s %s%s\n", date, looks[level].mark, line);
+        fflush(log->copy);
+    }
+}
+
+static void say_list(Log *log, LogLevel level, const char *format, va_list args) {
+    char text[LINE_SIZE];
+    if (!log) return;
+    vsnprintf(text, sizeof text, format, args);
+    say(log, level, text);
+}
+
+#define SAY(level) \
+    va_list args; \
+    va_start(args, format); \
+    say_list(log, level, format, args); \
+    va_end(args)
+
+void log_warning(Log *log, const char *format, ...) { SAY(LOG_WARNING); }
+void log_info(Log *log, const char *format, ...) { SAY(LOG_INFO); }
+void log_debug(Log *log, const char *format, ...) { SAY(LOG_DEBUG); }
+
+void log_error(Log *log, const Err *err) {
+    if (!log) return;
+    progress_end(log);
+    say(log, LOG_ERROR, err->text);
+}
+
+/* ---- progress ---- */
+
+void duration_text(char out[32], double seconds) {
+    int64_t s = (int64_t)(MIN(MAX(seconds, 0), 1e9) + 0.5);
+    if (s < 3600)
+        snprintf(out, 32, "%d:%02d", (int)(s / 60), (int)(s % 60));
+    else if (s < 86400)
+        snprintf(out, 32, "%d:%02d:%02d", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+    else
+        snprintf(out, 32, "%dd %dh", (int)(s / 86400), (int)(s / 3600 % 24));
+}
+
+/* Cuts text to this many characters. */
+static void cut(char *text, int columns) {
+    for (; *text; text++)
+        if (((unsigned char)*text & 0xc0) != 0x80 && columns-- == 0) break;
+    *text = '\0';
+}
+
+static void rate_text(char *out, size_t size, double rate, const char *unit) {
+    snprintf(out, size, rate < 10 ? "%.1f %s/s" : "%.0f %s/s", rate, unit);
+}
+
+void progress_line(char *out, size_t size, const Progress *p, double elapsed, int columns, bool bar) {
+    enum { BAR_LEAST = 12, BAR_MOST = 40 };
+    char parts[4][160] = {"", "", "", ""}, left[32];
+    double rate = elapsed > 0 ? (double)p->done / elapsed : 0;
+    double share = p->total > 0 ? MIN((double)p->done / (double)p->total, 1.0) : 0;
+    if (p->total > 0)
+        snprintf(parts[0], sizeof parts[0], "%3d%% %lld/%lld", (int)(share * 100), (long long)p->done,
+                 (long long)p->total);
+    else
+        snprintf(parts[0], sizeof parts[0], "%lld", (long long)p->done);
+    if (rate > 0) rate_text(parts[1], sizeof parts[1], rate, p->unit);
+    if (rate > 0 && p->total > p->done) {
+        duration_text(left, (double)(p->total - p->done) / rate);
+        snprintf(parts[2], sizeof parts[2], "ETA %s", left);
+    }
+    snprintf(parts[3], sizeof parts[3], "%s", p->note);
+
+    char text[640] = "";
+    size_t n = 0;
+    int width = (int)utf8_columns(p->label);
+    for (size_t i = 0; i < COUNTOF(parts); i++) {
+        int wanted = parts[i][0] ? 2 + (int)utf8_columns(parts[i]) : 0;
+        if (wanted == 0 || width + wanted > columns) continue;
+        n += (size_t)snprintf(text + n, sizeof text - n, "  %s", parts[i]);
+        width += wanted;
+    }
+    int cells = bar && p->total > 0 ? MIN(columns - width - 4, BAR_MOST) : 0;
+    char cells_text[BAR_MOST + 5] = "";
+    if (cells >= BAR_LEAST) {
+        snprintf(cells_text, sizeof cells_text, "  [%*s]", cells, "");
+        memset(cells_text + 3, '#', (size_t)(share * cells));
+    }
+    snprintf(out, size, "%s%s%s", p->label, cells_text, text);
+    cut(out, columns);
+}
+
+static void draw(Log *log, double now) {
+    char line[800];
+    Progress *p = &log->progress;
+    p->drawn = now;
+    if (log->bar && log->level >= LOG_INFO) {
+        progress_line(line, sizeof line, p, now - p->begin, terminal_columns(log->out) - 1, true);
+        fprintf(log->out, "\r%s\x1b[K", line);
+        fflush(log->out);
+        p->visible = true;
+    } else if (!log->bar) {
+        progress_line(line, sizeof line, p, now - p->begin, 300, false);
+        say(log, LOG_INFO, line);
+    }
+}
+
+void progress_begin(Log *log, const char *label, int64_t total, const char *unit) {
+    if (!log) return;
+    progress_end(log);
+    Progress *p = &log->progress;
+    *p = (Progress){.total = total, .active = true, .begin = time_now()};
+    printable(p->label, sizeof p->label, label);
+    snprintf(p->unit, sizeof p->unit, "%s", unit);
+    p->drawn = p->begin;
+    if (log->bar) draw(log, p->begin);
+}
+
+void progress_update(Log *log, int64_t done, const char *note) {
+    if (!log || !log->progress.active) return;
+    Progress *p = &log->progress;
+    p->done = done;
+    if (note) printable(p->note, sizeof p->note, note);
+    double now = time_now();
+    if (now - p->drawn >= (log->bar ? 0.1 : log->plain_interval)) draw(log, now);
+}
+
+void progress_end(Log *log) {
+    if (!log || !log->progress.active) return;
+    clear_bar(log);
+    fflush(log->out);
+    log->progress.active = false;
+}
