@@ -18,7 +18,7 @@
 #define LENGTH_BYTES ((size_t)8)
 #define DATA_ALIGNMENT ((size_t)64)
 #define METADATA_KEY "__metadata__"
-#define NAME "'%.120s'" /* in messages: a name may be a megabyte long */
+#define NAME "\"%.120s\"" /* in messages: a name may be a megabyte long */
 
 static const struct {
     const char *name;
@@ -64,9 +64,7 @@ static const struct {
     {"<", 1, "is a web page, not a model - the download failed or needs a login, fetch the file again"},
     {"{", 1, "is JSON text, perhaps the index of a model in several files - name a .safetensors file"},
     {"\x1f\x8b", 2, "is compressed with gzip - unpack it first"},
-    {"\xfd"
-     "7zXZ",
-     5, "is compressed with xz - unpack it first"},
+    {"\xFD\x37zXZ", 5, "is compressed with xz - unpack it first"},
     {"\x28\xb5\x2f\xfd", 4, "is compressed with zstd - unpack it first"},
     {"GGUF", 4, "is a GGUF model, which is not read - use the safetensors file it was made from"},
     {"\x89HDF", 4, "is an HDF5 file, which is not read - save the weights as safetensors"},
@@ -268,11 +266,12 @@ static bool check_tiling(const SafeTensors *st, const uint8_t *data, Err *err) {
     for (size_t i = 0; i < st->tensor_count; i++) {
         const SafeTensor *t = &st->tensors[i];
         const uint8_t *begin = t->data;
-        if (begin != at)
-            return err_set(err, EXIT_INPUT,
-                           "%s: byte %zu: tensor " NAME " begins %zu bytes %s the end of the one before", st->path,
-                           (size_t)(begin - st->file), t->name, (size_t)(begin < at ? at - begin : begin - at),
-                           begin < at ? "before" : "after");
+        if (begin < at)
+            return err_set(err, EXIT_INPUT, "%s: byte %zu: tensor " NAME " overlaps the one before it by %zu bytes",
+                           st->path, (size_t)(begin - st->file), t->name, (size_t)(at - begin));
+        if (begin > at)
+            return err_set(err, EXIT_INPUT, "%s: byte %zu: the %zu bytes before tensor " NAME " belong to no tensor",
+                           st->path, (size_t)(at - st->file), (size_t)(begin - at), t->name);
         at = begin + t->bytes;
     }
     if (at != end)
