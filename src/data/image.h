@@ -13,8 +13,10 @@ typedef struct {
 #define IMAGE_MAX_PIXELS 100000000 /* decoding a larger picture is refused before memory is taken */
 
 /* Decodes a JPEG or PNG in memory, told apart by content, upright (EXIF orientation applied).
- * Grey and palette become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted.
- * name: for messages. Any decoder warning means "corrupt": false, EXIT_INPUT. Free with image_free. */
+ * Grey and palette become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted: 8-bit pictures become
+ * the pixels that Pillow's convert("RGB") gives. name: for messages.
+ * False: EXIT_INPUT (damaged: any warning of the JPEG decoder, any damage to a PNG's pixels; too large; another
+ * format, which the message names), EXIT_MEMORY. Free with image_free. */
 bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err);
 /* The same from a regular file; errors as above, EXIT_IO when it cannot be read. */
 bool image_load(Image *out, const char *path, Err *err);

@@ -1,0 +1,150 @@
+/* image.c - pictures in memory: what a file is, which codec reads it, which side is up. Refuses what is neither JPEG
+ * nor PNG, saying what it is; a file's name is no evidence, its first bytes are. */
+#include "data/image.h"
+
+#include "base/file.h"
+#include "data/codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define FILE_MAX_BYTES ((size_t)1 << 30)
+
+void image_free(Image *image) {
+    free(image->pixels);
+    *image = (Image){0};
+}
+
+bool image_new(Image *out, int width, int height, Err *err) {
+    CHECK(width > 0 && height > 0, "picture of %d x %d", width, height);
+    size_t bytes;
+    *out = (Image){0};
+    uint8_t *pixels = size_mul((size_t)width * 3, (size_t)height, &bytes) ? malloc(bytes) : NULL;
+    if (!pixels)
+        return err_set(err, EXIT_MEMORY, "memory: no room for a picture of %d x %d - close other programs", width,
+                       height);
+    *out = (Image){.width = width, .height = height, .pixels = pixels};
+    return true;
+}
+
+bool codec_image_new(Image *out, size_t width, size_t height, const char *name, Err *err) {
+    size_t pixels = 0;
+    *out = (Image){0};
+    if (width == 0 || height == 0)
+        return err_set(err, EXIT_INPUT, "%s: has a size of %zu x %zu - replace the file", name, width, height);
+    if (!size_mul(width, height, &pixels) || pixels > IMAGE_MAX_PIXELS)
+        return err_set(err, EXIT_INPUT, "%s: has %zu x %zu pixels, more than %d in all - scale it down", name, width,
+                       height, IMAGE_MAX_PIXELS);
+    return image_new(out, (int)width, (int)height, err);
+}
+
+/* The orientation tag, 0x0112, of the first directory. Every offset is checked; nothing is followed twice. */
+int codec_exif_orientation(const uint8_t *tiff, size_t count) {
+    if (count < 8) return 1;
+    bool little = memcmp(tiff, "II\x2a\0", 4) == 0;
+    if (!little && memcmp(tiff, "MM\0\x2a", 4) != 0) return 1;
+#define U16(at) ((unsigned)(little ? tiff[at] | tiff[(at) + 1] << 8 : tiff[at] << 8 | tiff[(at) + 1]))
+    size_t at = little ? (size_t)U16(6) << 16 | U16(4) : (size_t)U16(4) << 16 | U16(6);
+    if (at > count - 2) return 1;
+    size_t entries = U16(at);
+    at += 2;
+    for (size_t i = 0; i < entries && count - at >= 12; i++, at += 12) {
+        if (U16(at) != 0x0112) continue;
+        bool one_short = U16(at + 2) == 3 && U16(at + (little ? 4 : 6)) == 1 && U16(at + (little ? 6 : 4)) == 0;
+        unsigned value = U16(at + 8);
+        return one_short && value >= 1 && value <= 8 ? (int)value : 1;
+    }
+#undef U16
+    return 1;
+}
+
+/* Turns a picture upright. Orientations as sides of the stored picture: 5 to 8 exchange x and y; then 2, 3, 7, 8 read
+ * the stored x backwards and 3, 4, 6, 7 the stored y. */
+static bool make_upright(Image *image, int orientation, Err *err) {
+    if (orientation == 1) return true;
+    bool swap = orientation >= 5;
+    bool back_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    bool back_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    int w = image->width, h = image->height;
+    Image turned;
+    if (!image_new(&turned, swap ? h : w, swap ? w : h, err)) return false;
+    ptrdiff_t row = 3 * (ptrdiff_t)w, along_x = back_x ? -3 : 3, along_y = back_y ? -row : row;
+    const uint8_t *first = image->pixels + (back_x ? row - 3 : 0) + (back_y ? row * (h - 1) : 0);
+    uint8_t *out = turned.pixels;
+    for (int y = 0; y < turned.height; y++) {
+        const uint8_t *in = first + y * (swap ? along_x : along_y);
+        for (int x = 0; x < turned.width; x++, out += 3, in += swap ? along_y : along_x)
+            out[0] = in[0], out[1] = in[1], out[2] = in[2];
+    }
+    image_free(image);
+    *image = turned;
+    return true;
+}
+
+/* What else is met in folders of pictures: bytes at an offset, what they mean, what helps. */
+static const struct {
+    size_t at, length;
+    const char *magic, *what, *advice;
+} OTHERS[] = {
+#define CONVERT "convert it to JPEG or PNG"
+    {0, 4, "GIF8", "is a GIF picture", CONVERT},
+    {8, 4, "WEBP", "is a WebP picture", CONVERT},
+    {0, 2, "BM", "is a BMP picture", CONVERT},
+    {0, 4, "II*\0", "is a TIFF picture", CONVERT},
+    {0, 4, "MM\0*", "is a TIFF picture", CONVERT},
+    {0, 4, "\0\0\1\0", "is a Windows icon", CONVERT},
+    {0, 4, "8BPS", "is a Photoshop file", CONVERT},
+    {4, 4, "jP  ", "is a JPEG 2000 picture", CONVERT},
+    {4, 4, "ftyp", "is a HEIF, AVIF or film file", CONVERT},
+    {0, 2, "P5", "is a PGM picture", CONVERT},
+    {0, 2, "P6", "is a PPM picture", CONVERT},
+    {0, 2, "\x1f\x8b", "is compressed by gzip", "unpack it"},
+    {0, 4, "PK\3\4", "is a ZIP archive", "unpack it"},
+    {0, 5, "%PDF-", "is a PDF document", CONVERT},
+    {0, 23, "version https://git-lfs", "is a Git LFS pointer, not the picture itself", "run: git lfs pull"},
+#undef CONVERT
+};
+
+static bool refuse_format(const uint8_t *bytes, size_t count, const char *name, Err *err) {
+    if (count == 0) return err_set(err, EXIT_INPUT, "%s: is empty - fetch it again or leave it out", name);
+    for (size_t i = 0; i < COUNTOF(OTHERS); i++)
+        if (count >= OTHERS[i].at + OTHERS[i].length &&
+            memcmp(bytes + OTHERS[i].at, OTHERS[i].magic, OTHERS[i].length) == 0)
+            return err_set(err, EXIT_INPUT, "%s: %s - %s", name, OTHERS[i].what, OTHERS[i].advice);
+    size_t blank = 0;
+    while (blank < count && (bytes[blank] == ' ' || (bytes[blank] >= '\t' && bytes[blank] <= '\r'))) blank++;
+    const char *text = (const char *)bytes + blank;
+    if (count - blank >= 5 && (strncasecmp(text, "<!doc", 5) == 0 || strncasecmp(text, "<html", 5) == 0))
+        return err_set(err, EXIT_INPUT, "%s: is an HTML page, as failed downloads leave - fetch it again", name);
+    return err_set(err, EXIT_INPUT, "%s: is neither JPEG nor PNG - give a JPEG or PNG", name);
+}
+
+static bool starts_with(const uint8_t *bytes, size_t count, const char *magic) {
+    return count >= strlen(magic) && memcmp(bytes, magic, strlen(magic)) == 0;
+}
+
+bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err) {
+    int orientation = 1;
+    *out = (Image){0};
+    if (starts_with(bytes, count, "\xff\xd8")) {
+        if (!codec_jpeg_decode(out, &orientation, bytes, count, name, err)) return false;
+    } else if (starts_with(bytes, count, "\x89PNG\r\n\x1a\n")) {
+        if (!codec_png_decode(out, &orientation, bytes, count, name, err)) return false;
+    } else {
+        return refuse_format(bytes, count, name, err);
+    }
+    if (make_upright(out, orientation, err)) return true;
+    image_free(out);
+    return false;
+}
+
+bool image_load(Image *out, const char *path, Err *err) {
+    uint8_t *bytes;
+    size_t count;
+    *out = (Image){0};
+    if (!file_read(&bytes, &count, path, FILE_MAX_BYTES, err)) return false;
+    bool ok = image_decode(out, bytes, count, path, err);
+    free(bytes);
+    return ok;
+}

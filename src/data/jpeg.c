@@ -1,0 +1,174 @@
+/* jpeg.c - JPEG through libjpeg-turbo, with its own defaults (slow integer DCT, smooth chroma), so that pixels equal
+ * Pillow's. The library calls damaged data a warning and makes pixels up; here the first warning ends decoding.
+ * Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for minutes), 2 or 5 and more
+ * components, precisions other than 8 bits. */
+#include "data/codec.h"
+
+#include <setjmp.h>
+#include <stdio.h> /* jpeglib.h needs FILE */
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+#define SCANS_MAX 100
+#define EXIF_MARKER (JPEG_APP0 + 1)
+
+/* How the library leaves: message kept, stack unwound to the setjmp. */
+typedef struct {
+    struct jpeg_error_mgr errors;
+    jmp_buf jump;
+    char text[JMSG_LENGTH_MAX];
+    bool no_memory;
+} Escape;
+
+typedef struct {
+    Escape escape;
+    struct jpeg_decompress_struct jpeg;
+    struct jpeg_progress_mgr progress;
+} Decoder;
+
+typedef struct {
+    Escape escape;
+    struct jpeg_compress_struct jpeg;
+    unsigned char *bytes;
+    unsigned long count;
+} Encoder;
+
+static void leave(j_common_ptr jpeg) {
+    Escape *e = jpeg->client_data;
+    e->errors.format_message(jpeg, e->text);
+    e->no_memory = e->errors.msg_code == JERR_OUT_OF_MEMORY;
+    longjmp(e->jump, 1);
+}
+
+static void leave_on_warning(j_common_ptr jpeg, int level) {
+    if (level < 0) leave(jpeg); /* levels from 0 up are traces */
+}
+
+static void leave_after_scans(j_common_ptr jpeg) {
+    Escape *e = jpeg->client_data;
+    if (((j_decompress_ptr)jpeg)->input_scan_number <= SCANS_MAX) return;
+    snprintf(e->text, sizeof e->text, "more than %d scans", SCANS_MAX);
+    longjmp(e->jump, 1);
+}
+
+static struct jpeg_error_mgr *error_manager(Escape *e) {
+    jpeg_std_error(&e->errors);
+    e->errors.error_exit = leave;
+    e->errors.emit_message = leave_on_warning;
+    return &e->errors;
+}
+
+static int stored_orientation(j_decompress_ptr jpeg) {
+    for (jpeg_saved_marker_ptr m = jpeg->marker_list; m; m = m->next)
+        if (m->data_length > 6 && memcmp(m->data, "Exif\0", 6) == 0)
+            return codec_exif_orientation(m->data + 6, m->data_length - 6);
+    return 1;
+}
+
+/* Inverted CMYK, as Adobe writes it and everybody assumes, to RGB: colour * key / 255, rounded as Pillow rounds. */
+static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, int count) {
+    for (int x = 0; x < count; x++)
+        for (int c = 0; c < 3; c++) {
+            int key = cmyk[4 * x + 3], product = (255 - cmyk[4 * x + c]) * key + 128;
+            rgb[3 * x + c] = (uint8_t)(key - ((product + (product >> 8)) >> 8));
+        }
+}
+
+/* Everything that may leave through d->escape.jump. What it takes is freed by its caller. */
+static bool decode(Decoder *d, Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name,
+                   Err *err) {
+    j_decompress_ptr jpeg = &d->jpeg;
+    jpeg->err = error_manager(&d->escape);
+    jpeg->client_data = &d->escape;
+    if (setjmp(d->escape.jump)) { /* before create, which can fail as well */
+        if (d->escape.no_memory)
+            return err_set(err, EXIT_MEMORY, "%s: no memory to decode it - close other programs", name);
+        return err_set(err, EXIT_INPUT, "%s: is a damaged JPEG (%s) - replace it or leave it out", name,
+                       d->escape.text);
+    }
+    jpeg_create_decompress(jpeg);
+    jpeg->progress = &d->progress;
+    d->progress.progress_monitor = leave_after_scans;
+    jpeg_save_markers(jpeg, EXIF_MARKER, 0xffff);
+    jpeg_mem_src(jpeg, bytes, count);
+    jpeg_read_header(jpeg, TRUE);
+    if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
+        return err_set(err, EXIT_INPUT, "%s: has %d colour components - convert it to RGB", name, jpeg->num_components);
+    *orientation = stored_orientation(jpeg);
+    if (!codec_image_new(out, jpeg->image_width, jpeg->image_height, name, err)) return false;
+
+    bool cmyk = jpeg->num_components == 4;
+    jpeg->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    jpeg_start_decompress(jpeg);
+    JSAMPARRAY wide = NULL;
+    if (cmyk) wide = jpeg->mem->alloc_sarray((j_common_ptr)jpeg, JPOOL_IMAGE, jpeg->output_width * 4, 1);
+    while (jpeg->output_scanline < jpeg->output_height) {
+        JSAMPROW row = out->pixels + (size_t)3 * jpeg->output_scanline * jpeg->output_width;
+        jpeg_read_scanlines(jpeg, cmyk ? wide : &row, 1);
+        if (cmyk) rgb_from_cmyk(row, wide[0], out->width);
+    }
+    jpeg_finish_decompress(jpeg);
+    return true;
+}
+
+bool codec_jpeg_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err) {
+    Decoder d = {0};
+    bool ok = decode(&d, out, orientation, bytes, count, name, err);
+    jpeg_destroy_decompress(&d.jpeg);
+    if (!ok) image_free(out);
+    return ok;
+}
+
+static bool encode(Encoder *e, const Image *image, int quality, Err *err) {
+    j_compress_ptr jpeg = &e->jpeg;
+    jpeg->err = error_manager(&e->escape);
+    jpeg->client_data = &e->escape;
+    if (setjmp(e->escape.jump))
+        return err_set(err, e->escape.no_memory ? EXIT_MEMORY : EXIT_BUG, "JPEG encoder: %s - close other programs",
+                       e->escape.text);
+    jpeg_create_compress(jpeg);
+    jpeg_mem_dest(jpeg, &e->bytes, &e->count);
+    jpeg->image_width = (JDIMENSION)image->width;
+    jpeg->image_height = (JDIMENSION)image->height;
+    jpeg->input_components = 3;
+    jpeg->in_color_space = JCS_RGB;
+    jpeg_set_defaults(jpeg);
+    jpeg_set_quality(jpeg, quality, TRUE);
+    jpeg_start_compress(jpeg, TRUE);
+    while (jpeg->next_scanline < jpeg->image_height) {
+        JSAMPROW row = image->pixels + (size_t)3 * jpeg->next_scanline * jpeg->image_width;
+        jpeg_write_scanlines(jpeg, &row, 1);
+    }
+    jpeg_finish_compress(jpeg);
+    return true;
+}
+
+bool image_encode_jpeg(uint8_t **out, size_t *count, const Image *image, int quality, Err *err) {
+    CHECK(quality >= 1 && quality <= 100, "JPEG quality %d", quality);
+    *out = NULL, *count = 0;
+    if (image->width > JPEG_MAX_DIMENSION || image->height > JPEG_MAX_DIMENSION)
+        return err_set(err, EXIT_USAGE, "JPEG encoder: %d x %d is beyond the format's %ld - scale it down or write PNG",
+                       image->width, image->height, (long)JPEG_MAX_DIMENSION);
+    /* Room for the worst case (two bytes per sample and the headers), so that the library never swaps the buffer for
+     * a larger one, which a failure halfway would leak. */
+    size_t blocks = CEIL_DIV((size_t)image->width, 16) * CEIL_DIV((size_t)image->height, 16);
+    size_t room = blocks * 16 * 16 * 3 + 4096;
+    Encoder e = {.bytes = malloc(room), .count = room};
+    if (!e.bytes)
+        return err_set(err, EXIT_MEMORY, "JPEG encoder: no memory for %zu bytes - close other programs", room);
+    unsigned char *own = e.bytes;
+    bool ok = encode(&e, image, quality, err);
+    jpeg_destroy_compress(&e.jpeg);
+    if (e.bytes != own) free(own);
+    if (!ok) {
+        free(e.bytes);
+        return false;
+    }
+    void *fitted = realloc(e.bytes, e.count);
+    *out = fitted ? fitted : e.bytes, *count = e.count;
+    return true;
+}
