@@ -40,20 +40,11 @@ static inline vf vf_load_part(const float *p, int64_t n) {
     return v;
 }
 static inline void vf_store_part(float *p, vf v, int64_t n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
-/* Written lane by lane because GCC turns that, and no formula of whole vectors, into one blend, one max, one min.
- * mask lanes are 0 or -1, as comparisons give them. max and min give b when a or b is not a number. */
-static inline vf vf_select(vi mask, vf yes, vf no) {
-    for (int i = 0; i < VL; i++) yes[i] = mask[i] ? yes[i] : no[i];
-    return yes;
-}
-static inline vf vf_max(vf a, vf b) {
-    for (int i = 0; i < VL; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
-    return a;
-}
-static inline vf vf_min(vf a, vf b) {
-    for (int i = 0; i < VL; i++) a[i] = a[i] < b[i] ? a[i] : b[i];
-    return a;
-}
+/* mask lanes are 0 or -1, as comparisons give them. max and min give b when a or b is not a number. (Loops over lanes
+ * would become single instructions, but now and then GCC leaves such a loop scalar.) */
+static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+static inline vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
+static inline vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
 static inline vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 /* Sum of the lanes in a fixed tree, so that the order never changes: the upper half is added to the lower. */
