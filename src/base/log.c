@@ -65,8 +65,10 @@ void log_close(Log *log) {
 /* ---- lines ---- */
 
 static void clear_bar(Log *log) {
-    if (log->progress.visible) fputs("\r\x1b[K", log->out);
+    if (!log->progress.visible) return;
+    fputs("\r\x1b[K", log->out);
     log->progress.visible = false;
+    log->progress.drawn = 0; /* the next update draws it again */
 }
 
 /* Copies text with control characters as \xNN: names from files may carry escape sequences. */
@@ -113,15 +115,26 @@ static void say_list(Log *log, LogLevel level, const char *format, va_list args)
     say(log, level, text);
 }
 
-#define SAY(level) \
-    va_list args; \
-    va_start(args, format); \
-    say_list(log, level, format, args); \
-    va_end(args)
+void log_warning(Log *log, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_list(log, LOG_WARNING, format, args);
+    va_end(args);
+}
 
-void log_warning(Log *log, const char *format, ...) { SAY(LOG_WARNING); }
-void log_info(Log *log, const char *format, ...) { SAY(LOG_INFO); }
-void log_debug(Log *log, const char *format, ...) { SAY(LOG_DEBUG); }
+void log_info(Log *log, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_list(log, LOG_INFO, format, args);
+    va_end(args);
+}
+
+void log_debug(Log *log, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_list(log, LOG_DEBUG, format, args);
+    va_end(args);
+}
 
 void log_error(Log *log, const Err *err) {
     if (!log) return;

@@ -1,0 +1,109 @@
+/* config.h - everything a run can be told, with its defaults: the struct, and one table (config.c) that reads it from
+ * JSON and from the command line, checks it, documents it and writes it back. What is "auto" stays "auto" in the
+ * struct, so that a written config can be loaded with another model or size; the config_* functions below resolve it. */
+#ifndef MALA_CONFIG_H
+#define MALA_CONFIG_H
+
+#include "base/option.h"
+#include "model/mavit.h"
+
+enum { MODEL_T, MODEL_S, MODEL_B, MODEL_L, MODEL_CUSTOM };
+enum { BAD_IMAGE_SKIP, BAD_IMAGE_ERROR };
+enum { INTERPOLATION_BICUBIC, INTERPOLATION_BILINEAR };
+enum { CROP_RRC, CROP_PAD, CROP_NONE };
+enum { DEVICE_AUTO, DEVICE_CPU };
+
+/* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
+typedef struct {
+    struct {
+        int name;                           /* MODEL_* */
+        int dims[4], depths[4], heads[4];   /* or auto: the model's own */
+        double mlp_ratio;
+        int projection;                     /* or auto */
+        int attention[4];                   /* AttentionKind */
+        double drop_path, layer_scale[4];   /* or auto */
+        int num_classes;                    /* or auto: from the data or the weights */
+        char *weights;                      /* or NULL */
+    } model;
+    struct {
+        char *path, *train, *val; /* path or NULL */
+        int workers;              /* or auto */
+        int on_bad_image;         /* BAD_IMAGE_* */
+        double max_bad;           /* share of the images */
+    } data;
+    struct {
+        int size[2];      /* height, width: multiples of 32 */
+        double crop_pct;  /* or auto */
+        int interpolation; /* INTERPOLATION_* */
+        double mean[3], std[3];
+    } input;
+    struct {
+        int crop; /* CROP_* */
+        double scale[2], ratio[2];
+        int pad;
+        double hflip;
+    } aug;
+    struct {
+        double lr;
+        int lr_base_size; /* 0: lr is taken as it is */
+        double weight_decay, betas[2], eps;
+        double clip_grad; /* 0: off */
+    } optim;
+    struct {
+        int epochs;
+        double warmup_epochs; /* or auto */
+        double warmup_lr, min_lr;
+    } sched;
+    struct {
+        int batch_size;
+        double smoothing;
+        bool ema;
+        double ema_decay;
+        int64_t seed;
+        int threads; /* or auto */
+        bool deterministic;
+    } train;
+    struct {
+        int batch_size; /* or auto */
+    } eval;
+    struct {
+        int interval; /* steps */
+    } log;
+    char *output;
+    bool exist_ok;
+    int device; /* DEVICE_* */
+    char *base; /* only while loading */
+
+    OptionSet options; /* where each value came from: options_fail(&config.options, "input.size", ...) */
+} Config;
+
+extern const Option config_table[];
+extern const int config_table_count;
+
+/* Defaults, then file (and the file its "base" names, first), then overrides "key=value", then the checks that need
+ * nothing but the values. file may be NULL. False: EXIT_USAGE (EXIT_IO when reading failed); config_free in any case. */
+bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err);
+/* The same from a text in memory, such as the config inside a weights file; it may not name a base. */
+bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
+                      int override_count, Err *err);
+void config_free(Config *c);
+/* JSON that loads back to the same config; malloc'd. */
+char *config_dump(const Config *c);
+
+/* What training asks beyond: data.path given and a directory, output not inside the data, rates in order. */
+bool config_check_training(const Config *c, Err *err);
+/* data.path is given and a directory. */
+bool config_check_data(const Config *c, Err *err);
+
+/* ---- auto, resolved ---- */
+
+/* The architecture. classes: used where model.num_classes is auto. */
+MavitConfig config_mavit(const Config *c, int classes);
+double config_crop_pct(const Config *c);  /* up to 224 pixels 0.875, beyond 1 */
+double config_peak_lr(const Config *c);   /* optim.lr * batch / lr_base_size */
+double config_warmup_epochs(const Config *c); /* 5, or a tenth of the epochs where that is less */
+int config_eval_batch(const Config *c);   /* train.batch_size */
+int config_threads(const Config *c);      /* the usable CPUs */
+int config_workers(const Config *c);      /* half of them, 1 to 16 */
+
+#endif
