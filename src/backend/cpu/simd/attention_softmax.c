@@ -1,0 +1,356 @@
+/* attention_softmax.c - softmax attention by tiles of keys, its scores never in memory as a whole.
+ *
+ * Forward: a task is a block of queries of one head. The scores of a tile of keys lie with the queries along vectors,
+ * so that maxima and sums need no shuffling; what was summed before is rescaled when a later tile raises the maximum.
+ * Backward: a task is a range of keys of one head. It finds the probabilities again from the saved logarithms of the
+ * sums and finishes dk and dv of its keys; its share of dq is added to the others' in the order of the ranges. */
+#include "backend/cpu/simd/attention.h"
+
+enum {
+    MAX_BLOCK_FLOATS = 2 * TILE_FLOATS, /* a block is at least one vector of tokens, whatever the head */
+    SCORES = 2 * TILE_FLOATS,
+    MAX_SPLITS = 8, /* ranges of keys per head in backward: as many copies of dq */
+};
+
+typedef struct {
+    const Attention *a;
+    AttentionSize s;
+    int bands;  /* tasks of the passes over whole rows, per image */
+    int block;  /* queries (forward) or keys (backward) along vectors: a multiple of VL */
+    int blocks; /* per head */
+    int splits; /* backward: ranges of blocks of keys per head */
+    /* per head (N,pad): turned and in backward also scaled q, turned k, v, gradient of mix, then of those */
+    float *q, *k, *v, *head_g, *dq, *dk, *dv;
+    float *lse, *mean;  /* per head (N): in powers of two; g . attention */
+    float *g;           /* (B,N,C): gradient of mix */
+    float *tap_parts;   /* (B * bands, 26, C): partial dw and db */
+} Task;
+
+static size_t task_make(Task *t, const Attention *a, const AttentionSize *s, float *work, bool backward) {
+    *t = (Task){.a = a, .s = *s, .bands = MAX(CEIL_DIV(s->height, band_rows(s, 128)), MIN(s->height, 4)),
+                .block = MAX(VL, s->tile / VL * VL)};
+    t->blocks = CEIL_DIV(s->tokens, t->block);
+    t->splits = MIN(MIN(CEIL_DIV(16, s->batch * s->heads), MAX_SPLITS), t->blocks);
+    size_t used = 0, rows = (size_t)s->batch * (size_t)s->heads * (size_t)s->tokens, pad = (size_t)s->pad;
+    size_t k = take(&used, rows * pad), v = take(&used, rows * pad);
+    size_t q = 0, head_g = 0, dq = 0, dk = 0, dv = 0, lse = 0, mean = 0, g = 0, tap_parts = 0;
+    if (backward) {
+        q = take(&used, rows * pad);
+        head_g = take(&used, rows * pad);
+        dq = take(&used, rows * pad * (size_t)t->splits);
+        dk = take(&used, rows * pad);
+        dv = take(&used, rows * pad);
+        lse = take(&used, rows);
+        mean = take(&used, rows);
+        g = take(&used, (size_t)s->batch * (size_t)s->tokens * (size_t)s->channels);
+        tap_parts = take(&used, (size_t)s->batch * (size_t)t->bands * 26 * (size_t)s->channels);
+    }
+    if (!work) return used;
+    t->k = work + k;
+    t->v = work + v;
+    if (backward) {
+        t->q = work + q;
+        t->head_g = work + head_g;
+        t->dq = work + dq;
+        t->dk = work + dk;
+        t->dv = work + dv;
+        t->lse = work + lse;
+        t->mean = work + mean;
+        t->g = work + g;
+        t->tap_parts = work + tap_parts;
+    }
+    return used;
+}
+
+size_t attention_softmax_work(const AttentionSize *s, bool backward) {
+    Task t;
+    return task_make(&t, NULL, s, NULL, backward);
+}
+
+/* A task of a pass over rows: which of them. */
+typedef struct {
+    int image, y0, y1;
+} Band;
+
+static Band band_of(const Task *t, int index) {
+    Band b = {.image = index / t->bands};
+    int band = index % t->bands;
+    b.y0 = (int)((int64_t)t->s.height * band / t->bands);
+    b.y1 = (int)((int64_t)t->s.height * (band + 1) / t->bands);
+    return b;
+}
+
+/* Row of a matrix (B * heads, N, pad). */
+static float *head_row(const AttentionSize *s, float *x, int64_t head, int64_t token) {
+    return x + (head * s->tokens + token) * s->pad;
+}
+
+/* to (pad) = a head of a token at x, turned and scaled */
+static void pack_turned(const AttentionSize *s, float *to, const float *x, const Cursor *at, float scale) {
+    Rope rope = rope_at(s, at);
+    for (int j = 0; j < s->pad; j += VL) vf_store(to + j, rope_turn(&rope, j, load_lanes(s, x, j)) * scale);
+}
+
+static void pack(const AttentionSize *s, float *to, const float *x) {
+    for (int j = 0; j < s->pad; j += VL) vf_store(to + j, load_lanes(s, x, j));
+}
+
+/* to (pad, block) = rows (count, pad) transposed, columns up to whole vectors zeroed; returns these columns */
+static int transpose(const AttentionSize *s, float *to, int block, const float *rows, int count) {
+    int width = ROUND_UP(count, VL);
+    for (int i = 0; i < width; i++)
+        for (int j = 0; j < s->dim; j++) to[j * block + i] = i < count ? rows[i * s->pad + j] : 0;
+    return width;
+}
+
+/* ---- forward ---- */
+
+static void pack_keys(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    Band b = band_of(t, index);
+    float *local = a->y ? a->y : a->mix;
+    if (local) {
+        int64_t first = (int64_t)b.image * s->tokens + (int64_t)b.y0 * s->width;
+        local_rows(a, local + first * s->channels, s->channels, b.image, b.y0, b.y1);
+    }
+    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at)) {
+        const float *k = a->qkvo + (((int64_t)b.image * s->tokens + at.token) * 4 + 1) * s->channels;
+        for (int h = 0; h < s->heads; h++) {
+            int64_t head = (int64_t)b.image * s->heads + h;
+            pack_turned(s, head_row(s, t->k, head, at.token), k + h * s->dim, &at, 1);
+            pack(s, head_row(s, t->v, head, at.token), k + s->channels + h * s->dim);
+        }
+    }
+}
+
+/* The state of a block of queries. */
+typedef struct {
+    _Alignas(64) float q[MAX_BLOCK_FLOATS];   /* (pad, block): turned, times scale / ln 2, transposed */
+    _Alignas(64) float sum[MAX_BLOCK_FLOATS]; /* (block, pad): of probabilities times v */
+    _Alignas(64) float scores[SCORES];        /* (keys, block) */
+    _Alignas(64) float top[MAX_TILE_TOKENS];  /* largest score so far, in powers of two */
+    _Alignas(64) float total[MAX_TILE_TOKENS];
+    _Alignas(64) float fade[MAX_TILE_TOKENS]; /* what earlier tiles have to be multiplied with */
+} QueryBlock;
+
+/* scores become 2^(score - top); updates top, total and fade */
+static void exponentials(QueryBlock *b, int block, int width, int keys, bool first) {
+    for (int i = 0; i < width; i += VL) {
+        float *x = b->scores + i;
+        vf old = first ? vf_load(x) : vf_load(b->top + i), top = old, top2 = old;
+        for (int key = 0; key + 1 < keys; key += 2) {
+            top = vf_max(top, vf_load(x + key * block));
+            top2 = vf_max(top2, vf_load(x + (key + 1) * block));
+        }
+        if (keys % 2) top = vf_max(top, vf_load(x + (keys - 1) * block));
+        top = vf_max(top, top2);
+        vf fade = vf_exp2(old - top), total = first ? vf_set(0) : vf_load(b->total + i) * fade;
+        for (int key = 0; key < keys; key++) {
+            vf p = vf_exp2(vf_load(x + key * block) - top);
+            vf_store(x + key * block, p);
+            total += p;
+        }
+        vf_store(b->top + i, top);
+        vf_store(b->total + i, total);
+        vf_store(b->fade + i, fade);
+    }
+}
+
+static void finish_block(const Task *t, const QueryBlock *b, int64_t head, int64_t first, int count) {
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    const int64_t token = head / s->heads * s->tokens + first, channel = head % s->heads * s->dim;
+    const float *local = a->y ? a->y : a->mix;
+    for (int i = 0; i < count; i++) {
+        float scale = 1 / b->total[i];
+        if (a->stats) a->stats[head * s->tokens + first + i] = LN2 * b->top[i] + logf(b->total[i]);
+        if (!local) continue;
+        const float *gate = a->qkvo + ((token + i) * 4 + 3) * s->channels + channel;
+        int64_t at = (token + i) * s->channels + channel;
+        for (int j = 0; j < s->pad; j += VL) {
+            vf x = vf_load(b->sum + i * s->pad + j) * scale + load_lanes(s, local + at, j);
+            if (a->mix) store_lanes(s, a->mix + at, j, x);
+            if (a->y) store_lanes(s, a->y + at, j, x * load_lanes(s, gate, j));
+        }
+    }
+}
+
+static void query_block(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const AttentionSize *s = &t->s;
+    const int pad = s->pad, block = t->block, first = index % t->blocks * block;
+    const int64_t head = index / t->blocks;
+    const int count = MIN(block, s->tokens - first);
+    QueryBlock b;
+    Cursor at = cursor_at(s, first);
+    const float *q = t->a->qkvo + (head / s->heads * s->tokens + first) * 4 * s->channels + head % s->heads * s->dim;
+    for (int i = 0; i < count; i++, cursor_step(s, &at), q += 4 * s->channels)
+        pack_turned(s, b.sum + i * pad, q, &at, s->scale * LOG2E);
+    const int width = transpose(s, b.q, block, b.sum, count);
+    const int tiles = CEIL_DIV(s->tokens, SCORES / block);
+    for (int i = 0; i < tiles; i++) {
+        int key = (int)((int64_t)s->tokens * i / tiles), keys = (int)((int64_t)s->tokens * (i + 1) / tiles) - key;
+        gemm_nn(b.scores, block, head_row(s, t->k, head, key), pad, b.q, block, keys, width, s->dim, false);
+        exponentials(&b, block, width, keys, i == 0);
+        for (int r = 0; i > 0 && r < count; r++)
+            for (int j = 0; j < pad; j += VL) vf_store(b.sum + r * pad + j, vf_load(b.sum + r * pad + j) * b.fade[r]);
+        gemm_tn(b.sum, pad, b.scores, block, head_row(s, t->v, head, key), pad, count, pad, keys, i > 0);
+    }
+    finish_block(t, &b, head, first, count);
+}
+
+void attention_softmax_forward(const Attention *a) {
+    Task t;
+    task_make(&t, a, &a->size, a->work, false);
+    parallel_for(a->size.batch * t.bands, pack_keys, &t);
+    parallel_for(a->size.batch * a->size.heads * t.blocks, query_block, &t);
+}
+
+/* ---- backward ---- */
+
+/* Everything of one head of a token: packs q, k, v and g, and finds lse and mean. local is the token's row of the
+ * local enhancement. */
+static void pack_token(const Task *t, int64_t image, int h, const Cursor *at, const float *local) {
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    const int64_t head = image * s->heads + h, token = image * s->tokens + at->token, channel = h * s->dim;
+    const float *q = a->qkvo + token * 4 * s->channels + channel;
+    pack_turned(s, head_row(s, t->q, head, at->token), q, at, s->scale * LOG2E);
+    pack_turned(s, head_row(s, t->k, head, at->token), q + s->channels, at, 1);
+    pack(s, head_row(s, t->v, head, at->token), q + 2 * s->channels);
+    const float *g = t->g + token * s->channels + channel, *mix = a->old_mix + token * s->channels + channel;
+    float *head_g = head_row(s, t->head_g, head, at->token);
+    vf mean = vf_set(0);
+    for (int j = 0; j < s->pad; j += VL) {
+        vf gj = load_lanes(s, g, j);
+        mean += gj * (load_lanes(s, mix, j) - load_lanes(s, local + channel, j));
+        vf_store(head_g + j, gj);
+    }
+    t->mean[head * s->tokens + at->token] = vf_sum(mean);
+    t->lse[head * s->tokens + at->token] = a->old_stats[head * s->tokens + at->token] * LOG2E;
+}
+
+/* g = dy o and do = dy mix of a band's rows */
+static void gate_gradient(const Task *t, const Band *b) {
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    const int64_t base = (int64_t)b->image * s->tokens;
+    for (int64_t token = base + (int64_t)b->y0 * s->width; token < base + (int64_t)b->y1 * s->width; token++) {
+        const float *dy = a->dy + token * s->channels, *mix = a->old_mix + token * s->channels;
+        const float *gate = a->qkvo + (token * 4 + 3) * s->channels;
+        float *g = t->g + token * s->channels;
+        for (int c = 0; c < s->channels; c++) g[c] = dy[c] * gate[c];
+        if (!a->dqkvo) continue;
+        float *dgate = a->dqkvo + (token * 4 + 3) * s->channels;
+        for (int c = 0; c < s->channels; c++) dgate[c] = dy[c] * mix[c];
+    }
+}
+
+static void pack_band(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    Band b = band_of(t, index);
+    gate_gradient(t, &b);
+    if (a->dw || a->db)
+        local_taps_gradient(a, t->tap_parts + (int64_t)index * 26 * s->channels, t->g, b.image, b.y0, b.y1, 0, s->channels);
+    if (!a->dqkvo) return;
+    /* the local enhancement waits where dv will be */
+    const int64_t base = (int64_t)b.image * s->tokens, stride = 4 * s->channels;
+    float *local = a->dqkvo + base * stride + 2 * s->channels;
+    local_rows(a, local + (int64_t)b.y0 * s->width * stride, stride, b.image, b.y0, b.y1);
+    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at))
+        for (int h = 0; h < s->heads; h++) pack_token(t, b.image, h, &at, local + at.token * stride);
+}
+
+/* A block of keys against a tile of queries. */
+typedef struct {
+    _Alignas(64) float k[MAX_BLOCK_FLOATS], v[MAX_BLOCK_FLOATS]; /* (pad, block): transposed */
+    _Alignas(64) float p[SCORES], ds[SCORES];                    /* (tile, block): probabilities, and ds / scale */
+} KeyBlock;
+
+static void score_gradient(KeyBlock *b, int block, int width, int queries, const float *lse, const float *mean) {
+    for (int i = 0; i < queries; i++) {
+        for (int j = 0; j < width; j += VL) {
+            vf p = vf_exp2(vf_load(b->p + i * block + j) - lse[i]);
+            vf_store(b->p + i * block + j, p);
+            vf_store(b->ds + i * block + j, p * (vf_load(b->ds + i * block + j) - mean[i]));
+        }
+    }
+}
+
+static void key_block(const Task *t, KeyBlock *b, int64_t head, int split, int first, bool first_of_split) {
+    const AttentionSize *s = &t->s;
+    const int pad = s->pad, block = t->block, count = MIN(block, s->tokens - first);
+    const float *k = head_row(s, t->k, head, first);
+    const int width = transpose(s, b->k, block, k, count);
+    transpose(s, b->v, block, head_row(s, t->v, head, first), count);
+    float *dk = head_row(s, t->dk, head, first), *dv = head_row(s, t->dv, head, first);
+    for (int i = 0; i < s->tokens; i += s->tile) {
+        const int queries = MIN(s->tile, s->tokens - i);
+        const float *q = head_row(s, t->q, head, i), *g = head_row(s, t->head_g, head, i);
+        float *dq = head_row(s, t->dq, head * t->splits + split, i);
+        gemm_nn(b->p, block, q, pad, b->k, block, queries, width, s->dim, false);
+        gemm_nn(b->ds, block, g, pad, b->v, block, queries, width, s->dim, false);
+        score_gradient(b, block, width, queries, t->lse + head * s->tokens + i, t->mean + head * s->tokens + i);
+        gemm_tn(dv, pad, b->p, block, g, pad, count, pad, queries, i > 0);
+        gemm_tn(dk, pad, b->ds, block, q, pad, count, pad, queries, i > 0);
+        gemm_nn(dq, pad, b->ds, block, k, pad, queries, pad, count, !first_of_split);
+    }
+}
+
+static void key_range(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    KeyBlock b;
+    const int split = index % t->splits;
+    const int from = t->blocks * split / t->splits, to = t->blocks * (split + 1) / t->splits;
+    for (int i = from; i < to; i++) key_block(t, &b, index / t->splits, split, i * t->block, i == from);
+}
+
+/* Turns back and scales what the ranges found, and adds the convolution's share to dv. */
+static void finish_band(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const AttentionSize *s = &t->s;
+    Band b = band_of(t, index);
+    local_rows_gradient(t->a, t->g, b.image, b.y0, b.y1, 0, s->channels);
+    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at)) {
+        Rope rope = rope_at(s, &at);
+        float *out = t->a->dqkvo + ((int64_t)b.image * s->tokens + at.token) * 4 * s->channels;
+        for (int h = 0; h < s->heads; h++, out += s->dim) {
+            int64_t head = (int64_t)b.image * s->heads + h;
+            const float *dk = head_row(s, t->dk, head, at.token), *dv = head_row(s, t->dv, head, at.token);
+            for (int j = 0; j < s->pad; j += VL) {
+                vf dq = vf_set(0);
+                for (int i = 0; i < t->splits; i++) dq += vf_load(head_row(s, t->dq, head * t->splits + i, at.token) + j);
+                store_lanes(s, out, j, rope_turn_back(&rope, j, dq) * s->scale);
+                store_lanes(s, out + s->channels, j, rope_turn_back(&rope, j, vf_load(dk + j)) * LN2);
+                float *to = out + 2 * s->channels;
+                store_lanes(s, to, j, load_lanes(s, to, j) + vf_load(dv + j));
+            }
+        }
+    }
+}
+
+static void reduce_taps(void *arg, int head, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    dwconv_dw_sum(t->a->dw, t->a->db, t->tap_parts, t->s.batch * t->bands, 5, t->s.channels, head * t->s.dim,
+                  (head + 1) * t->s.dim);
+}
+
+void attention_softmax_backward(const Attention *a) {
+    Task t;
+    task_make(&t, a, &a->size, a->work, true);
+    parallel_for(a->size.batch * t.bands, pack_band, &t);
+    if (a->dw || a->db) parallel_for(a->size.heads, reduce_taps, &t);
+    if (!a->dqkvo) return;
+    parallel_for(a->size.batch * a->size.heads * t.splits, key_range, &t);
+    parallel_for(a->size.batch * t.bands, finish_band, &t);
+}

@@ -1,0 +1,31 @@
+/* attention.c - cases of attention: its four kinds, heads of one vector and of parts of one, maps of one token, maps
+ * that are one row or one column, and more tokens than a tile of keys or queries holds. */
+#include "op_case.h"
+
+enum { BATCH, HEIGHT, WIDTH, HEADS, HEAD_DIM, KIND };
+
+static void build(Graph *g, const int *d) {
+    int channels = d[HEADS] * d[HEAD_DIM];
+    Val qkvo = case_input(g, "qkvo", SHAPE(d[BATCH], d[HEIGHT], d[WIDTH], 4 * channels), -2, 2);
+    Val w = case_input(g, "w", SHAPE(channels, 1, 5, 5), -0.3, 0.3);
+    op_attention(g, qkvo, w, case_input(g, "b", SHAPE(channels), -1, 1), (AttentionKind)d[KIND], d[HEADS]);
+}
+
+#define CASES(title, ...) \
+    {.name = "attention mala " title, .build = build, .d = {__VA_ARGS__, ATTN_MALA}}, \
+    {.name = "attention softmax " title, .build = build, .d = {__VA_ARGS__, ATTN_SOFTMAX}}, \
+    {.name = "attention linear " title, .build = build, .d = {__VA_ARGS__, ATTN_LINEAR}}, \
+    {.name = "attention inline " title, .build = build, .d = {__VA_ARGS__, ATTN_INLINE}}
+
+const OpCase attention_cases[] = {
+    CASES("one token", 1, 1, 1, 1, 4),
+    CASES("1x3, three heads of 4", 2, 1, 3, 3, 4),
+    CASES("17x1, heads of 12", 2, 17, 1, 2, 12),
+    CASES("5x7, heads of 16", 2, 5, 7, 2, 16),
+    CASES("3x33, a head of 20", 1, 3, 33, 1, 20),
+    CASES("7x7, heads of 64", 2, 7, 7, 2, 64),
+    CASES("9x11, a head of 96", 1, 9, 11, 1, 96),
+    {.name = "attention mala 56x14, one head", .build = build, .d = {1, 56, 14, 1, 64, ATTN_MALA}},
+    {.name = "attention softmax 14x14, one head", .build = build, .d = {1, 14, 14, 1, 64, ATTN_SOFTMAX}},
+    {.name = "attention softmax 19x29", .build = build, .d = {1, 19, 29, 1, 8, ATTN_SOFTMAX}},
+    {0}};
