@@ -1,5 +1,5 @@
 /* optim.c - stochastic depth's draws and the optimizer: single passes over flat buffers, at the memory's speed. */
-#include "backend/cpu/simd/math.h"
+#include "backend/cpu/simd/simd.h"
 #include "base/rng.h"
 
 /* elements per tile: large, since a step walks through megabytes */
@@ -71,35 +71,24 @@ typedef struct {
     float eps;
 } AdamW;
 
-static inline void adamw_step(const AdamW *a, vf *w, vf g, vf *m, vf *v) {
-    g *= a->clip;
-    *m = a->beta1 * *m + a->rest1 * g;
-    *v = a->beta2 * *v + a->rest2 * (g * g);
-    *w = *w * a->keep_weight - a->rate * *m / (vf_sqrt(*v) * a->root + a->eps);
+/* A plain loop, for GCC to vectorise: the vector extension has no square root. */
+static void adamw_update(const AdamW a, float *restrict w, const float *restrict g, float *restrict m, float *restrict v,
+                         int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        float d = g[i] * a.clip;
+        m[i] = a.beta1 * m[i] + a.rest1 * d;
+        v[i] = a.beta2 * v[i] + a.rest2 * (d * d);
+        w[i] = a.keep_weight * w[i] - a.rate * m[i] / (sqrtf(v[i]) * a.root + a.eps);
+    }
 }
 
 static void adamw_tile(void *arg, int tile, int thread) {
-    const AdamW a = *(const AdamW *)arg;
-    void *const *in = a.call->in;
-    float *w = in[0], *m = in[2], *v = in[3];
-    const float *g = in[1];
-    int64_t i = (int64_t)tile * TILE, end = tile_end(call_in(a.call, 0), tile);
+    const AdamW *a = arg;
+    void *const *in = a->call->in;
+    int64_t begin = (int64_t)tile * TILE, end = tile_end(call_in(a->call, 0), tile);
     (void)thread;
-    for (; i + VL <= end; i += VL) {
-        vf weight = vf_load(w + i), first = vf_load(m + i), second = vf_load(v + i);
-        adamw_step(&a, &weight, vf_load(g + i), &first, &second);
-        vf_store(w + i, weight);
-        vf_store(m + i, first);
-        vf_store(v + i, second);
-    }
-    if (i < end) {
-        int64_t n = end - i;
-        vf weight = vf_load_part(w + i, n), first = vf_load_part(m + i, n), second = vf_load_part(v + i, n);
-        adamw_step(&a, &weight, vf_load_part(g + i, n), &first, &second);
-        vf_store_part(w + i, weight, n);
-        vf_store_part(m + i, first, n);
-        vf_store_part(v + i, second, n);
-    }
+    adamw_update(*a, (float *)in[0] + begin, (const float *)in[1] + begin, (float *)in[2] + begin,
+                 (float *)in[3] + begin, end - begin);
 }
 
 RUN(adamw) {
