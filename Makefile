@@ -34,7 +34,8 @@ PLAIN_SRC := $(filter-out src/main.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
 OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
 TEST_SRC := $(wildcard tests/test_*.c)
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
-TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c tests/cases/*.c)))
+TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
+TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c))
 
 .PHONY: all deps test demo asan tsan sizes clean check-rooms
 all: mala
@@ -64,6 +65,7 @@ $(B)/tests/%.o: tests/%.c | deps
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -c -o $@ $<
 
+$(B)/tests/test_ops: $(TEST_CASES)
 $(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
