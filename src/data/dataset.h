@@ -1,0 +1,46 @@
+/* dataset.h - which pictures there are and what each is called: image folders, single folders, lists. Pictures are not
+ * opened here. Names decide, never positions: a class has the same index in every split and every run. */
+#ifndef MALA_DATASET_H
+#define MALA_DATASET_H
+
+#include "base/base.h"
+
+#define DATASET_PATH_MAX 4096 /* bytes of a full path, its '\0' included: what the kernel opens */
+
+typedef struct {
+    char *root;      /* paths are relative to this folder, except those that begin with '/' */
+    char *text;      /* the paths, each with its '\0' */
+    size_t *offset;  /* [count] of a path in text */
+    int32_t *labels; /* [count] class index; NULL when nothing is labelled */
+    size_t count;    /* below 2^32 */
+    char **classes;  /* [class_count] names, in byte order when they were taken from folders */
+    int class_count;
+    size_t text_bytes, text_room, room; /* growing */
+} Dataset;
+
+/* ROOT/SPLIT/CLASS/... with any depth of folders below a class; split "val" is also found as "validation" or "test",
+ * and NULL means that ROOT itself holds the class folders. Files by extension (.jpg .jpeg .png .ppm .bmp .pgm .tif
+ * .tiff .webp in any case), in byte order; hidden names are ignored, links followed.
+ * classes NULL: the folders' names are the classes. Else the [class_count] known ones: folders may be fewer, and a
+ * folder of another name is an error. False: EXIT_INPUT (also for a class without pictures), EXIT_IO. */
+bool dataset_open_folder(Dataset *out, const char *root, const char *split, const char *const *classes, int class_count,
+                         Err *err);
+/* Whether ROOT has that split, under any of its names. */
+bool dataset_has_split(const char *root, const char *split);
+
+/* Every picture in and below one folder, without labels; none is an error. */
+bool dataset_open_pictures(Dataset *out, const char *folder, Err *err);
+
+/* One path a line, without labels; relative ones start at the list's own folder. Blank lines are skipped. */
+bool dataset_open_list(Dataset *out, const char *list, Err *err);
+
+/* The given paths, as a command line has them: folders stand for the pictures in and below them. */
+bool dataset_open_paths(Dataset *out, const char *const *paths, size_t count, Err *err);
+
+void dataset_close(Dataset *d);
+
+/* The path to open sample `index` by, into DATASET_PATH_MAX bytes. Samples keep their index for good. */
+void dataset_path(const Dataset *d, size_t index, char out[DATASET_PATH_MAX]);
+static inline int32_t dataset_label(const Dataset *d, size_t index) { return d->labels ? d->labels[index] : -1; }
+
+#endif
