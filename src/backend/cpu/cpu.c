@@ -1,12 +1,12 @@
 /* cpu.c - the CPU as a backend: which kernel table this processor can run, how many threads, and memory. Everything
  * is done when its call returns, so streams and waiting mean nothing here. */
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "backend/backend.h"
+#include "base/cpus.h"
 #include "base/parallel.h"
 
 /* ---- memory ---- */
@@ -123,11 +123,6 @@ static void read_model_name(char *name, size_t capacity) {
     (void)fclose(f);
 }
 
-static int usable_cpus(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 bool backend_open_cpu(Backend *out, int threads, Err *err) {
     Isa isa = {0};
     if (!choose_isa(&isa, err)) return false;
@@ -139,7 +134,7 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
                      .download = cpu_download,
                      .wait = cpu_wait,
                      .close = cpu_close};
-    parallel_set_threads(threads > 0 ? threads : usable_cpus());
+    parallel_set_threads(threads > 0 ? threads : cpus_usable());
     char model[96];
     read_model_name(model, sizeof model);
     snprintf(out->description, sizeof out->description, "cpu: %s, %s, %d thread%s", model, isa.extension,

@@ -74,35 +74,34 @@ MAP2(add, sum_of);
 
 /* ---- pixels ---- */
 
-typedef uint8_t Bytes __attribute__((vector_size(VL)));
+/* Channels repeat every 3 elements and vectors every VL: coefficients for PIXELS of both. */
+enum { PIXELS = 3 * VL, PIXEL_TILE = TILE / PIXELS * PIXELS };
 
-/* Three vectors hold whole pixels: in vector v, lane l has channel (v VL + l) % 3. */
+/* Plain loops, for GCC to vectorise: from bytes it widens better so. */
+static void scale_pixels(float *restrict y, const uint8_t *restrict x, const float *restrict scale,
+                         const float *restrict shift, int64_t count) {
+    int64_t i = 0;
+    for (; i + PIXELS <= count; i += PIXELS)
+        for (int l = 0; l < PIXELS; l++) y[i + l] = (float)x[i + l] * scale[l] + shift[l];
+    for (int l = 0; i + l < count; l++) y[i + l] = (float)x[i + l] * scale[l] + shift[l];
+}
+
 static void normalize_tile(void *arg, int tile, int thread) {
-    enum { GROUP = 3 * VL, PIXEL_TILE = TILE / GROUP * GROUP };
     const KernelCall *call = arg;
     const float *mean = call->node->attr.normalize.mean, *std = call->node->attr.normalize.std;
-    int64_t count = shape_count(call_out(call, 0)), i = (int64_t)tile * PIXEL_TILE, end = MIN(count, i + PIXEL_TILE);
-    const uint8_t *x = call->in[0];
-    float *y = call->out[0], scale[GROUP], shift[GROUP];
+    int64_t begin = (int64_t)tile * PIXEL_TILE, count = MIN(shape_count(call_out(call, 0)) - begin, PIXEL_TILE);
+    float scale[PIXELS], shift[PIXELS];
     (void)thread;
-    for (int l = 0; l < GROUP; l++) {
+    for (int l = 0; l < PIXELS; l++) {
         scale[l] = (float)(1.0 / (255.0 * std[l % 3]));
         shift[l] = (float)(-(double)mean[l % 3] / std[l % 3]);
     }
-    for (; i + GROUP <= end; i += GROUP) {
-        for (int v = 0; v < GROUP; v += VL) {
-            Bytes b;
-            memcpy(&b, x + i + v, sizeof b);
-            vf pixels = __builtin_convertvector(__builtin_convertvector(b, vi), vf);
-            vf_store(y + i + v, pixels * vf_load(scale + v) + vf_load(shift + v));
-        }
-    }
-    for (int l = 0; i < end; i++, l++) y[i] = (float)x[i] * scale[l] + shift[l];
+    scale_pixels((float *)call->out[0] + begin, (const uint8_t *)call->in[0] + begin, scale, shift, count);
 }
 
 RUN(normalize) {
-    const int64_t tile = TILE / (3 * VL) * (3 * VL);
-    if (call->out[0]) parallel_for((int)CEIL_DIV(shape_count(call_out(call, 0)), tile), normalize_tile, (void *)call);
+    int tiles = (int)CEIL_DIV(shape_count(call_out(call, 0)), PIXEL_TILE);
+    if (call->out[0]) parallel_for(tiles, normalize_tile, (void *)call);
 }
 KERNEL(normalize);
 
@@ -253,3 +252,8 @@ RUN(mean_pool_bwd) {
     if (call->out[0]) parallel_for(row_tiles(call_out(call, 0)), mean_pool_bwd_tile, (void *)call);
 }
 KERNEL(mean_pool_bwd);
+
+RUN(zeros) {
+    if (call->out[0]) memset(call->out[0], 0, (size_t)shape_count(call_out(call, 0)) * sizeof(float));
+}
+KERNEL(zeros);
