@@ -126,11 +126,18 @@ static void dump_one(JsonWriter *w, const Option *o, const void *at, int i) {
     }
 }
 
-static bool is_auto_list(const Option *o, const void *at) {
-    if (!(o->flags & OPTION_AUTO)) return false;
+static bool is_auto(const Option *o, const void *at) {
     return o->type == OPTION_FLOAT   ? isnan(*(const double *)at)
            : o->type == OPTION_INT64 ? *(const int64_t *)at == AUTO_INT64
                                      : *(const int *)at == AUTO_INT;
+}
+
+/* A list of which one value can stand for all, and does: it is written as that value. */
+static bool is_uniform(const Option *o, const void *at) {
+    if (o->flags & OPTION_AUTO && is_auto(o, at)) return true;
+    size_t item = o->type == OPTION_FLOAT ? sizeof(double) : o->type == OPTION_INT64 ? sizeof(int64_t) : sizeof(int);
+    return o->flags & OPTION_SPREAD && /* each equals its neighbour */
+           !memcmp(at, (const char *)at + item, item * ((size_t)o->length - 1));
 }
 
 void options_dump(const OptionSet *set, JsonWriter *w) {
@@ -151,7 +158,7 @@ void options_dump(const OptionSet *set, JsonWriter *w) {
             section = o->name, length = own;
         }
         json_write_key(w, leaf_of(o->name));
-        if (o->length == 0 || is_auto_list(o, at)) {
+        if (o->length == 0 || is_uniform(o, at)) {
             dump_one(w, o, at, 0);
             continue;
         }

@@ -1,0 +1,93 @@
+/* cli_help.c - help text from the tables: usage, flags, and the config's options by section. */
+#include "app/cli.h"
+#include "app/config.h"
+#include "base/strings.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define COLUMNS_MOST 100
+
+/* "  left          text", text wrapped at spaces and hanging under itself. */
+static void print_row(FILE *out, const char *left, int left_width, const char *text, int columns) {
+    int indent = 2 + left_width + 2, at = 2 + (int)utf8_columns(left);
+    fprintf(out, "  %s", left);
+    if (at + 2 > indent) fprintf(out, "\n"), at = 0;
+    fprintf(out, "%*s", indent - at, "");
+    at = indent;
+    bool first = true;
+    while (*text) {
+        size_t length = strcspn(text, " ");
+        if (!first && at + 1 + (int)length > columns) {
+            fprintf(out, "\n%*s", indent, "");
+            at = indent;
+        } else if (!first) {
+            fputc(' ', out), at++;
+        }
+        fprintf(out, "%.*s", (int)length, text);
+        at += (int)length;
+        text += length + (text[length] == ' ');
+        first = false;
+    }
+    fputc('\n', out);
+}
+
+static void print_flags(FILE *out, const char *title, const CliFlag *flags, int count, int columns) {
+    if (count == 0) return;
+    fprintf(out, "\n%s:\n", title);
+    for (int i = 0; i < count; i++) {
+        const CliFlag *f = &flags[i];
+        char left[80], letter[8] = "    ", text[400];
+        if (f->letter) snprintf(letter, sizeof letter, "-%c, ", f->letter);
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, f->name, f->argument ? " " : "", f->argument ? f->argument : "");
+        const Option *o = f->key ? option_find(config_table, config_table_count, f->key) : NULL;
+        const char *help = f->help ? f->help : o ? o->help : "";
+        snprintf(text, sizeof text, o ? "%s (%s)" : "%s", help, f->key);
+        print_row(out, left, 26, text, columns);
+    }
+}
+
+static void print_options(FILE *out, int columns) {
+    const char *section = "";
+    size_t length = 0;
+    fprintf(out, "\nConfig options, with default and range (a list of n: xN), in a JSON file or as key=value:\n");
+    for (int i = 0; i < config_table_count; i++) {
+        const Option *o = &config_table[i];
+        const char *dot = strchr(o->name, '.');
+        size_t own = dot ? (size_t)(dot - o->name) : 0;
+        if (i == 0 || own != length || strncmp(section, o->name, own) != 0) fputc('\n', out);
+        section = o->name, length = own;
+        char text[600], details[300], list[16] = "";
+        option_describe(details, sizeof details, o);
+        if (o->length) snprintf(list, sizeof list, " x%d", o->length);
+        snprintf(text, sizeof text, "%s (%s%s)", o->help, details, list);
+        print_row(out, o->name, 21, text, columns);
+    }
+}
+
+static void print_program(FILE *out, const CliCommand *commands, int count, int columns) {
+    fprintf(out, "mala " MALA_VERSION ": trains, evaluates and runs MAViT vision transformers\n\n"
+                 "usage: mala <command> [--config FILE] [key=value ...] [flags] [arguments]\n\ncommands:\n");
+    for (int i = 0; i < count; i++) print_row(out, commands[i].name, 12, commands[i].summary, columns);
+    print_row(out, "help", 12, "about a command: 'mala help train'; about options: 'mala help config'", columns);
+    print_row(out, "version", 12, "the version", columns);
+}
+
+void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, int columns) {
+    columns = MAX(MIN(columns, COLUMNS_MOST), 50);
+    const CliCommand *c = cli->command;
+    if (cli->help_config) {
+        print_options(out, columns);
+        return;
+    }
+    if (!c) {
+        print_program(out, commands, count, columns);
+        return;
+    }
+    fprintf(out, "%s\n\nusage: mala %s%s [flags]%s%s\n", c->summary, c->name,
+            c->config ? " [--config FILE] [key=value ...]" : "", c->arguments ? " " : "", c->arguments ? c->arguments : "");
+    print_flags(out, "flags", c->flags, c->flag_count, columns);
+    if (c->config) print_flags(out, "flags that stand for config options", cli_config_flags, cli_config_flag_count, columns);
+    print_flags(out, "flags of every command", cli_common_flags, cli_common_flag_count, columns);
+    if (c->config) print_options(out, columns);
+}
