@@ -60,7 +60,8 @@ static const char *adamw_infer(const Graph *g, const Node *n, Type out[MAX_OUT])
     const char *misfit = all_f32(g, n);
     if (misfit) return misfit;
     for (int i = 1; i < 4; i++)
-        if (shape_count(in_shape(g, n, i)) != shape_count(in_shape(g, n, 0))) return "w, g, m and v must be of one size";
+        if (shape_count(in_shape(g, n, i)) != shape_count(in_shape(g, n, 0)))
+            return "w, g, m and v must be of one size";
     if (shape_count(in_shape(g, n, 4)) != 1) return "norm must be one number";
     return is_hyper(in_shape(g, n, 5)) ? NULL : "hyper must be (HYPER_COUNT)";
 }

@@ -23,7 +23,8 @@ static bool cpu_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
     if (size_add(bytes, HEADER, &total))
         p = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
-        return err_set(err, EXIT_MEMORY, "cpu: no memory for %zu MB - use a smaller batch or smaller images", bytes >> 20);
+        return err_set(err, EXIT_MEMORY, "cpu: no memory for %zu MB - use a smaller batch or smaller images",
+                       bytes >> 20);
     if (total >= HUGE_FROM) (void)madvise(p, total, MADV_HUGEPAGE); /* advice: fewer page faults and TLB misses */
     memcpy(p, &total, sizeof total);
     *memory = p + HEADER;
@@ -98,7 +99,8 @@ static bool choose_isa(Isa *out, Err *err) {
         found = true;
     }
     if (!found)
-        return err_set(err, EXIT_USAGE, "MALA_ISA: \"%s\" is no instruction set of this processor - use one of %s, or unset it",
+        return err_set(err, EXIT_USAGE,
+                       "MALA_ISA: \"%s\" is no instruction set of this processor - use one of %s, or unset it",
                        wanted, usable);
     return true;
 }
@@ -108,7 +110,7 @@ static bool choose_isa(Isa *out, Err *err) {
 /* the processor's name, as the system tells it */
 static void read_model_name(char *name, size_t capacity) {
     snprintf(name, capacity, "unknown processor");
-    FILE *f = fopen("/proc/cpuinfo", "r");
+    FILE *f = fopen("/proc/cpuinfo", "re");
     if (!f) return;
     char line[256];
     while (fgets(line, sizeof line, f)) {

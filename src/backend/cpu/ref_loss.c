@@ -21,7 +21,8 @@ REF(softmax) {
 }
 
 /* The target distribution's probability of class k for sample b; target is operand i. */
-static double target_of(const Graph *g, const Node *n, const double *target, int i, int64_t b, int64_t k, int64_t classes) {
+static double target_of(const Graph *g, const Node *n, const double *target, int i, int64_t b, int64_t k,
+                        int64_t classes) {
     double smoothing = n->attr.loss.smoothing;
     bool labels = graph_value(g, node_in(g, n, i))->dtype == DT_I32;
     double hard = labels ? target[b] == (double)k : target[b * classes + k];

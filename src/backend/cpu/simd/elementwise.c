@@ -222,8 +222,9 @@ static void mean_pool_tile(void *arg, int tile, int thread) {
     int64_t pixels = x->dim[1] * x->dim[2], channels = x->dim[3], blocks = CEIL_DIV(channels, POOL_CHANNELS);
     int64_t b = tile / blocks, c = tile % blocks * POOL_CHANNELS;
     (void)thread;
-    pool_columns((float *)call->out[0] + b * channels + c, (const float *)call->in[0] + b * pixels * channels + c, pixels,
-                 channels, MIN(POOL_CHANNELS, channels - c));
+    const float *picture = (const float *)call->in[0] + b * pixels * channels;
+    pool_columns((float *)call->out[0] + b * channels + c, picture + c, pixels, channels,
+                 MIN(POOL_CHANNELS, channels - c));
 }
 
 RUN(mean_pool) {

@@ -135,8 +135,10 @@ static void cross_entropy_tile(void *arg, int tile, int thread) {
         float *prob = call->out[1] ? (float *)call->out[1] + row * classes : NULL;
         float max = row_max(x, classes), sum = row_exp(prob, x, max, classes);
         if (prob) row_scale(prob, 1 / sum, classes);
-        ((double *)call->work)[row] = row_loss(x, labels ? labels + row : NULL, targets ? targets + row * classes : NULL,
-                                               max, logf(sum), classes, call->node->attr.loss.smoothing);
+        const int32_t *label = labels ? labels + row : NULL;
+        const float *target = targets ? targets + row * classes : NULL;
+        ((double *)call->work)[row] =
+            row_loss(x, label, target, max, logf(sum), classes, call->node->attr.loss.smoothing);
     }
 }
 

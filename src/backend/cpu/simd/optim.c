@@ -13,7 +13,8 @@ RUN(drop_path) {
     float *keep = call->out[0], rate = call->node->attr.drop_path.rate;
     if (!keep) return;
     Rng r = rng_make(counter[0], RNG_DROP_PATH, counter[1], (uint32_t)call->node->attr.drop_path.stream);
-    for (int32_t b = 0; b < call->node->attr.drop_path.batch; b++) keep[b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
+    for (int32_t b = 0; b < call->node->attr.drop_path.batch; b++)
+        keep[b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
 }
 KERNEL(drop_path);
 
@@ -72,8 +73,8 @@ typedef struct {
 } AdamW;
 
 /* A plain loop, for GCC to vectorise: the vector extension has no square root. */
-static void adamw_update(const AdamW a, float *restrict w, const float *restrict g, float *restrict m, float *restrict v,
-                         int64_t count) {
+static void adamw_update(const AdamW a, float *restrict w, const float *restrict g, float *restrict m,
+                         float *restrict v, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         float d = g[i] * a.clip;
         m[i] = a.beta1 * m[i] + a.rest1 * d;
