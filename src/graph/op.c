@@ -10,3 +10,10 @@ const OpDef *const op_def[OP_COUNT] = {
 #include "graph/ops.def"
 #undef OP
 };
+
+bool op_sums_to_zero(const Graph *g, Val gradient) {
+    const Value *v = graph_value(g, gradient);
+    if (v->def < 0) return false;
+    const Node *n = &g->nodes[v->def];
+    return n->op == OP_batch_norm_bwd && node_out(g, n, 0) == gradient;
+}

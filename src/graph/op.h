@@ -54,6 +54,11 @@ enum {
     HYPER_COUNT = 16
 };
 
+/* Whether every channel of this gradient sums to 0 by mathematics, as what comes out of a batch norm's backward does:
+ * the gradient of a bias in front of it is then exactly 0. Summing would leave rounding noise, which AdamW's division
+ * by its own size turns into steps. */
+bool op_sums_to_zero(const Graph *g, Val gradient);
+
 /* Builders. Shapes and formulas are in ops.def. */
 Val op_normalize(Graph *g, Val images, const float mean[3], const float std[3]);
 Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad);
@@ -68,6 +73,7 @@ Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads
 Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep);
 Val op_add(Graph *g, Val a, Val b);
 Val op_mean_pool(Graph *g, Val x);
+Val op_zeros(Graph *g, Val like);
 Val op_softmax(Graph *g, Val x);
 Val op_cross_entropy(Graph *g, Val logits, Val target, float smoothing);
 Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream);

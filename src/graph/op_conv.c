@@ -56,6 +56,7 @@ static void conv2d_grad(Graph *g, Node n, const Val *dout, Val *din) {
     attr.conv.in_width = (int32_t)graph_value(g, x)->shape.dim[2];
     graph_emit(g, OP_conv2d_dx, attr, (Val[]){dout[0], w}, 2, &din[0]);
     graph_emit(g, OP_conv2d_dw, attr, (Val[]){dout[0], x}, 2, &din[1]);
+    if (op_sums_to_zero(g, dout[0])) din[2] = op_zeros(g, node_in(g, &n, 2));
 }
 
 const OpDef op_def_conv2d = {.name = "conv2d", .min_in = 3, .max_in = 3, .n_out = 1, .infer = conv2d_infer,

@@ -164,3 +164,13 @@ const OpDef op_def_mean_pool_bwd = {.name = "mean_pool_bwd", .min_in = 1, .max_i
                                     .flags = OPF_NO_GRAD, .infer = mean_pool_bwd_infer};
 
 Val op_mean_pool(Graph *g, Val x) { return emit1(g, OP_mean_pool, (Attr){0}, &x, 1); }
+
+static const char *zeros_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    out[0] = (Type){*in_shape(g, n, 0), DT_F32};
+    return all_f32(g, n);
+}
+
+const OpDef op_def_zeros = {.name = "zeros", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+                            .infer = zeros_infer};
+
+Val op_zeros(Graph *g, Val like) { return emit1(g, OP_zeros, (Attr){0}, &like, 1); }

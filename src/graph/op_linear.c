@@ -48,7 +48,8 @@ static void linear_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_linear_dx, (Attr){0}, (Val[]){dout[0], w}, 2, &din[0]);
     graph_emit(g, OP_linear_dw, (Attr){0}, (Val[]){dout[0], x}, 2, dw);
     din[1] = dw[0];
-    if (n.n_in > 2 && node_in(g, &n, 2) != NO_VAL) din[2] = dw[1];
+    Val bias = node_in(g, &n, 2);
+    if (bias != NO_VAL) din[2] = op_sums_to_zero(g, dout[0]) ? op_zeros(g, bias) : dw[1];
 }
 
 const OpDef op_def_linear = {.name = "linear", .min_in = 2, .max_in = 3, .n_out = 1, .infer = linear_infer,

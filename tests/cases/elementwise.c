@@ -34,6 +34,10 @@ static void build_residual_matrix(Graph *g, const int *d) {
     graph_emit(g, OP_residual, (Attr){0}, in, 3, &y);
 }
 
+static void build_zeros(Graph *g, const int *d) {
+    op_zeros(g, case_input(g, "like", SHAPE(d[0], d[1]), -1, 1));
+}
+
 static void build_mean_pool(Graph *g, const int *d) { op_mean_pool(g, case_input(g, "x", picture(d), -1, 1)); }
 
 const OpCase elementwise_cases[] = {
@@ -60,4 +64,5 @@ const OpCase elementwise_cases[] = {
     {.name = "mean_pool 2x3x5x33", .build = build_mean_pool, .d = {2, 3, 5, 33}},
     {.name = "mean_pool 3x1x17x131", .build = build_mean_pool, .d = {3, 1, 17, 131}},
     {.name = "mean_pool 2x7x7x512: the last stage", .build = build_mean_pool, .d = {2, 7, 7, 512}},
+    {.name = "zeros 3x17", .build = build_zeros, .d = {3, 17}, .no_grad = true},
     {0}};
