@@ -1,0 +1,263 @@
+/* synth.c - room data: writes a rendered data set. Pictures are numbered jobs, each a function of the seed and its
+ * number alone, so any thread may make any of them. Refuses to write into a directory that holds anything. */
+#include "data/synth.h"
+
+#include <errno.h>
+#include <png.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/parallel.h"
+#include "data/synth_coco.h"
+#include "data/synth_render.h"
+
+enum { NAME_SIZE = 96, PROGRESS_EVERY = 50 };
+
+/* The four parts of a data set. The order numbers the random streams. */
+typedef enum { TRAIN, VAL, TRAIN_SCENES, VAL_SCENES, GROUPS } Group;
+static const char *const split_name[GROUPS] = {"train", "val", "train", "val"};
+
+static bool holds_scenes(Group group) { return group >= TRAIN_SCENES; }
+
+typedef struct {
+    const SynthOptions *options;
+    SynthProgress progress;
+    void *progress_arg;
+    int count[GROUPS], total;
+    SynthPicture *scenes[GROUPS]; /* what the pictures of a group of scenes hold */
+    atomic_int next, done;
+    atomic_bool failed;
+    pthread_mutex_t lock; /* err, progress */
+    Err err;
+} Job;
+
+SynthOptions synth_defaults(void) {
+    return (SynthOptions){.train_per_class = 500,
+                          .val_per_class = 50,
+                          .train_scenes = 400,
+                          .val_scenes = 80,
+                          .size = 72,
+                          .scene_size = 128,
+                          .jpeg_quality_min = 70,
+                          .jpeg_quality_max = 95,
+                          .threads = 1};
+}
+
+int synth_class_count(void) { return SYNTH_KINDS; }
+const char *synth_class_name(int index) { return synth_kinds[index].name; }
+
+/* Not file_write: it syncs every file to disk, which a data set that can be made again does not need. */
+static bool write_quickly(const char *path, const void *bytes, size_t count, Err *err) {
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        return err_set(err, EXIT_IO, "%s: cannot be created: %s - free or unlock its directory", path, strerror(errno));
+    bool ok = fwrite(bytes, 1, count, file) == count;
+    if (fclose(file) != 0) ok = false;
+    return ok || err_set(err, EXIT_IO, "%s: cannot be written: %s - free space on the disk", path, strerror(errno));
+}
+
+static bool write_jpeg(const char *path, const Image *image, int quality, Err *err) {
+    uint8_t *bytes;
+    size_t count;
+    if (!image_encode_jpeg(&bytes, &count, image, quality, err)) return false;
+    bool ok = write_quickly(path, bytes, count, err);
+    free(bytes);
+    return ok;
+}
+
+/* labels: rows of 8-bit grey */
+static bool write_labels(const char *path, const uint8_t *labels, int width, int height, Err *err) {
+    png_image png = {.version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_GRAY};
+    png.width = (png_uint_32)width, png.height = (png_uint_32)height;
+    png_alloc_size_t count = PNG_IMAGE_PNG_SIZE_MAX(png);
+    uint8_t *bytes = mem_zalloc(count, 1);
+    bool ok = png_image_write_to_memory(&png, bytes, &count, 0, labels, 0, NULL);
+    CHECK(ok, "libpng cannot encode a label map: %s", png.message);
+    ok = write_quickly(path, bytes, count, err);
+    free(bytes);
+    return ok;
+}
+
+static char *path_in(const Job *job, const char *name) { return path_join(job->options->dir, name); }
+
+static bool write_pictures(Job *job, Group group, int index, const Image *image, Film *film, const Scene *scene,
+                           int quality, Err *err) {
+    char name[NAME_SIZE];
+    if (!holds_scenes(group)) {
+        const char *kind = synth_kinds[index % SYNTH_KINDS].name;
+        snprintf(name, sizeof name, "%s/%s/%s_%05d.jpg", split_name[group], kind, kind, index / SYNTH_KINDS + 1);
+        char *path = path_in(job, name);
+        bool ok = write_jpeg(path, image, quality, err);
+        free(path);
+        return ok;
+    }
+    char file[SCENE_NAME_SIZE];
+    synth_scene_name(file, index, "jpg");
+    snprintf(name, sizeof name, "scenes/%s/%s", split_name[group], file);
+    char *path = path_in(job, name);
+    synth_scene_name(file, index, "png");
+    snprintf(name, sizeof name, "labels/%s/%s", split_name[group], file);
+    char *labels = path_in(job, name);
+    picture_annotate(&job->scenes[group][index], film->ids, film->width, film->height, scene->object,
+                     scene->object_count);
+    bool ok = write_jpeg(path, image, quality, err) && write_labels(labels, film->ids, film->width, film->height, err);
+    free(path);
+    free(labels);
+    return ok;
+}
+
+static bool make_picture(Job *job, Scene *scene, Group group, int index, Err *err) {
+    const SynthOptions *o = job->options;
+    Rng rng = rng_make(o->seed, RNG_SYNTH, (uint64_t)group << 40 | (uint64_t)index, 0);
+    int shorter = holds_scenes(group) ? o->scene_size : o->size, width = shorter, height = shorter;
+    int longer = shorter + (int)((float)shorter * 0.25f * rng_uniform(&rng));
+    *(draw_chance(&rng, 0.7f) ? &width : &height) = longer;
+    int quality = draw_int(&rng, o->jpeg_quality_min, o->jpeg_quality_max);
+    scene_draw(scene, holds_scenes(group) ? -1 : index % SYNTH_KINDS, &rng);
+
+    Film film;
+    Image image;
+    if (!film_new(&film, width, height, err)) return false;
+    bool ok = image_new(&image, width, height, err);
+    if (ok) {
+        film_render(&film, scene);
+        film_develop(&image, &film, &scene->camera, &rng);
+        ok = write_pictures(job, group, index, &image, &film, scene, quality, err);
+        image_free(&image);
+    }
+    film_free(&film);
+    return ok;
+}
+
+static void report(Job *job, const Err *err) {
+    int done = atomic_fetch_add(&job->done, 1) + 1;
+    bool due = job->progress && (done % PROGRESS_EVERY == 0 || done == job->total);
+    if (!err->code && !due) return;
+    pthread_mutex_lock(&job->lock);
+    if (err->code && !job->err.code) job->err = *err;
+    if (due) job->progress(job->progress_arg, done, job->total);
+    pthread_mutex_unlock(&job->lock);
+    if (err->code) atomic_store(&job->failed, true);
+}
+
+/* One thread's share: whatever number is next. A part of parallel_for's work cut evenly would leave the thread that
+ * got the scenes alone at the end. */
+static void work(void *arg, int index, int thread) {
+    (void)index, (void)thread;
+    Job *job = arg;
+    Scene *scene = mem_zalloc(1, sizeof *scene);
+    for (int i; !atomic_load(&job->failed) && (i = atomic_fetch_add(&job->next, 1)) < job->total;) {
+        Group group = TRAIN;
+        while (i >= job->count[group]) i -= job->count[group++];
+        Err err = {0};
+        make_picture(job, scene, group, i, &err);
+        report(job, &err);
+    }
+    free(scene);
+}
+
+static bool check_range(const char *what, int value, int low, int high, Err *err) {
+    if (value >= low && value <= high) return true;
+    return err_set(err, EXIT_USAGE, "%s: %d is out of range - give %d to %d", what, value, low, high);
+}
+
+static bool check_options(const SynthOptions *o, Err *err) {
+    if (!check_range("train pictures per class", o->train_per_class, 0, 99999, err) ||
+        !check_range("val pictures per class", o->val_per_class, 0, 99999, err) ||
+        !check_range("train scenes", o->train_scenes, 0, 99999, err) ||
+        !check_range("val scenes", o->val_scenes, 0, 99999, err) ||
+        !check_range("picture size", o->size, 32, 1024, err) ||
+        !check_range("scene size", o->scene_size, 32, 1024, err) ||
+        !check_range("lowest JPEG quality", o->jpeg_quality_min, 1, 100, err) ||
+        !check_range("highest JPEG quality", o->jpeg_quality_max, o->jpeg_quality_min, 100, err) ||
+        !check_range("threads", o->threads, 1, 1024, err))
+        return false;
+    if (!path_is_dir(o->dir)) return true;
+    DirList list;
+    if (!dir_list(&list, o->dir, err)) return false;
+    size_t entries = list.count;
+    dir_list_free(&list);
+    return entries == 0 ||
+           err_set(err, EXIT_USAGE, "%s: is not empty - name a new directory or empty this one", o->dir);
+}
+
+static bool make_dir(const Job *job, const char *name, Err *err) {
+    char *path = path_in(job, name);
+    bool ok = dir_make(path, err);
+    free(path);
+    return ok;
+}
+
+/* Only what will hold something: an image folder with empty classes would be an error to its readers. */
+static bool make_dirs(const Job *job, Err *err) {
+    char name[NAME_SIZE];
+    if (!dir_make(job->options->dir, err)) return false;
+    for (Group g = TRAIN; g < GROUPS; g++) {
+        if (job->count[g] == 0) continue;
+        if (holds_scenes(g)) {
+            snprintf(name, sizeof name, "scenes/%s", split_name[g]);
+            if (!make_dir(job, name, err)) return false;
+            snprintf(name, sizeof name, "labels/%s", split_name[g]);
+            if (!make_dir(job, name, err) || !make_dir(job, "annotations", err)) return false;
+            continue;
+        }
+        for (int k = 0; k < SYNTH_KINDS; k++) {
+            snprintf(name, sizeof name, "%s/%s", split_name[g], synth_kinds[k].name);
+            if (!make_dir(job, name, err)) return false;
+        }
+    }
+    return true;
+}
+
+static bool write_lists(const Job *job, Err *err) {
+    char text[NAME_SIZE * SYNTH_KINDS];
+    int count = 0;
+    for (Group g = TRAIN_SCENES; g < GROUPS; g++) {
+        if (job->count[g] == 0) continue;
+        char name[NAME_SIZE];
+        snprintf(name, sizeof name, "annotations/instances_%s.json", split_name[g]);
+        char *path = path_in(job, name);
+        bool ok = coco_write(path, job->scenes[g], job->count[g], err);
+        free(path);
+        if (!ok) return false;
+    }
+    for (int k = 0; k < SYNTH_KINDS; k++)
+        count += snprintf(text + count, sizeof text - (size_t)count, "%s\n", synth_kinds[k].name);
+    char *path = path_in(job, "classes.txt");
+    bool ok = file_write(path, text, (size_t)count, err);
+    free(path);
+    return ok;
+}
+
+bool synth_write(const SynthOptions *options, SynthProgress progress, void *arg, Err *err) {
+    const SynthOptions *o = options;
+    if (!check_options(o, err)) return false;
+    Job job = {
+        .options = o,
+        .progress = progress,
+        .progress_arg = arg,
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .count = {o->train_per_class * SYNTH_KINDS, o->val_per_class * SYNTH_KINDS, o->train_scenes, o->val_scenes}};
+    for (Group g = TRAIN; g < GROUPS; g++) {
+        job.total += job.count[g];
+        if (holds_scenes(g)) job.scenes[g] = mem_zalloc((size_t)job.count[g] + 1, sizeof *job.scenes[g]);
+    }
+    bool ok = make_dirs(&job, err);
+    if (ok) {
+        int threads = parallel_threads();
+        parallel_set_threads(o->threads);
+        parallel_for(o->threads, work, &job);
+        parallel_set_threads(threads);
+        ok = !job.failed ? write_lists(&job, err) : err_set(err, job.err.code, "%s", job.err.text);
+    }
+    for (Group g = TRAIN; g < GROUPS; g++) {
+        for (int i = 0; job.scenes[g] && i < job.count[g]; i++) picture_free(&job.scenes[g][i]);
+        free(job.scenes[g]);
+    }
+    pthread_mutex_destroy(&job.lock);
+    return ok;
+}
