@@ -235,6 +235,7 @@ static bool write_lists(const Job *job, Err *err) {
 
 bool synth_write(const SynthOptions *options, SynthProgress progress, void *arg, Err *err) {
     const SynthOptions *o = options;
+    CHECK(o->dir, "synth_write needs a directory");
     if (!check_options(o, err)) return false;
     Job job = {
         .options = o,

@@ -2,6 +2,7 @@
  * filling the polygon still gives the mask. Pieces are 4-connected, what surrounds them 8-connected. */
 #include "data/synth_mask.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,32 +152,41 @@ static Polygon simplified(const Polygon *p, double tolerance) {
     return q;
 }
 
-/* Is (x, y) inside, by the even-odd rule? Corners are whole numbers: y, the middle of a row, is none's. */
-static bool polygon_covers(const Polygon *p, double x, double y) {
-    bool inside = false;
+enum { FLIP = 1, TIE = 2 };
+
+/* Where a row of pixels goes in and out of the polygon, by the even-odd rule: FLIP from this pixel's middle on; TIE
+ * when an edge passes through the middle. Corners are whole numbers, so no row's middle meets one. */
+static void mark_row(uint8_t *marks, const Polygon *p, int row, int width) {
+    double y = row + 0.5;
+    memset(marks, 0, (size_t)width + 1);
     for (int i = 0, j = p->points - 1; i < p->points; j = i++) {
         double ax = p->xy[2 * i], ay = p->xy[2 * i + 1], bx = p->xy[2 * j], by = p->xy[2 * j + 1];
-        if ((ay > y) != (by > y) && x < ax + (y - ay) / (by - ay) * (bx - ax)) inside = !inside;
+        if ((ay > y) == (by > y)) continue;
+        double at = ax + (y - ay) / (by - ay) * (bx - ax) - 0.5, nearest = floor(at + 0.5);
+        if (fabs(at - nearest) < 1e-6) {
+            marks[(int)nearest] |= TIE;
+            at = nearest;
+        }
+        marks[(int)floor(at) + 1] ^= FLIP;
     }
-    return inside;
 }
 
 /* Edges at 45 degrees pass through the middles of pixels, and programs differ on which side those lie: such a pixel
  * counts as wrong, whatever it is. */
 static double iou(const Map *m, const Polygon *p, int number) {
-    const double aside = 1e-6;
-    int low[2] = {p->xy[0], p->xy[1]}, high[2] = {p->xy[0], p->xy[1]}, both = 0, any = 0;
-    for (int i = 0; i < m->width * m->height; i++) any += m->piece[i] == number;
-    for (int i = 0; i < 2 * p->points; i++)
-        low[i % 2] = MIN(low[i % 2], p->xy[i]), high[i % 2] = MAX(high[i % 2], p->xy[i]);
-    for (int y = low[1]; y < high[1]; y++)
-        for (int x = low[0]; x < high[0]; x++) {
-            bool left = polygon_covers(p, x + 0.5 - aside, y + 0.5),
-                 right = polygon_covers(p, x + 0.5 + aside, y + 0.5);
-            bool mine = m->piece[y * m->width + x] == number;
-            both += mine && left && right;
-            any += !mine && (left || right);
+    uint8_t *marks = mem_zalloc((size_t)m->width + 1, 1);
+    int both = 0, any = 0;
+    for (int y = 0; y < m->height; y++) {
+        int inside = 0;
+        mark_row(marks, p, y, m->width);
+        for (int x = 0; x < m->width; x++) {
+            inside ^= marks[x] & FLIP;
+            bool mine = m->piece[y * m->width + x] == number, tie = marks[x] & TIE;
+            both += mine && inside && !tie;
+            any += mine || inside || tie;
         }
+    }
+    free(marks);
     return (double)both / (double)any;
 }
 

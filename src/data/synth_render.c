@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { STEPS_MAX = 64, SHADOW_STEPS_MAX = 28, MET_MAX = 64 };
+enum { STEPS_MAX = 64, SHADOW_STEPS_MAX = 28, MET_MAX = 128 };
 
 typedef struct {
     Vec from, way; /* way has length 1 */

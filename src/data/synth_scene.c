@@ -68,8 +68,9 @@ static void place_parts(Scene *scene, int first, const Mat *turn, float scale, V
     for (int i = first; i < scene->parts.count; i++) part_place(&scene->parts.part[i], turn, scale, shift);
 }
 
-/* Makes the parts from first on a body: turned, size units across, standing on the ground at (x, z). */
-static Body *add_body(Scene *scene, int first, Mat turn, float size, float x, float z, int id, int materials) {
+/* Makes the parts from first on a body: turned, size units across, standing on the ground at (x, z). materials: where
+ * the body's own begin. */
+static void add_body(Scene *scene, int first, Mat turn, float size, float x, float z, int id, int materials) {
     CHECK(scene->body_count < BODIES_MAX, "a scene of more than %d bodies", BODIES_MAX);
     place_parts(scene, first, &turn, 1, (Vec){0, 0, 0});
     Extent e = extent(scene, first, scene->parts.count, &WORLD);
@@ -85,7 +86,6 @@ static Body *add_body(Scene *scene, int first, Mat turn, float size, float x, fl
         part->material += materials;
         body->radius = MAX(body->radius, vec_length(vec_sub(part->centre, body->centre)) + part->bound);
     }
-    return body;
 }
 
 /* elevation: of the camera, in turns */
@@ -97,11 +97,11 @@ static Mat draw_pose(const SynthKind *kind, float elevation, Rng *rng) {
     return mat_after(mat_after(mat_turn(1, yaw), mat_turn(2, roll)), mat_turn(0, -lean));
 }
 
-static Body *add_object(Scene *scene, int kind, float elevation, float size, float x, float z, int id, Rng *rng) {
+static void add_object(Scene *scene, int kind, float elevation, float size, float x, float z, int id, Rng *rng) {
     int first = scene->parts.count, materials = scene->material_count;
     add_materials(scene, rng, true);
     synth_kinds[kind].build(&scene->parts, rng);
-    return add_body(scene, first, draw_pose(&synth_kinds[kind], elevation, rng), size, x, z, id, materials);
+    add_body(scene, first, draw_pose(&synth_kinds[kind], elevation, rng), size, x, z, id, materials);
 }
 
 /* Boxes, sticks, blobs and wedges: none of the kinds. */
