@@ -71,12 +71,22 @@ static void test_defaults(void **state) {
 
 static void test_values(void **state) {
     (void)state;
-    char *overrides[] = {"optim.lr=2e-3", "model.attention=linear", "aug.scale=0.5,1", "data.path=2024",
-                         "data.val=\"va l\"", "train.seed=9007199254740991", "model.dims=[32, 64, 128, 256]",
-                         "model.heads=1,2,4,8", "input.size=64,96", "train.ema=true", "model.weights=null", "model.depths=auto"};
+    char *overrides[] = {"optim.lr=2e-3",
+                         "model.attention=linear",
+                         "aug.scale=0.5,1",
+                         "data.path=2024",
+                         "data.val=\"va l\"",
+                         "train.seed=9007199254740991",
+                         "model.dims=[32, 64, 128, 256]",
+                         "model.heads=1,2,4,8",
+                         "input.size=64,96",
+                         "train.ema=true",
+                         "model.weights=null",
+                         "model.depths=auto"};
     Config c;
-    load(&c, "{\"optim\": {\"lr\": 1, \"betas\": [0.8, 0.9]}, \"model\": {\"name\": \"MALA-S\", \"weights\": \"w\"},"
-             " \"exist_ok\": true, \"sched\": {\"epochs\": 3.0}}",
+    load(&c,
+         "{\"optim\": {\"lr\": 1, \"betas\": [0.8, 0.9]}, \"model\": {\"name\": \"MALA-S\", \"weights\": \"w\"},"
+         " \"exist_ok\": true, \"sched\": {\"epochs\": 3.0}}",
          overrides, COUNTOF(overrides));
     assert_true(c.optim.lr == 2e-3 && c.optim.betas[0] == 0.8);
     assert_int_equal(c.model.name, MODEL_S);
@@ -100,8 +110,8 @@ static void test_model_names(void **state) {
     static const struct {
         const char *name;
         int index;
-    } cases[] = {{"mavit_t", MODEL_T}, {"MAViT_T", MODEL_T}, {"mala_b", MODEL_B},
-                 {"MALA_L", MODEL_L},  {"mavit-s", MODEL_S}};
+    } cases[] = {
+        {"mavit_t", MODEL_T}, {"MAViT_T", MODEL_T}, {"mala_b", MODEL_B}, {"MALA_L", MODEL_L}, {"mavit-s", MODEL_S}};
     for (size_t i = 0; i < COUNTOF(cases); i++) {
         char override[60], *list[] = {override};
         snprintf(override, sizeof override, "model.name=%s", cases[i].name);
@@ -188,7 +198,8 @@ static void test_ranges(void **state) {
 static void test_semantics(void **state) {
     (void)state;
     TEXT_FAILS("{\"input\": {\"size\": 100}}", "1:20: input.size: 100 is no multiple of 32 - nearest: 96 or 128");
-    TEXT_FAILS("{\"input\": {\"size\": [64, 225]}}", "1:20: input.size: 225 is no multiple of 32 - nearest: 224 or 256");
+    TEXT_FAILS("{\"input\": {\"size\": [64, 225]}}",
+               "1:20: input.size: 225 is no multiple of 32 - nearest: 224 or 256");
     TEXT_FAILS("{\"model\": {\"heads\": [1, 2, 3, 8]}}",
                "1:21: model.heads: stage 2: dim 256 is not divisible by 3 heads");
     TEXT_FAILS("{\"model\": {\"dims\": [64, 128, 250, 512]}}",
@@ -259,8 +270,8 @@ static void test_auto(void **state) {
     assert_int_equal(config_threads(&c), cpus_usable());
     assert_in_range(config_workers(&c), 1, 16);
     config_free(&c);
-    char *overrides[] = {"input.size=256", "optim.lr_base_size=0", "sched.epochs=10", "eval.batch_size=3",
-                         "train.threads=5", "data.workers=0"};
+    char *overrides[] = {"input.size=256",    "optim.lr_base_size=0", "sched.epochs=10",
+                         "eval.batch_size=3", "train.threads=5",      "data.workers=0"};
     load(&c, "{}", overrides, COUNTOF(overrides));
     assert_true(config_crop_pct(&c) == 1.0);
     assert_true(config_peak_lr(&c) == 5e-4);
@@ -276,7 +287,8 @@ static void test_dump(void **state) {
     (void)state;
     static const char *const texts[] = {
         "{}",
-        "{\"model\": {\"name\": \"custom\", \"dims\": [16, 32, 48, 64], \"depths\": [1, 1, 2, 1], \"heads\": [1, 2, 3, 4],"
+        "{\"model\": {\"name\": \"custom\", \"dims\": [16, 32, 48, 64], \"depths\": [1, 1, 2, 1], \"heads\": [1, 2, 3, "
+        "4],"
         " \"attention\": \"inline\", \"drop_path\": 0.3, \"layer_scale\": [1, 1, 1e-6, 0.1], \"num_classes\": 10,"
         " \"weights\": \"a \\\"b\\\".safetensors\", \"mlp_ratio\": 4, \"projection\": 96},"
         " \"input\": {\"size\": [64, 96], \"crop_pct\": 0.9, \"interpolation\": \"bilinear\"},"
@@ -374,8 +386,9 @@ static void test_base(void **state) {
     config_free(&c);
     free(path);
 
-    assert_string_equal(file_error("grandchild.json"), "child.json:1:10: base: a base cannot have a base of its own - name "
-                                                       "\"recipes/base.json\" directly");
+    assert_string_equal(file_error("grandchild.json"),
+                        "child.json:1:10: base: a base cannot have a base of its own - name "
+                        "\"recipes/base.json\" directly");
     assert_string_equal(file_error("self.json"), "self.json:2:9: base: a base cannot have a base of its own - name "
                                                  "\"self.json\" directly");
     assert_string_equal(file_error("of_bad.json"),
@@ -427,12 +440,14 @@ static void test_training_checks(void **state) {
     assert_string_equal(training_error(list, 4), "command line: sched.warmup_epochs: 8 of 8 epochs - the warm-up must "
                                                  "end before the run");
     list[3] = "train.batch_size=8";
-    assert_string_equal(training_error(list, 4),
-                        "config: sched.min_lr: 1e-05 is above the peak learning rate, 7.8125e-06 (0.0005 for 512 images "
-                        "a step, batch 8) - lower it, or set optim.lr_base_size=0");
+    assert_string_equal(
+        training_error(list, 4),
+        "config: sched.min_lr: 1e-05 is above the peak learning rate, 7.8125e-06 (0.0005 for 512 images "
+        "a step, batch 8) - lower it, or set optim.lr_base_size=0");
     snprintf(output, sizeof output, "output=%s/runs/a", link);
     snprintf(expected, sizeof expected,
-             "command line: output: \"%s/runs/a\" lies inside the data set \"%s\", which mala never writes to", link, data);
+             "command line: output: \"%s/runs/a\" lies inside the data set \"%s\", which mala never writes to", link,
+             data);
     assert_string_equal(training_error(list, 3), expected);
     free(data);
     free(link);
@@ -480,13 +495,20 @@ static void test_table(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_model_names),     cmocka_unit_test(test_unknown_keys),
-        cmocka_unit_test(test_wrong_types),     cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_semantics),       cmocka_unit_test(test_presets),
-        cmocka_unit_test(test_auto),            cmocka_unit_test(test_dump),
-        cmocka_unit_test(test_base),            cmocka_unit_test(test_size_limit),
-        cmocka_unit_test(test_training_checks), cmocka_unit_test(test_shipped_configs),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_model_names),
+        cmocka_unit_test(test_unknown_keys),
+        cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_semantics),
+        cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_base),
+        cmocka_unit_test(test_size_limit),
+        cmocka_unit_test(test_training_checks),
+        cmocka_unit_test(test_shipped_configs),
         cmocka_unit_test(test_table),
     };
     return cmocka_run_group_tests_name("config", tests, make_folder, remove_folder);

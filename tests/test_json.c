@@ -53,7 +53,8 @@ static void test_grammar(void **state) {
 static void test_after_document(void **state) {
     (void)state;
     REFUSES("{} {}", "1:4: expected the end of the text after the JSON document, found '{'");
-    REFUSES("{}\n// note", "2:1: expected the end of the text after the JSON document, found '/' - JSON has no comments");
+    REFUSES("{}\n// note",
+            "2:1: expected the end of the text after the JSON document, found '/' - JSON has no comments");
     REFUSES("{\"a\": /* b */ 1}", "1:7: expected a value, found '/' - JSON has no comments");
     REFUSES("1\0", "1:1: this looks like UTF-16 - save the file as UTF-8");
     REFUSES("{}\0", "1:3: expected the end of the text after the JSON document, found byte 0x00");
@@ -162,7 +163,8 @@ static void test_duplicate_keys(void **state) {
     (void)state;
     REFUSES("{\"lr\": 1,\n  \"lr\": 2}", "2:3: key \"lr\" appears twice, first at line 1, column 2 - keep one");
     REFUSES("{\"lr\": 1, \"\\u006cr\": 2}", "1:11: key \"lr\" appears twice, first at line 1, column 2 - keep one");
-    REFUSES("{\"\\u006c\\u0072\": 1, \"lr\": 2}", "1:21: key \"lr\" appears twice, first at line 1, column 2 - keep one");
+    REFUSES("{\"\\u006c\\u0072\": 1, \"lr\": 2}",
+            "1:21: key \"lr\" appears twice, first at line 1, column 2 - keep one");
     REFUSES("[{\"a\": {\"\": 1, \"\": 1}}]", "1:16: key \"\" appears twice, first at line 1, column 9 - keep one");
     ACCEPTS("{\"a\": {\"a\": [{\"a\": 1}, {\"a\": 2}]}, \"A\": 1}");
 
@@ -215,7 +217,8 @@ static void test_many_keys(void **state) {
     assert_true(time_now() - begin < 30); /* one second or so; a quadratic lookup takes hours */
     char *first = strstr(text, "\"k123456\""), *last = strstr(text, "\"k999999\""), expected[200];
     memcpy(last, first, 9);
-    snprintf(expected, sizeof expected, "c.json:1:%d: key \"k123456\" appears twice, first at line 1, column %d - keep one",
+    snprintf(expected, sizeof expected,
+             "c.json:1:%d: key \"k123456\" appears twice, first at line 1, column %d - keep one",
              (int)(last - text) + 1, (int)(first - text) + 1);
     assert_string_equal(error_of(text, n), expected);
     free(text);
@@ -244,7 +247,8 @@ static void test_reader_events(void **state) {
 
 static void test_locate(void **state) {
     (void)state;
-    const char *text = "{\"model\": {\"name\": \"x\",\n  \"attention\": [\"a\", [1, 2], {\"z\": 1}, \"d\"]},\n \"a.b\": 3}";
+    const char *text =
+        "{\"model\": {\"name\": \"x\",\n  \"attention\": [\"a\", [1, 2], {\"z\": 1}, \"d\"]},\n \"a.b\": 3}";
     size_t count = strlen(text);
     JsonPlace p;
     assert_true(json_locate(&p, text, count, (JsonStep[]){{"model", 0}, {"attention", 0}}, 2));
@@ -307,9 +311,10 @@ static void test_writer(void **state) {
     json_write_int(&w, INT64_MIN);
     json_write_end(&w);
     json_write_end(&w);
-    assert_string_equal(json_writer_text(&w), "{\n  \"list\": [0.1, 0.1, {\"x\": null, \"y\": true}],\n  \"empty\": {},\n"
-                                              "  \"in\\\"ner\\u0001\": {\n    \"u\": 18446744073709551615,\n"
-                                              "    \"i\": -9223372036854775808\n  }\n}");
+    assert_string_equal(json_writer_text(&w),
+                        "{\n  \"list\": [0.1, 0.1, {\"x\": null, \"y\": true}],\n  \"empty\": {},\n"
+                        "  \"in\\\"ner\\u0001\": {\n    \"u\": 18446744073709551615,\n"
+                        "    \"i\": -9223372036854775808\n  }\n}");
     json_writer_free(&w);
 
     json_write_array(&w);
@@ -328,8 +333,14 @@ static void test_number_text(void **state) {
     static const struct {
         double value;
         const char *text;
-    } cases[] = {{0, "0"},       {-0.0, "-0"},       {1, "1"},           {5e-4, "0.0005"}, {1e-5, "1e-05"},
-                 {1.0 / 3, "0.3333333333333333"},    {0x1p64, "1.8446744073709552e+19"},   {5e-324, "5e-324"},
+    } cases[] = {{0, "0"},
+                 {-0.0, "-0"},
+                 {1, "1"},
+                 {5e-4, "0.0005"},
+                 {1e-5, "1e-05"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {0x1p64, "1.8446744073709552e+19"},
+                 {5e-324, "5e-324"},
                  {300, "300"}};
     char text[NUMBER_TEXT_SIZE];
     for (size_t i = 0; i < COUNTOF(cases); i++) {
@@ -378,13 +389,13 @@ static void test_nearest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grammar),        cmocka_unit_test(test_after_document),
-        cmocka_unit_test(test_numbers),        cmocka_unit_test(test_exact_integers),
-        cmocka_unit_test(test_strings),        cmocka_unit_test(test_duplicate_keys),
-        cmocka_unit_test(test_depth),          cmocka_unit_test(test_many_keys),
-        cmocka_unit_test(test_reader_events),  cmocka_unit_test(test_locate),
-        cmocka_unit_test(test_damage),         cmocka_unit_test(test_writer),
-        cmocka_unit_test(test_number_text),    cmocka_unit_test(test_comma_locale),
+        cmocka_unit_test(test_grammar),       cmocka_unit_test(test_after_document),
+        cmocka_unit_test(test_numbers),       cmocka_unit_test(test_exact_integers),
+        cmocka_unit_test(test_strings),       cmocka_unit_test(test_duplicate_keys),
+        cmocka_unit_test(test_depth),         cmocka_unit_test(test_many_keys),
+        cmocka_unit_test(test_reader_events), cmocka_unit_test(test_locate),
+        cmocka_unit_test(test_damage),        cmocka_unit_test(test_writer),
+        cmocka_unit_test(test_number_text),   cmocka_unit_test(test_comma_locale),
         cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);

@@ -142,7 +142,8 @@ static bool take_flag(Cli *cli, const CliFlag *f, const char *value, Err *err) {
     if (!strcmp(f->name, "set")) return take_assignment(cli, value, err);
     if (!strcmp(f->name, "config")) {
         if (cli->config)
-            return err_set(err, EXIT_USAGE, "command line: --config given twice - a config may name another as its \"base\"");
+            return err_set(err, EXIT_USAGE,
+                           "command line: --config given twice - a config may name another as its \"base\"");
         cli->config = value;
     }
     cli->given = mem_resize(cli->given, (size_t)cli->given_count + 1, sizeof *cli->given);
@@ -184,8 +185,8 @@ static bool parse_short(Cli *cli, int *i, int argc, char **argv, Err *err) {
     for (const char *at = argv[*i] + 1; *at; at++) {
         const CliFlag *f = find_flag(cli->command, NULL, 0, *at);
         if (!f)
-            return err_set(err, EXIT_USAGE, "command line: unknown flag \"-%c\" - 'mala help %s' lists what there is", *at,
-                           cli->command->name);
+            return err_set(err, EXIT_USAGE, "command line: unknown flag \"-%c\" - 'mala help %s' lists what there is",
+                           *at, cli->command->name);
         if (!f->argument) {
             if (!take_flag(cli, f, "", err)) return false;
             continue;
@@ -245,7 +246,8 @@ bool cli_parse(Cli *out, const CliCommand *commands, int count, int argc, char *
         return out->command != NULL;
     }
     if (argv[1][0] == '-')
-        return err_set(err, EXIT_USAGE, "command line: \"%s\" where a command belongs - 'mala help' lists them", argv[1]);
+        return err_set(err, EXIT_USAGE, "command line: \"%s\" where a command belongs - 'mala help' lists them",
+                       argv[1]);
     out->command = find_command(commands, count, argv[1], err);
     if (!out->command) return false;
     out->action = CLI_RUN;

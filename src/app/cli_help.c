@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COLUMNS_LEAST 70
 #define COLUMNS_MOST 100
 
 /* "  left          text", text wrapped at spaces and hanging under itself. */
@@ -39,7 +40,8 @@ static void print_flags(FILE *out, const char *title, const CliFlag *flags, int 
         const CliFlag *f = &flags[i];
         char left[80], letter[8] = "    ", text[400];
         if (f->letter) snprintf(letter, sizeof letter, "-%c, ", f->letter);
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, f->name, f->argument ? " " : "", f->argument ? f->argument : "");
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, f->name, f->argument ? " " : "",
+                 f->argument ? f->argument : "");
         const Option *o = f->key ? option_find(config_table, config_table_count, f->key) : NULL;
         const char *help = f->help ? f->help : o ? o->help : "";
         snprintf(text, sizeof text, o ? "%s (%s)" : "%s", help, f->key);
@@ -74,7 +76,7 @@ static void print_program(FILE *out, const CliCommand *commands, int count, int 
 }
 
 void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, int columns) {
-    columns = MAX(MIN(columns, COLUMNS_MOST), 50);
+    columns = MAX(MIN(columns, COLUMNS_MOST), COLUMNS_LEAST);
     const CliCommand *c = cli->command;
     if (cli->help_config) {
         print_options(out, columns);
@@ -85,9 +87,11 @@ void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, 
         return;
     }
     fprintf(out, "%s\n\nusage: mala %s%s [flags]%s%s\n", c->summary, c->name,
-            c->config ? " [--config FILE] [key=value ...]" : "", c->arguments ? " " : "", c->arguments ? c->arguments : "");
+            c->config ? " [--config FILE] [key=value ...]" : "", c->arguments ? " " : "",
+            c->arguments ? c->arguments : "");
     print_flags(out, "flags", c->flags, c->flag_count, columns);
-    if (c->config) print_flags(out, "flags that stand for config options", cli_config_flags, cli_config_flag_count, columns);
+    if (c->config)
+        print_flags(out, "flags that stand for config options", cli_config_flags, cli_config_flag_count, columns);
     print_flags(out, "flags of every command", cli_common_flags, cli_common_flag_count, columns);
     if (c->config) print_options(out, columns);
 }

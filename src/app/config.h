@@ -1,6 +1,6 @@
-/* config.h - everything a run can be told, with its defaults: the struct, and one table (config.c) that reads it from
- * JSON and from the command line, checks it, documents it and writes it back. What is "auto" stays "auto" in the
- * struct, so that a written config can be loaded with another model or size; the config_* functions below resolve it. */
+/* config.h - everything a run can be told, with its defaults: the struct, and one table (config_table.c) that reads it
+ * from JSON and from the command line, documents it and writes it back. What is "auto" stays "auto" in the struct, so
+ * that a written config can be loaded with another model or size; the functions at the end resolve it. */
 #ifndef MALA_CONFIG_H
 #define MALA_CONFIG_H
 
@@ -16,14 +16,14 @@ enum { DEVICE_AUTO, DEVICE_CPU };
 /* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
 typedef struct {
     struct {
-        int name;                           /* MODEL_* */
-        int dims[4], depths[4], heads[4];   /* or auto: the model's own */
+        int name;                         /* MODEL_* */
+        int dims[4], depths[4], heads[4]; /* or auto: the model's own */
         double mlp_ratio;
-        int projection;                     /* or auto */
-        int attention[4];                   /* AttentionKind */
-        double drop_path, layer_scale[4];   /* or auto */
-        int num_classes;                    /* or auto: from the data or the weights */
-        char *weights;                      /* or NULL */
+        int projection;                   /* or auto */
+        int attention[4];                 /* AttentionKind */
+        double drop_path, layer_scale[4]; /* or auto */
+        int num_classes;                  /* or auto: from the data or the weights */
+        char *weights;                    /* or NULL */
     } model;
     struct {
         char *path, *train, *val; /* path or NULL */
@@ -32,8 +32,8 @@ typedef struct {
         double max_bad;           /* share of the images */
     } data;
     struct {
-        int size[2];      /* height, width: multiples of 32 */
-        double crop_pct;  /* or auto */
+        int size[2];       /* height, width: multiples of 32 */
+        double crop_pct;   /* or auto */
         int interpolation; /* INTERPOLATION_* */
         double mean[3], std[3];
     } input;
@@ -81,7 +81,8 @@ extern const Option config_table[];
 extern const int config_table_count;
 
 /* Defaults, then file (and the file its "base" names, first), then overrides "key=value", then the checks that need
- * nothing but the values. file may be NULL. False: EXIT_USAGE (EXIT_IO when reading failed); config_free in any case. */
+ * nothing but the values. file may be NULL. False: EXIT_USAGE, or EXIT_IO when reading failed. Always followed by
+ * config_free. */
 bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err);
 /* The same from a text in memory, such as the config inside a weights file; it may not name a base. */
 bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
@@ -99,11 +100,11 @@ bool config_check_data(const Config *c, Err *err);
 
 /* The architecture. classes: used where model.num_classes is auto. */
 MavitConfig config_mavit(const Config *c, int classes);
-double config_crop_pct(const Config *c);  /* up to 224 pixels 0.875, beyond 1 */
-double config_peak_lr(const Config *c);   /* optim.lr * batch / lr_base_size */
+double config_crop_pct(const Config *c);      /* up to 224 pixels 0.875, beyond 1 */
+double config_peak_lr(const Config *c);       /* optim.lr * batch / lr_base_size */
 double config_warmup_epochs(const Config *c); /* 5, or a tenth of the epochs where that is less */
-int config_eval_batch(const Config *c);   /* train.batch_size */
-int config_threads(const Config *c);      /* the usable CPUs */
-int config_workers(const Config *c);      /* half of them, 1 to 16 */
+int config_eval_batch(const Config *c);       /* train.batch_size */
+int config_threads(const Config *c);          /* the usable CPUs */
+int config_workers(const Config *c);          /* half of them, 1 to 16 */
 
 #endif

@@ -4,23 +4,23 @@
 
 #define AT(field) offsetof(Config, field)
 #define INT(name, field, initial, low, high, also, help) \
-    {name, OPTION_INT, 0, 0, AT(field), initial, low, high, NULL, also, help}
+    { name, OPTION_INT, 0, 0, AT(field), initial, low, high, NULL, also, help }
 #define INT_AUTO(name, field, initial, low, high, also, help) \
-    {name, OPTION_INT, 0, OPTION_AUTO, AT(field), initial, low, high, NULL, also, help}
+    { name, OPTION_INT, 0, OPTION_AUTO, AT(field), initial, low, high, NULL, also, help }
 #define FLOAT(name, field, initial, low, high, also, help) \
-    {name, OPTION_FLOAT, 0, 0, AT(field), initial, low, high, NULL, also, help}
+    { name, OPTION_FLOAT, 0, 0, AT(field), initial, low, high, NULL, also, help }
 #define FLOAT_AUTO(name, field, initial, low, high, also, help) \
-    {name, OPTION_FLOAT, 0, OPTION_AUTO, AT(field), initial, low, high, NULL, also, help}
+    { name, OPTION_FLOAT, 0, OPTION_AUTO, AT(field), initial, low, high, NULL, also, help }
 #define FLOATS(name, field, length, initial, low, high, also, help) \
-    {name, OPTION_FLOAT, length, 0, AT(field), initial, low, high, NULL, also, help}
+    { name, OPTION_FLOAT, length, 0, AT(field), initial, low, high, NULL, also, help }
 #define STAGES(name, field, type, flags, initial, low, high, words, help) \
-    {name, type, 4, flags, AT(field), initial, low, high, words, NULL, help}
+    { name, type, 4, flags, AT(field), initial, low, high, words, NULL, help }
 #define BOOL(name, field, initial, also, help) \
-    {name, OPTION_BOOL, 0, 0, AT(field), initial, 0, 0, NULL, also, help}
+    { name, OPTION_BOOL, 0, 0, AT(field), initial, 0, 0, NULL, also, help }
 #define STRING(name, field, flags, initial, also, help) \
-    {name, OPTION_STRING, 0, flags, AT(field), initial, 0, 0, NULL, also, help}
+    { name, OPTION_STRING, 0, flags, AT(field), initial, 0, 0, NULL, also, help }
 #define ENUM(name, field, initial, words, also, help) \
-    {name, OPTION_ENUM, 0, 0, AT(field), initial, 0, 0, words, also, help}
+    { name, OPTION_ENUM, 0, 0, AT(field), initial, 0, 0, words, also, help }
 
 #define MODELS \
     "mavit_t|mala_t|mavit_tiny|mala_tiny mavit_s|mala_s|mavit_small|mala_small " \

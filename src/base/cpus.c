@@ -37,7 +37,8 @@ static bool read_line(char *out, size_t size, const char *path) {
     return ok;
 }
 
-/* The quota of one group in CPUs, rounded up; 0: none. Version 2 has "quota period" in one file, version 1 two files. */
+/* The quota of one group in CPUs, rounded up; 0: none. Version 2 has "quota period" in one file, version 1 two files.
+ */
 static int group_quota(const char *folder, bool version1) {
     char path[4200], text[64];
     long long quota = -1, period = 100000;

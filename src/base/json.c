@@ -67,11 +67,16 @@ static bool fail_found(const JsonReader *r, Err *err, const char *expected) {
 
 const char *json_kind_name(JsonKind kind) {
     static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_OBJECT_END] = "the end of an object",
-        [JSON_ARRAY] = "an array",   [JSON_ARRAY_END] = "the end of an array",
-        [JSON_KEY] = "a key",        [JSON_STRING] = "a string",
-        [JSON_NUMBER] = "a number",  [JSON_TRUE] = "true",
-        [JSON_FALSE] = "false",      [JSON_NULL] = "null",
+        [JSON_OBJECT] = "an object",
+        [JSON_OBJECT_END] = "the end of an object",
+        [JSON_ARRAY] = "an array",
+        [JSON_ARRAY_END] = "the end of an array",
+        [JSON_KEY] = "a key",
+        [JSON_STRING] = "a string",
+        [JSON_NUMBER] = "a number",
+        [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",
+        [JSON_NULL] = "null",
         [JSON_END] = "the end of the text",
     };
     return names[kind];
@@ -158,8 +163,8 @@ static bool read_string(JsonReader *r, JsonToken *out, JsonKind kind, Err *err) 
         if (at == r->count) return fail_at(r, r->at, err, "the text ends inside %s", json_kind_name(kind));
         if (r->text[at] == '"') break;
         if (r->text[at] != '\\')
-            return fail_at(r, at, err, "control character 0x%02x in %s - write it as an escape",
-                           (unsigned)r->text[at], json_kind_name(kind));
+            return fail_at(r, at, err, "control character 0x%02x in %s - write it as an escape", (unsigned)r->text[at],
+                           json_kind_name(kind));
         char bytes[4];
         const char *problem = NULL;
         size_t escape = at, length = read_escape(r, &at, bytes, &problem);
@@ -186,8 +191,8 @@ static void sip_round(uint64_t v[4]) {
 }
 
 static uint64_t sip_hash(const uint64_t secret[2], const char *text, size_t count) {
-    uint64_t v[4] = {secret[0] ^ 0x736f6d6570736575u, secret[1] ^ 0x646f72616e646f6du,
-                     secret[0] ^ 0x6c7967656e657261u, secret[1] ^ 0x7465646279746573u};
+    uint64_t v[4] = {secret[0] ^ 0x736f6d6570736575u, secret[1] ^ 0x646f72616e646f6du, secret[0] ^ 0x6c7967656e657261u,
+                     secret[1] ^ 0x7465646279746573u};
     for (size_t i = 0; i <= count; i += 8) {
         uint64_t word = 0;
         size_t left = MIN(count - i, (size_t)8);
@@ -237,8 +242,7 @@ static bool table_double(const JsonReader *r, JsonFrame *frame, Err *err) {
         return err_set(err, EXIT_MEMORY, "memory: cannot allocate a table for %zu keys", old.keys);
     }
     for (size_t i = 0; i < old.capacity; i++)
-        if (old.table[i].serial == old.serial)
-            *find_slot(r, frame, old.table[i].hash, NULL, 0) = old.table[i];
+        if (old.table[i].serial == old.serial) *find_slot(r, frame, old.table[i].hash, NULL, 0) = old.table[i];
     free(old.table);
     return true;
 }
@@ -264,7 +268,9 @@ static bool remember_key(JsonReader *r, const JsonToken *key, Err *err) {
 
 /* ---- numbers and words ---- */
 
-static bool is_digit(const JsonReader *r, size_t at) { return at < r->count && r->text[at] >= '0' && r->text[at] <= '9'; }
+static bool is_digit(const JsonReader *r, size_t at) {
+    return at < r->count && r->text[at] >= '0' && r->text[at] <= '9';
+}
 
 static size_t skip_digits(const JsonReader *r, size_t at) {
     while (is_digit(r, at)) at++;
@@ -339,8 +345,7 @@ static bool read_word(JsonReader *r, JsonToken *out, Err *err) {
 /* ---- the machine ---- */
 
 static bool begin_nested(JsonReader *r, JsonToken *out, bool is_object, Err *err) {
-    if (r->depth == JSON_MAX_DEPTH)
-        return fail_at(r, r->at, err, "nested deeper than %d levels", JSON_MAX_DEPTH);
+    if (r->depth == JSON_MAX_DEPTH) return fail_at(r, r->at, err, "nested deeper than %d levels", JSON_MAX_DEPTH);
     JsonFrame *frame = &r->frames[r->depth++];
     frame->is_object = is_object;
     frame->serial = ++r->serial; /* from 1: a zeroed entry belongs to no object */
@@ -402,12 +407,15 @@ bool json_next(JsonReader *r, JsonToken *out, Err *err) {
     char c = r->text[r->at];
     switch (r->state) {
     case FIRST_KEY:
-    case NEXT_KEY: return read_key(r, out, err);
-    case FIRST_ITEM: return c == ']' ? end_nested(r, out) : read_value(r, out, err);
+    case NEXT_KEY:
+        return read_key(r, out, err);
+    case FIRST_ITEM:
+        return c == ']' ? end_nested(r, out) : read_value(r, out, err);
     case VALUE:
         if (c == ']' && inside && !is_object) return fail_at(r, r->at, err, "a comma before ']' - remove the comma");
         return read_value(r, out, err);
-    default: break;
+    default:
+        break;
     }
     if (!inside) return fail_found(r, err, "the end of the text after the JSON document");
     if (c == (is_object ? '}' : ']')) return end_nested(r, out);
@@ -419,7 +427,8 @@ bool json_open(JsonReader *r, const char *text, size_t count, JsonSource source,
     if (getrandom(r->secret, sizeof r->secret, GRND_NONBLOCK) != (ssize_t)sizeof r->secret)
         r->secret[0] = (uint64_t)(uintptr_t)r; /* early at boot: the address is random enough */
     if (count > JSON_MAX_BYTES)
-        return err_set(err, source.code, "%s: %zu bytes of JSON - the limit is %zu", source.name, count, JSON_MAX_BYTES);
+        return err_set(err, source.code, "%s: %zu bytes of JSON - the limit is %zu", source.name, count,
+                       JSON_MAX_BYTES);
     if (count >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
         return fail_at(r, 0, err, "a byte order mark - save the file as UTF-8 without one");
     if (count >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2) || !text[0] || !text[1]))

@@ -46,11 +46,12 @@ static const char *describe_node(char out[80], const cJSON *node) {
     else if (cJSON_IsNumber(node))
         number_text(number, node->valuedouble), snprintf(out, 80, "%s", number);
     else
-        snprintf(out, 80, "%s", cJSON_IsObject(node)  ? "an object"
-                                : cJSON_IsArray(node) ? "a list"
-                                : cJSON_IsNull(node)  ? "null"
-                                : cJSON_IsTrue(node)  ? "true"
-                                                      : "false");
+        snprintf(out, 80, "%s",
+                 cJSON_IsObject(node)  ? "an object"
+                 : cJSON_IsArray(node) ? "a list"
+                 : cJSON_IsNull(node)  ? "null"
+                 : cJSON_IsTrue(node)  ? "true"
+                                       : "false");
     return out;
 }
 
@@ -58,10 +59,18 @@ static const char *expected_text(char out[400], const Option *o) {
     const char *or_auto = o->flags & OPTION_AUTO ? " or auto" : "";
     switch (o->type) {
     case OPTION_INT:
-    case OPTION_INT64: snprintf(out, 400, "a whole number%s", or_auto); break;
-    case OPTION_FLOAT: snprintf(out, 400, "a number%s", or_auto); break;
-    case OPTION_BOOL: snprintf(out, 400, "true or false"); break;
-    case OPTION_STRING: snprintf(out, 400, "a string%s", o->flags & OPTION_NULL ? " or null" : ""); break;
+    case OPTION_INT64:
+        snprintf(out, 400, "a whole number%s", or_auto);
+        break;
+    case OPTION_FLOAT:
+        snprintf(out, 400, "a number%s", or_auto);
+        break;
+    case OPTION_BOOL:
+        snprintf(out, 400, "true or false");
+        break;
+    case OPTION_STRING:
+        snprintf(out, 400, "a string%s", o->flags & OPTION_NULL ? " or null" : "");
+        break;
     case OPTION_ENUM: {
         size_t n = 0;
         char word[64];
@@ -97,9 +106,9 @@ static bool fail_range(const Option *o, const Place *place, int index, double va
 }
 
 static void *slot(const OptionSet *set, const Option *o, int index) {
-    static const size_t sizes[] = {[OPTION_INT] = sizeof(int),     [OPTION_INT64] = sizeof(int64_t),
-                                   [OPTION_FLOAT] = sizeof(double), [OPTION_BOOL] = sizeof(bool),
-                                   [OPTION_STRING] = sizeof(char *), [OPTION_ENUM] = sizeof(int)};
+    static const size_t sizes[] = {
+        [OPTION_INT] = sizeof(int),   [OPTION_INT64] = sizeof(int64_t), [OPTION_FLOAT] = sizeof(double),
+        [OPTION_BOOL] = sizeof(bool), [OPTION_STRING] = sizeof(char *), [OPTION_ENUM] = sizeof(int)};
     return (char *)set->target + o->offset + (size_t)index * sizes[o->type];
 }
 

@@ -40,8 +40,8 @@ typedef struct {
     size_t offset;       /* in the struct */
     const char *initial; /* the default, as on the command line */
     double min, max;     /* inclusive; numbers only */
-    const char *words;   /* enums: "red|rouge green": values apart by spaces, spellings of one by '|'; the first counts */
-    const char *also;    /* names people type instead, apart by spaces: for suggestions only */
+    const char *words; /* enums: "red|rouge green": values apart by spaces, spellings of one by '|'; the first counts */
+    const char *also;  /* names people type instead, apart by spaces: for suggestions only */
     const char *help;
 } Option;
 

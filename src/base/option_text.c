@@ -111,7 +111,9 @@ static void dump_one(JsonWriter *w, const Option *o, const void *at, int i) {
         if (!dump_auto(w, isnan(value))) json_write_double(w, value);
         break;
     }
-    case OPTION_BOOL: json_write_bool(w, *(const bool *)at); break;
+    case OPTION_BOOL:
+        json_write_bool(w, *(const bool *)at);
+        break;
     case OPTION_STRING: {
         const char *text = *(char *const *)at;
         if (text)
@@ -182,6 +184,6 @@ void option_describe(char *out, size_t size, const Option *o) {
     for (int i = 0; o->type == OPTION_ENUM && (size_t)n < size; i++) {
         option_word(word, sizeof word, o->words, i);
         if (!word[0]) break;
-        n += snprintf(out + n, size - (size_t)n, "%s%s", i ? "|" : "; ", word);
+        n += snprintf(out + n, size - (size_t)n, "%s%s", i ? ", " : "; ", word);
     }
 }

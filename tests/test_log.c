@@ -1,0 +1,274 @@
+/* test_log.c - log lines, the progress line at every width, what the environment decides, and the usable CPUs. */
+#include "base/cpus.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/strings.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+static char folder[200];
+
+static int make_folder(void **state) {
+    (void)state;
+    const char *parent = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.150s/mala_test_log_XXXXXX", parent ? parent : P_tmpdir);
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    char command[220];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command);
+}
+
+static int clear_environment(void **state) {
+    (void)state;
+    static const char *const names[] = {"NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR",
+                                        "CI",       "COLUMNS",  "OMP_NUM_THREADS"};
+    for (size_t i = 0; i < COUNTOF(names); i++) unsetenv(names[i]);
+    setenv("TERM", "xterm", 1);
+    return 0;
+}
+
+/* What was written to a temporary file. */
+static const char *contents(FILE *file) {
+    static char text[8192];
+    rewind(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    return text;
+}
+
+static void test_lines(void **state) {
+    (void)state;
+    FILE *out = tmpfile();
+    Log log;
+    log_init(&log, out, LOG_INFO, COLOR_NEVER);
+    log_info(&log, "epoch %d", 3);
+    log_debug(&log, "not shown");
+    log_warning(&log, "a\x1b[31m\nb");
+    Err err = {0};
+    err_set(&err, EXIT_INPUT, "x.jpg: broken - replace it");
+    log_error(&log, &err);
+    assert_string_equal(contents(out), "epoch 3\nmala: warning: a\\x1b[31m\\x0ab\nmala: error: x.jpg: broken - replace "
+                                       "it\n");
+    log_close(&log);
+    fclose(out);
+
+    out = tmpfile();
+    log_init(&log, out, LOG_ERROR, COLOR_ALWAYS);
+    log_warning(&log, "hidden");
+    log_error(&log, &err);
+    assert_string_equal(contents(out), "\x1b[1;31mmala: error: \x1b[0mx.jpg: broken - replace it\n");
+    log_close(&log);
+    fclose(out);
+    log_info(NULL, "nobody listens");
+    progress_begin(NULL, "", 1, "");
+    progress_update(NULL, 1, NULL);
+    progress_end(NULL);
+}
+
+static void test_copy(void **state) {
+    (void)state;
+    FILE *out = tmpfile();
+    char *path = path_join(folder, "log.txt"), *nowhere = path_join(folder, "none/log.txt");
+    Err err = {0};
+    Log log;
+    log_init(&log, out, LOG_ERROR, COLOR_ALWAYS); /* the copy is whole and plain whatever the terminal shows */
+    assert_true(log_copy_to(&log, path, &err));
+    log_info(&log, "hello");
+    log_warning(&log, "careful");
+    log_debug(&log, "detail");
+    log_close(&log);
+    assert_string_equal(contents(out), "");
+    uint8_t *text;
+    size_t count;
+    assert_true(file_read(&text, &count, path, 1000, &err));
+    char expected[] = "0000-00-00 00:00:00 hello\n0000-00-00 00:00:00 mala: warning: careful\n";
+    assert_int_equal(count, strlen(expected));
+    for (size_t i = 0; i < count; i++)
+        assert_true(expected[i] == '0' ? text[i] >= '0' && text[i] <= '9' : (char)text[i] == expected[i]);
+    free(text);
+    assert_false(log_copy_to(&log, nowhere, &err));
+    assert_int_equal(err.code, EXIT_IO);
+    free(path);
+    free(nowhere);
+    fclose(out);
+}
+
+static void test_color_rules(void **state) {
+    (void)state;
+    clear_environment(NULL);
+    assert_true(color_wanted(COLOR_AUTO, true));
+    assert_false(color_wanted(COLOR_AUTO, false));
+    assert_true(color_wanted(COLOR_ALWAYS, false));
+    assert_false(color_wanted(COLOR_NEVER, true));
+    setenv("CLICOLOR_FORCE", "1", 1);
+    assert_true(color_wanted(COLOR_AUTO, false));
+    setenv("NO_COLOR", "1", 1);
+    assert_false(color_wanted(COLOR_AUTO, true));
+    setenv("NO_COLOR", "", 1); /* empty does not count */
+    assert_true(color_wanted(COLOR_AUTO, true));
+    setenv("CLICOLOR_FORCE", "0", 1);
+    setenv("CLICOLOR", "0", 1);
+    assert_false(color_wanted(COLOR_AUTO, true));
+    unsetenv("CLICOLOR");
+    setenv("TERM", "dumb", 1);
+    assert_false(color_wanted(COLOR_AUTO, true));
+    clear_environment(NULL);
+}
+
+static void test_progress_line(void **state) {
+    (void)state;
+    Progress p = {.label = "epoch 3/20", .unit = "images", .note = "loss 2.31", .total = 2741, .done = 1234};
+    char line[800];
+    progress_line(line, sizeof line, &p, 2.5, 300, false);
+    assert_string_equal(line, "epoch 3/20   45% 1234/2741  494 images/s  ETA 0:03  loss 2.31");
+    progress_line(line, sizeof line, &p, 2.5, 80, true);
+    assert_string_equal(line, "epoch 3/20  [######         ]   45% 1234/2741  494 images/s  ETA 0:03  loss 2.31");
+    progress_line(line, sizeof line, &p, 2.5, 30, true);
+    assert_string_equal(line, "epoch 3/20   45% 1234/2741");
+    p.total = 0, p.note[0] = '\0';
+    progress_line(line, sizeof line, &p, 0, 80, true);
+    assert_string_equal(line, "epoch 3/20  1234");
+
+    p = (Progress){.label = "\xc3\xa9poque", .unit = "images", .note = "\xe2\x82\xac 5", .total = 10, .done = 10};
+    for (int columns = 1; columns < 150; columns++) {
+        progress_line(line, sizeof line, &p, 1, columns, true);
+        assert_true((int)utf8_columns(line) <= columns);
+        for (size_t at = 0, n = strlen(line), length; at < n; at += length) {
+            length = utf8_sequence(line + at, n - at);
+            assert_true(length > 0); /* never cut inside a character */
+        }
+    }
+}
+
+static void test_durations(void **state) {
+    (void)state;
+    static const struct {
+        double seconds;
+        const char *text;
+    } cases[] = {{-1, "0:00"},        {7, "0:07"},        {59.6, "1:00"},
+                 {754, "12:34"},      {11100, "3:05:00"}, {86400 * 2 + 3600 * 4, "2d 4h"},
+                 {1e300, "11574d 1h"}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        char text[32];
+        duration_text(text, cases[i].seconds);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void test_bar(void **state) {
+    (void)state;
+    clear_environment(NULL);
+    setenv("COLUMNS", "40", 1);
+    FILE *out = tmpfile();
+    Log log;
+    log_init(&log, out, LOG_INFO, COLOR_NEVER);
+    assert_false(log.bar); /* a file is no terminal */
+    log.bar = true;
+    progress_begin(&log, "work", 10, "images");
+    log_info(&log, "a line between");
+    progress_update(&log, 5, "x");
+    progress_update(&log, 6, "x"); /* too soon to be drawn */
+    progress_end(&log);
+    const char *text = contents(out);
+    assert_int_equal(strncmp(text, "\rwork  ", 7), 0);
+    assert_non_null(strstr(text, "\x1b[K\r\x1b[Ka line between\n\rwork  "));
+    assert_non_null(strstr(text, "5/10"));
+    assert_null(strstr(text, "6/10"));
+    assert_string_equal(text + strlen(text) - 7, "\x1b[K\r\x1b[K");
+    log_close(&log);
+    fclose(out);
+
+    out = tmpfile();
+    log_init(&log, out, LOG_INFO, COLOR_NEVER);
+    progress_begin(&log, "work", 10, "images");
+    progress_update(&log, 5, NULL); /* 30 seconds have not passed */
+    assert_string_equal(contents(out), "");
+    log.plain_interval = 0;
+    progress_update(&log, 6, NULL);
+    progress_end(&log);
+    text = contents(out);
+    assert_int_equal(strncmp(text, "work   60% 6/10  ", 17), 0);
+    assert_null(strchr(text, '\r'));
+    assert_null(strchr(text, '\x1b'));
+    fclose(out);
+    clear_environment(NULL);
+}
+
+/* ---- CPUs ---- */
+
+static void write_file(const char *name, const char *text) {
+    Err err = {0};
+    char *path = path_join(folder, name), *slash = strrchr(path, '/');
+    *slash = '\0';
+    assert_true(dir_make(path, &err));
+    *slash = '/';
+    assert_true(file_write(path, text, strlen(text), &err));
+    free(path);
+}
+
+static int quota(const char *cgroups) {
+    write_file("cgroup", cgroups);
+    char *proc = path_join(folder, "cgroup"), *sys = path_join(folder, "sys");
+    int count = cpus_quota(proc, sys);
+    free(proc);
+    free(sys);
+    return count;
+}
+
+static void test_quota(void **state) {
+    (void)state;
+    write_file("sys/a/b/cpu.max", "250000 100000\n");
+    write_file("sys/a/cpu.max", "max 100000\n");
+    write_file("sys/strict/cpu.max", "100000 100000\n");
+    write_file("sys/strict/loose/cpu.max", "800000 100000\n");
+    write_file("sys/cpu,cpuacct/job/cpu.cfs_quota_us", "300000\n");
+    write_file("sys/cpu,cpuacct/job/cpu.cfs_period_us", "100000\n");
+    write_file("sys/cpu/cpu.cfs_quota_us", "50000\n");
+    write_file("sys/cpu/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(quota("0::/a/b\n"), 3); /* 2.5, rounded up */
+    assert_int_equal(quota("0::/a\n"), 0);
+    assert_int_equal(quota("0::/strict/loose\n"), 1); /* a group above is stricter */
+    assert_int_equal(quota("0::/\n"), 0);
+    assert_int_equal(quota("3:memory:/x\n4:cpu,cpuacct:/job\n0::/\n"), 1);
+    assert_int_equal(quota("2:cpuacct:/x\n"), 0);
+    assert_int_equal(quota("2:cpu:/of/the/host\n"), 1);
+    assert_int_equal(quota("nonsense\n"), 0);
+    assert_int_equal(cpus_quota("/none", "/none"), 0);
+}
+
+static void test_usable(void **state) {
+    (void)state;
+    clear_environment(NULL);
+    int all = cpus_usable();
+    assert_in_range(all, 1, cpus_affinity());
+    static const struct {
+        const char *text;
+        int count;
+    } cases[] = {{"1", 1}, {"4,2", 4}, {"0", 0}, {"-3", 0}, {"x", 0}, {"3x", 0}, {"", 0}, {"99999999999", 0}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        setenv("OMP_NUM_THREADS", cases[i].text, 1);
+        assert_int_equal(cpus_environment(), cases[i].count);
+        assert_int_equal(cpus_usable(), cases[i].count == 1 ? 1 : cases[i].count ? MIN(all, cases[i].count) : all);
+    }
+    clear_environment(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lines),         cmocka_unit_test(test_copy),      cmocka_unit_test(test_color_rules),
+        cmocka_unit_test(test_progress_line), cmocka_unit_test(test_durations), cmocka_unit_test(test_bar),
+        cmocka_unit_test(test_quota),         cmocka_unit_test(test_usable),
+    };
+    clear_environment(NULL);
+    return cmocka_run_group_tests_name("log", tests, make_folder, remove_folder);
+}
