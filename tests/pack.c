@@ -1,0 +1,34 @@
+/* pack.c - unpacks archives into a temporary folder by running tar. */
+#include "pack.h"
+
+#include "base/base.h"
+#include "base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+char *pack_open(const char *name) {
+    const char *data = getenv("MALA_DATA");
+    char archive[1024], command[4096], folder[] = "/tmp/mala_pack_XXXXXX";
+    snprintf(archive, sizeof archive, "%s/%s.tar.gz", data ? data : "", name);
+    if (!data || access(archive, R_OK) != 0) {
+        printf("%s is not at hand: set MALA_DATA to the folder of packs\n", data ? archive : name);
+        return NULL;
+    }
+    CHECK(mkdtemp(folder), "no temporary folder");
+    snprintf(command, sizeof command, "tar xzf '%s' -C '%s'", archive, folder);
+    CHECK(system(command) == 0, "%s", command);
+    return path_join(folder, name);
+}
+
+void pack_close(char *folder) {
+    if (!folder) return;
+    char command[4096];
+    *strrchr(folder, '/') = '\0';
+    CHECK(strncmp(folder, "/tmp/mala_pack_", 15) == 0, "%s", folder);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    CHECK(system(command) == 0, "%s", command);
+    free(folder);
+}
