@@ -83,10 +83,12 @@ static Correlation correlation_of(const Conv *c, int class) {
     return k;
 }
 
-static void pack_panel(void *arg, int panel, int thread) {
-    (void)thread;
-    const Conv *c = arg;
+static void pack_panel(const Conv *c, int panel) {
     int64_t channel = (int64_t)panel * PANEL, columns = MIN(c->outs - channel, PANEL);
+    if (!c->backward) { /* an output channel's weights lie in one piece */
+        gemm_pack_rows(c->panels + channel * c->w_out, c->w + channel * c->w_out, c->w_out, c->ins, c->w_in, columns);
+        return;
+    }
     for (int class = 0; class < classes_of(c); class++) {
         Correlation k = correlation_of(c, class);
         float *to = k.panels + panel * k.y.taps * k.x.taps * c->ins * PANEL;
@@ -148,7 +150,8 @@ static void correlate_part(void *arg, int index, int thread) {
     int64_t panels = CEIL_DIV(c->outs, PANEL), rows = c->batch * c->rows;
     int64_t row0 = part_begin(rows, row_part, c->row_parts), row1 = part_begin(rows, row_part + 1, c->row_parts);
     int64_t panel1 = part_begin(panels, panel_part + 1, c->panel_parts);
-    for (int64_t panel = part_begin(panels, panel_part, c->panel_parts); panel < panel1; panel++)
+    for (int64_t panel = part_begin(panels, panel_part, c->panel_parts); panel < panel1; panel++) {
+        if (c->row_parts == 1) pack_panel(c, (int)panel);
         for (int class = 0; class < classes_of(c); class++) {
             Correlation k = correlation_of(c, class);
             for (int64_t row = row0, end; row < row1; row = end) {
@@ -157,6 +160,12 @@ static void correlate_part(void *arg, int index, int thread) {
                 correlate_rows(c, &k, image, row - image * c->rows, end - image * c->rows, panel);
             }
         }
+    }
+}
+
+static void pack_one(void *arg, int panel, int thread) {
+    (void)thread;
+    pack_panel(arg, panel);
 }
 
 static void conv_run(Conv *c) {
@@ -167,7 +176,8 @@ static void conv_run(Conv *c) {
     int64_t by_pixels = MIN(CEIL_DIV(pixels, PART_PIXELS), PARTS);
     c->row_parts = MIN(MAX(by_pixels, CEIL_DIV(floats, PART_FLOATS)), rows);
     c->panel_parts = MIN(CEIL_DIV(PARTS, c->row_parts), CEIL_DIV(c->outs, PANEL));
-    parallel_for((int)CEIL_DIV(c->outs, PANEL), pack_panel, c);
+    /* where every panel belongs to one part, it is packed there: still in that core's cache when it is used */
+    if (c->row_parts > 1) parallel_for((int)CEIL_DIV(c->outs, PANEL), pack_one, c);
     parallel_for((int)(c->row_parts * c->panel_parts), correlate_part, c);
 }
 

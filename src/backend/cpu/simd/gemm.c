@@ -1,5 +1,6 @@
 #include "backend/cpu/simd/gemm.h"
 
+#define PREFETCH 12 /* k steps ahead: some 300 cycles */
 #define NV 2 /* vectors across a tile: enough that the broadcasts of A do not limit, for any number of rows */
 
 /* ROWS and one of the strides of A are compile-time constants: the sums are registers. */
@@ -11,19 +12,28 @@ __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t co
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sum[m][v] = vf_load(g->start + m * g->start_row + column + v * VL);
 
-    for (int64_t t = 0; t < g->taps; t++) {
-        const float *a = g->a + t * g->a_tap, *b = g->b + t * g->b_tap + column;
-        for (int64_t i = 0; i < g->k; i++, a += a_k, b += PANEL) {
-            vf bv[NV];
+    /* One loop over taps and k: runs may be as short as a row of a 7x7 map, and a loop around them would be
+     * mispredicted at every end. */
+    const float *a = g->a, *b = g->b + column;
+    int64_t a_wrap = g->a_tap - g->k * a_k, b_wrap = g->b_tap - g->k * PANEL, left = g->k;
+    for (int64_t n = g->taps * g->k; n > 0; n--) {
+        vf bv[NV];
 #pragma GCC unroll 4
-            for (int v = 0; v < NV; v++) bv[v] = vf_load(b + v * VL);
+        for (int v = 0; v < NV; v++) bv[v] = vf_load(b + v * VL);
 #pragma GCC unroll 16
-            for (int m = 0; m < rows; m++) {
-                vf av = vf_set(a[m * a_row]);
+        for (int m = 0; m < rows; m++) {
+            vf av = vf_set(a[m * a_row]);
 #pragma GCC unroll 4
-                for (int v = 0; v < NV; v++) sum[m][v] += av * bv[v];
-            }
+            for (int v = 0; v < NV; v++) sum[m][v] += av * bv[v];
         }
+        if (a_row == 1) { /* k strides from page to page, where the processor does not prefetch by itself */
+            __builtin_prefetch(a + PREFETCH * a_k);
+            __builtin_prefetch(a + PREFETCH * a_k + rows - 1);
+        }
+        int64_t wrap = -(int64_t)(--left == 0);
+        left += wrap & g->k;
+        a += a_k + (wrap & a_wrap);
+        b += PANEL + (wrap & b_wrap);
     }
 
 #pragma GCC unroll 16
@@ -95,12 +105,33 @@ void gemm_panel(const Gemm *g, int64_t rows, int64_t columns) {
     }
 }
 
+void gemm_pack_rows(float *panel, const float *b, int64_t b_column, int64_t k, int64_t taps, int64_t columns) {
+    if (columns < PANEL) memset(panel, 0, (size_t)(k * taps * PANEL) * sizeof(float));
+    int64_t n = k * taps, blocks = columns == PANEL ? n / VL * VL : 0;
+    for (int64_t i = 0; i < blocks; i += VL)
+        for (int64_t j = 0; j < PANEL; j += VL) {
+            vf row[VL];
+#pragma GCC unroll 16
+            for (int r = 0; r < VL; r++) row[r] = vf_load(b + (j + r) * b_column + i);
+            vf_transpose(row);
+            int64_t at = i % taps * k + i / taps; /* where number i belongs, then those after it */
+#pragma GCC unroll 16
+            for (int r = 0; r < VL; r++) {
+                vf_store(panel + at * PANEL + j, row[r]);
+                at += k;
+                if (at >= k * taps) at -= k * taps - 1;
+            }
+        }
+    for (int64_t j = 0; j < columns; j++)
+        for (int64_t i = blocks; i < n; i++) panel[(i % taps * k + i / taps) * PANEL + j] = b[j * b_column + i];
+}
+
 void gemm_pack(float *panel, const float *b, int64_t b_k, int64_t b_column, int64_t k, int64_t columns) {
     if (columns < PANEL) memset(panel, 0, (size_t)(k * PANEL) * sizeof(float));
-    if (b_column == 1) {
-        for (int64_t i = 0; i < k; i++) memcpy(panel + i * PANEL, b + i * b_k, (size_t)columns * sizeof(float));
+    if (b_column == 1 && columns == PANEL) {
+        for (int64_t i = 0; i < k; i++) memcpy(panel + i * PANEL, b + i * b_k, PANEL * sizeof(float));
         return;
     }
-    for (int64_t j = 0; j < columns; j++)
-        for (int64_t i = 0; i < k; i++) panel[i * PANEL + j] = b[i * b_k + j * b_column];
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j < columns; j++) panel[i * PANEL + j] = b[i * b_k + j * b_column];
 }

@@ -34,6 +34,7 @@ typedef struct {
 #define gemm_panel ISA_NAME(gemm_panel)
 #define gemm_tile ISA_NAME(gemm_tile)
 #define gemm_pack ISA_NAME(gemm_pack)
+#define gemm_pack_rows ISA_NAME(gemm_pack_rows)
 
 /* rows x columns of C, columns <= PANEL, any number of rows */
 void gemm_panel(const Gemm *g, int64_t rows, int64_t columns);
@@ -42,6 +43,33 @@ void gemm_tile(const Gemm *g, int64_t rows, int64_t columns);
 
 /* A panel (k, PANEL) from strided numbers: panel[i][j] = b[i*b_k + j*b_column], zeros for j >= columns. */
 void gemm_pack(float *panel, const float *b, int64_t b_k, int64_t b_column, int64_t k, int64_t columns);
+/* A panel (taps, k, PANEL) from columns that each lie in one piece, (k, taps): panel[t][i][j] = b[j*b_column + i*taps
+ * + t]. With one tap it is gemm_pack for b_k = 1, by transposing blocks in registers. */
+void gemm_pack_rows(float *panel, const float *b, int64_t b_column, int64_t k, int64_t taps, int64_t columns);
+
+#if VL == 16
+static const vi vf_lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif VL == 8
+static const vi vf_lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+static const vi vf_lanes = {0, 1, 2, 3};
+#endif
+
+/* VL x VL numbers in registers: halves, quarters ... single numbers of neighbouring rows change places. */
+__attribute__((always_inline)) static inline void vf_transpose(vf row[VL]) {
+#pragma GCC unroll 4
+    for (int half = VL / 2; half > 0; half /= 2) {
+        vi upper = (vf_lanes & half) != 0;
+        vi first = vf_lanes + (upper & (VL - half)), second = vf_lanes + half + (upper & (VL - half));
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) {
+            if (i & half) continue;
+            vf a = row[i], b = row[i + half];
+            row[i] = __builtin_shuffle(a, b, first);
+            row[i + half] = __builtin_shuffle(a, b, second);
+        }
+    }
+}
 
 /* The first of item `part` when `count` things are dealt to `parts` in order, as evenly as can be. */
 static inline int64_t part_begin(int64_t count, int64_t part, int64_t parts) { return count * part / parts; }

@@ -30,22 +30,35 @@ static void product_cut(Product *p) {
     p->column_parts = MIN(CEIL_DIV(PARTS, p->row_parts), panels);
 }
 
-/* What follows the sum, on a tile of y that is still in the cache. */
-static void product_finish(const Product *p, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-    for (int64_t m = row; m < row + rows; m++) {
-        float *y = p->y + m * p->columns + column;
-        const float *x0 = p->x0 ? p->x0 + m * p->columns + column : NULL;
+/* What follows the sum, on a tile of y that is still in the nearest cache: `columns` of them, a multiple of VL. */
+static void finish_tile(float *y, int64_t y_row, const float *x0, int64_t x0_row, const float *gamma, bool gelu,
+                        int64_t rows, int64_t columns) {
+    for (int64_t m = 0; m < rows; m++, y += y_row) {
         for (int64_t j = 0; j < columns; j += VL) {
-            int64_t n = MIN(columns - j, VL);
-            vf v = n == VL ? vf_load(y + j) : vf_load_part(y + j, n);
-            if (p->gelu) v = vf_gelu(v);
-            if (x0 && n == VL) v = vf_load(x0 + j) + vf_load(p->gamma + column + j) * v;
-            if (x0 && n < VL) v = vf_load_part(x0 + j, n) + vf_load_part(p->gamma + column + j, n) * v;
-            if (n == VL)
-                vf_store(y + j, v);
-            else
-                vf_store_part(y + j, v, n);
+            vf v = vf_load(y + j);
+            if (gelu) v = vf_gelu(v);
+            if (x0) v = vf_load(x0 + m * x0_row + j) + vf_load(gamma + j) * v;
+            vf_store(y + j, v);
         }
+    }
+}
+
+static void product_finish(const Product *p, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+    float *y = p->y + row * p->columns + column;
+    const float *x0 = p->x0 ? p->x0 + row * p->columns + column : NULL;
+    const float *gamma = p->x0 ? p->gamma + column : NULL;
+    if (columns == PANEL) {
+        finish_tile(y, p->columns, x0, p->columns, gamma, p->gelu, rows, PANEL);
+        return;
+    }
+    float padded_y[PANEL] = {0}, padded_x0[PANEL] = {0}, padded_gamma[PANEL] = {0};
+    size_t bytes = (size_t)columns * sizeof(float);
+    if (gamma) memcpy(padded_gamma, gamma, bytes);
+    for (int64_t m = 0; m < rows; m++) {
+        memcpy(padded_y, y + m * p->columns, bytes);
+        if (x0) memcpy(padded_x0, x0 + m * p->columns, bytes);
+        finish_tile(padded_y, PANEL, x0 ? padded_x0 : NULL, PANEL, padded_gamma, p->gelu, 1, PANEL);
+        memcpy(y + m * p->columns, padded_y, bytes);
     }
 }
 
@@ -87,19 +100,22 @@ static void product_run(Product *p) {
 typedef struct {
     float *panels;
     const float *b;
-    int64_t b_k, b_column, k, columns;
+    bool by_columns; /* b is (columns, k), else (k, columns) */
+    int64_t k, columns;
 } Packing;
 
 static void pack_panel(void *arg, int index, int thread) {
     (void)thread;
     const Packing *p = arg;
-    int64_t column = (int64_t)index * PANEL;
-    gemm_pack(p->panels + column * p->k, p->b + column * p->b_column, p->b_k, p->b_column, p->k,
-              MIN(p->columns - column, PANEL));
+    int64_t column = (int64_t)index * PANEL, columns = MIN(p->columns - column, PANEL);
+    if (p->by_columns)
+        gemm_pack_rows(p->panels + column * p->k, p->b + column * p->k, p->k, p->k, 1, columns);
+    else
+        gemm_pack(p->panels + column * p->k, p->b + column, p->columns, 1, p->k, columns);
 }
 
-static const float *pack(void *work, const float *b, int64_t b_k, int64_t b_column, int64_t k, int64_t columns) {
-    Packing p = {.panels = work, .b = b, .b_k = b_k, .b_column = b_column, .k = k, .columns = columns};
+static const float *pack(void *work, const float *b, bool by_columns, int64_t k, int64_t columns) {
+    Packing p = {.panels = work, .b = b, .by_columns = by_columns, .k = k, .columns = columns};
     parallel_for((int)CEIL_DIV(columns, PANEL), pack_panel, &p);
     return work;
 }
@@ -122,13 +138,13 @@ RUN(linear) {
     Product p = product_of(call);
     p.bias = operand(call, 2);
     p.gelu = call->node->attr.linear.gelu;
-    p.panels = pack(call->work, call->in[1], 1, p.k, p.k, p.columns);
+    p.panels = pack(call->work, call->in[1], true, p.k, p.columns);
     product_run(&p);
 }
 
 RUN(linear_dx) {
     Product p = product_of(call);
-    p.panels = pack(call->work, call->in[1], p.columns, 1, p.k, p.columns);
+    p.panels = pack(call->work, call->in[1], false, p.k, p.columns);
     product_run(&p);
 }
 
@@ -138,7 +154,7 @@ RUN(linear_packed) {
     p.x0 = operand(call, 3);
     p.gamma = operand(call, 4);
     p.gelu = call->node->attr.linear.gelu;
-    p.panels = pack(call->work, call->in[1], p.columns, 1, p.k, p.columns);
+    p.panels = pack(call->work, call->in[1], false, p.k, p.columns);
     product_run(&p);
 }
 
@@ -155,49 +171,69 @@ static void transpose_rows(void *arg, int index, int thread) {
 RUN(transpose) { parallel_for(PARTS, transpose_rows, (void *)call); }
 
 /* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
- * and the chunks' sums are added in order; columns of dw are cut besides. */
-#define CHUNK_ROWS 512      /* fewest rows worth a sum of their own */
+ * and the chunks' sums are added in order; dw is cut into rectangles besides. */
+#define CHUNK_ROWS 512       /* fewest rows worth a sum of their own */
 #define CHUNKS_FLOATS 524288 /* all sums together */
-#define SLOT_FLOATS 16384   /* rows of x that are packed at a time: shared with L2 by the rows of dy */
+#define SLOT_FLOATS 32768    /* rows of x that are packed at a time */
+#define STRIP 16             /* floats copied from a row of dy for a tile of TILE_ROWS */
 
 typedef struct {
     const float *dy, *x;
     float *dw, *db;
     float *sums;  /* [chunks] (outs * ins + outs), when there is more than one */
-    float *slots; /* [chunks * column_parts] packed rows of x */
+    float *slots; /* [parts] (slot_rows, part_columns) of x, (slot_rows, STRIP) of dy */
     int64_t rows, outs, ins;
-    int64_t chunks, column_parts, slot_rows, slot_floats;
+    int64_t chunks, out_parts, column_parts, slot_rows, part_columns;
 } WeightGrad;
 
 static WeightGrad weight_grad_cut(int64_t rows, int64_t outs, int64_t ins) {
-    WeightGrad d = {.rows = rows, .outs = outs, .ins = ins};
+    WeightGrad d = {.rows = rows, .outs = outs, .ins = ins, .column_parts = 1};
     int64_t panels = CEIL_DIV(ins, PANEL);
     d.chunks = MAX(1, MIN(MIN(rows / CHUNK_ROWS, PARTS), CHUNKS_FLOATS / (outs * ins + outs)));
-    d.column_parts = MIN(CEIL_DIV(PARTS, d.chunks), panels);
-    int64_t part_columns = CEIL_DIV(panels, d.column_parts) * PANEL;
-    d.slot_rows = MAX(64, SLOT_FLOATS / part_columns);
-    d.slot_floats = d.slot_rows * part_columns;
+    int64_t rectangles = CEIL_DIV(PARTS, d.chunks);
+    while (4 * d.column_parts * d.column_parts <= rectangles) d.column_parts *= 2;
+    d.column_parts = MIN(d.column_parts, panels);
+    d.out_parts = MIN(CEIL_DIV(rectangles, d.column_parts), outs);
+    d.part_columns = CEIL_DIV(panels, d.column_parts) * PANEL;
+    d.slot_rows = MAX(64, MIN(256, SLOT_FLOATS / d.part_columns));
     return d;
 }
 
-/* rows of dy and x, columns of x: sum (outs, ins) += dy^T x. slot: slot_rows rows at least. */
-static void add_outer(const WeightGrad *d, float *sum, float *slot, int64_t row0, int64_t row1, int64_t panel0,
-                      int64_t panel1) {
-    int64_t k = row1 - row0, tiles = CEIL_DIV(d->outs, TILE_ROWS);
+static int64_t slot_floats(const WeightGrad *d) { return d->slot_rows * (d->part_columns + STRIP); }
+static int64_t sum_floats(const WeightGrad *d) { return ROUND_UP(d->outs * d->ins + d->outs, 16); }
+
+/* strip (k, STRIP) from columns of dy, as many as fit: rows a power of two apart would share a few cache lines */
+static void copy_strip(float *strip, const float *dy, int64_t dy_row, int64_t k, int64_t columns) {
+    for (int64_t r = 0; r < k; r++) {
+        if (columns >= STRIP)
+            memcpy(strip + r * STRIP, dy + r * dy_row, STRIP * sizeof(float));
+        else
+            memcpy(strip + r * STRIP, dy + r * dy_row, (size_t)columns * sizeof(float));
+    }
+}
+
+/* Rows [row0, row1) of dy and x: adds to the rectangle [o0, o1) x [panel0, panel1) of sum (outs, ins). */
+static void add_outer(const WeightGrad *d, float *sum, float *slot, int64_t row0, int64_t row1, int64_t o0, int64_t o1,
+                      int64_t panel0, int64_t panel1) {
+    int64_t k = row1 - row0, tiles = CEIL_DIV(o1 - o0, TILE_ROWS);
+    float *strip = slot + d->slot_rows * d->part_columns;
     for (int64_t p = panel0; p < panel1; p++)
         gemm_pack(slot + (p - panel0) * k * PANEL, d->x + row0 * d->ins + p * PANEL, d->ins, 1, k,
                   MIN(d->ins - p * PANEL, PANEL));
     for (int64_t i = 0; i < tiles; i++) {
-        int64_t o = part_begin(d->outs, i, tiles), end = part_begin(d->outs, i + 1, tiles);
+        int64_t o = o0 + part_begin(o1 - o0, i, tiles), end = o0 + part_begin(o1 - o0, i + 1, tiles);
+        const float *dy = d->dy + row0 * d->outs + o;
+        bool copied = d->outs % 512 == 0;
+        if (copied) copy_strip(strip, dy, d->outs, k, d->outs - o);
         for (int64_t p = panel0; p < panel1; p++) {
             float *c = sum + o * d->ins + p * PANEL;
             gemm_tile(&(Gemm){.c = c,
                               .c_row = d->ins,
                               .start = c,
                               .start_row = d->ins,
-                              .a = d->dy + row0 * d->outs + o,
+                              .a = copied ? strip : dy,
                               .a_row = 1,
-                              .a_k = d->outs,
+                              .a_k = copied ? STRIP : d->outs,
                               .b = slot + (p - panel0) * k * PANEL,
                               .k = k,
                               .taps = 1},
@@ -206,50 +242,52 @@ static void add_outer(const WeightGrad *d, float *sum, float *slot, int64_t row0
     }
 }
 
+static void add_columns(float *db, const float *dy, int64_t dy_row, int64_t rows, int64_t columns) {
+    memset(db, 0, (size_t)columns * sizeof(float));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = 0; o < columns; o++) db[o] += dy[r * dy_row + o];
+}
+
 static void weight_grad_part(void *arg, int index, int thread) {
     (void)thread;
     const WeightGrad *d = arg;
-    int64_t chunk = index / d->column_parts, part = index % d->column_parts;
+    int64_t chunk = index / (d->out_parts * d->column_parts), out_part = index / d->column_parts % d->out_parts;
+    int64_t column_part = index % d->column_parts;
     int64_t row0 = part_begin(d->rows, chunk, d->chunks), row1 = part_begin(d->rows, chunk + 1, d->chunks);
-    float *dw = d->chunks > 1 ? d->sums + chunk * (d->outs * d->ins + d->outs) : d->dw;
+    int64_t o0 = part_begin(d->outs, out_part, d->out_parts), o1 = part_begin(d->outs, out_part + 1, d->out_parts);
+    float *dw = d->chunks > 1 ? d->sums + chunk * sum_floats(d) : d->dw;
     float *db = d->chunks > 1 ? dw + d->outs * d->ins : d->db;
-    if (d->db) { /* this part's share of the columns of dy */
-        int64_t o0 = part_begin(d->outs, part, d->column_parts), o1 = part_begin(d->outs, part + 1, d->column_parts);
-        memset(db + o0, 0, (size_t)(o1 - o0) * sizeof(float));
-        for (int64_t r = row0; r < row1; r++)
-            for (int64_t o = o0; o < o1; o++) db[o] += d->dy[r * d->outs + o];
-    }
+    if (d->db && column_part == 0)
+        add_columns(db + o0, d->dy + row0 * d->outs + o0, d->outs, row1 - row0, o1 - o0);
     if (!d->dw) return;
-    int64_t panels = CEIL_DIV(d->ins, PANEL);
-    int64_t panel0 = part_begin(panels, part, d->column_parts), panel1 = part_begin(panels, part + 1, d->column_parts);
+    int64_t panels = CEIL_DIV(d->ins, PANEL), panel0 = part_begin(panels, column_part, d->column_parts);
+    int64_t panel1 = part_begin(panels, column_part + 1, d->column_parts);
     size_t bytes = (size_t)(MIN(panel1 * PANEL, d->ins) - panel0 * PANEL) * sizeof(float);
-    for (int64_t o = 0; o < d->outs; o++) memset(dw + o * d->ins + panel0 * PANEL, 0, bytes);
+    for (int64_t o = o0; o < o1; o++) memset(dw + o * d->ins + panel0 * PANEL, 0, bytes);
     for (int64_t r = row0; r < row1; r += d->slot_rows)
-        add_outer(d, dw, d->slots + index * d->slot_floats, r, MIN(r + d->slot_rows, row1), panel0, panel1);
+        add_outer(d, dw, d->slots + index * slot_floats(d), r, MIN(r + d->slot_rows, row1), o0, o1, panel0, panel1);
 }
 
+/* Elements [begin, end) of all chunks' sums, from `first` on, into out. */
 static void add_chunks(float *out, const WeightGrad *d, int64_t first, int64_t begin, int64_t end) {
-    int64_t stride = d->outs * d->ins + d->outs;
-    for (int64_t i = begin; i < end; i++) {
-        float sum = d->sums[first + i];
-        for (int64_t c = 1; c < d->chunks; c++) sum += d->sums[c * stride + first + i];
-        out[i] = sum;
-    }
+    for (int64_t i = begin; i < end; i++) out[i] = d->sums[first + i];
+    for (int64_t c = 1; c < d->chunks; c++)
+        for (int64_t i = begin; i < end; i++) out[i] += d->sums[c * sum_floats(d) + first + i];
 }
 
 static void weight_grad_sum(void *arg, int index, int thread) {
     (void)thread;
     const WeightGrad *d = arg;
-    int64_t count = d->outs * d->ins;
-    if (d->dw) add_chunks(d->dw, d, 0, part_begin(count, index, PARTS), part_begin(count, index + 1, PARTS));
+    int64_t count = d->outs * d->ins, begin = part_begin(count, index, PARTS), end = part_begin(count, index + 1, PARTS);
+    for (int64_t i = begin; d->dw && i < end; i += 1024) add_chunks(d->dw, d, 0, i, MIN(i + 1024, end));
     if (d->db && index == 0) add_chunks(d->db, d, count, 0, d->outs);
 }
 
 static size_t linear_dw_workspace(const Graph *g, const Node *n) {
     const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
     WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
-    int64_t sums = d.chunks > 1 ? d.chunks * (d.outs * d.ins + d.outs) : 0;
-    return (size_t)(ROUND_UP(sums, 16) + d.chunks * d.column_parts * d.slot_floats) * sizeof(float);
+    int64_t sums = d.chunks > 1 ? d.chunks * sum_floats(&d) : 0;
+    return (size_t)(sums + d.chunks * d.out_parts * d.column_parts * slot_floats(&d)) * sizeof(float);
 }
 
 RUN(linear_dw) {
@@ -260,8 +298,8 @@ RUN(linear_dw) {
     d.dw = call->out[0];
     d.db = call->out[1];
     d.sums = call->work;
-    d.slots = d.sums + (d.chunks > 1 ? ROUND_UP(d.chunks * (d.outs * d.ins + d.outs), 16) : 0);
-    parallel_for((int)(d.chunks * d.column_parts), weight_grad_part, &d);
+    d.slots = d.sums + (d.chunks > 1 ? d.chunks * sum_floats(&d) : 0);
+    parallel_for((int)(d.chunks * d.out_parts * d.column_parts), weight_grad_part, &d);
     if (d.chunks > 1) parallel_for(PARTS, weight_grad_sum, &d);
 }
 
