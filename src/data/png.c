@@ -41,6 +41,18 @@ static void read_bytes(png_structp png, png_bytep out, size_t count) {
     s->at += count;
 }
 
+/* Whether every chunk up to IEND lies within the file. libpng takes and clears what a chunk's length promises, up to
+ * 2 GB, before it reads. */
+static bool is_complete(const uint8_t *bytes, size_t count) {
+    for (size_t at = 8; count - at >= 12;) {
+        size_t length = (size_t)png_get_uint_32(bytes + at);
+        if (length > count - at - 12) return false;
+        if (memcmp(bytes + at + 4, "IEND", 4) == 0) return true;
+        at += length + 12;
+    }
+    return false;
+}
+
 static int stored_orientation(png_structp png, png_infop info) {
     int orientation = 1;
 #ifdef PNG_eXIf_SUPPORTED
@@ -95,6 +107,9 @@ static bool decode(Stream *s, png_structp png, png_infop info, Image *out, int *
 }
 
 bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err) {
+    if (!is_complete(bytes, count))
+        return err_set(err, EXIT_INPUT, "%s: is a damaged PNG (the file ends early) - replace it or leave it out",
+                       name);
     Stream s = {.bytes = bytes, .count = count};
     bool ok = false;
     png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent);
