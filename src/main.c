@@ -1,1 +1,28 @@
-int main(void) { return 0; }
+/* mala - trains, evaluates and runs MAViT. This file only finds the command and turns its error into an exit code. */
+#include <signal.h>
+#include <stdio.h>
+
+#include "app/commands.h"
+
+int main(int argc, char **argv) {
+    const CliCommand commands[] = {command_train, command_eval, command_infer, command_info, command_synth, command_bench};
+    Err err = {0};
+    Cli cli;
+    Log log;
+    signal(SIGPIPE, SIG_DFL); /* `mala infer ... | head` ends quietly */
+    bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err);
+    log_init(&log, stderr, cli.level, cli.color);
+    if (ok && cli.action == CLI_HELP) {
+        cli_help(stdout, &cli, commands, COUNTOF(commands), terminal_columns(stdout));
+    } else if (ok && cli.action == CLI_VERSION) {
+        puts("mala " MALA_VERSION);
+    } else if (ok) {
+        ok = cli.command->run(&cli, &log, &err);
+    }
+    if (ok && (fflush(stdout) != 0 || ferror(stdout)))
+        ok = err_set(&err, EXIT_IO, "standard output: writing failed - check space on the device");
+    if (!ok) log_error(&log, &err);
+    log_close(&log);
+    cli_free(&cli);
+    return ok ? EXIT_DONE : (int)err.code;
+}

@@ -141,3 +141,18 @@ void state_release(State *s, int32_t param) {
     s->backend->discard(s->backend, state_slot(s, role, param), (size_t)state_count(s, param) * sizeof(float));
     s->present[param] = false;
 }
+
+bool state_copy_model(State *to, const State *from, StateRole role, Err *err) {
+    bool ok = true;
+    for (int32_t p = 0; ok && p < to->n_params; p++) {
+        bool buffer = to->params[p].buffer;
+        int32_t source = state_find(from, to->params[p].name);
+        CHECK(source >= 0, "%s: not in the other state", to->params[p].name);
+        float *host;
+        ok = mem_try((void **)&host, (size_t)state_count(to, p) * sizeof(float), err);
+        ok = ok && state_read(from, buffer ? ROLE_BUFFER : role, source, host, err) &&
+             state_write(to, buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
+        free(host);
+    }
+    return ok;
+}

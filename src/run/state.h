@@ -43,6 +43,8 @@ int64_t state_parameter_count(const State *s);
 
 /* Copies a whole role onto another (the average starts as the weights). */
 bool state_copy_role(State *s, StateRole to, StateRole from, Err *err);
+/* Takes over every weight (from `role` of the other: weights or their average) and statistic by name. */
+bool state_copy_model(State *to, const State *from, StateRole role, Err *err);
 /* From now on weights and statistics are read from source when a plan requires them. */
 void state_attach(State *s, StateSource source);
 /* Makes a parameter's value present; nothing to do without a source. */

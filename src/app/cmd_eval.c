@@ -1,0 +1,74 @@
+#include "app/commands.h"
+
+#include <stdio.h>
+
+#include "app/evaluate.h"
+
+static const CliFlag flags[] = {
+    {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
+};
+
+static void print_result(const ClassifyMetrics *m, char *const *classes, size_t bad, bool json) {
+    if (json) {
+        JsonWriter w = {0};
+        evaluate_write_json(&w, m, classes, bad);
+        puts(json_writer_text(&w));
+        json_writer_free(&w);
+        return;
+    }
+    double images = (double)m->images;
+    printf("%lld pictures: top-1 %.2f %%, top-5 %.2f %%, loss %.4f", (long long)m->images, 100 * (double)m->top1 / images,
+           100 * (double)m->top5 / images, m->loss / images);
+    printf(bad ? ", %zu unreadable\n" : "\n", bad);
+}
+
+static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
+    const Config *c = &model->config;
+    Dataset data = {0};
+    Loader *loader = NULL;
+    Backend backend = {0};
+    Predictor predictor = {0};
+    ClassifyMetrics metrics = {0};
+    bool ok = dataset_open_folder(&data, c->data.path, dataset_has_split(c->data.path, c->data.val) ? c->data.val : NULL,
+                                  (const char *const *)model->classes, model->class_count, err);
+    if (ok) {
+        LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
+        classify_metrics_init(&metrics, model->class_count);
+        ok = loader_open(&loader, &options, &data, err) && backend_open_cpu(&backend, config_threads(c), err) &&
+             predictor_open(&predictor, model, &backend, options.batch, err);
+    }
+    if (ok) {
+        size_t bad = 0;
+        log_info(log, "%s", backend.description);
+        ok = evaluate(&metrics, &predictor, loader, log, err);
+        report_bad(loader, &bad, log);
+        if (ok) print_result(&metrics, model->classes, bad, cli_flag(cli, "json") != NULL);
+    }
+    if (metrics.classes) classify_metrics_free(&metrics);
+    if (predictor.graph.graph) predictor_close(&predictor);
+    if (backend.close) backend.close(&backend);
+    loader_close(loader);
+    dataset_close(&data);
+    return ok;
+}
+
+static bool run(const Cli *cli, Log *log, Err *err) {
+    if (cli->argument_count > 1)
+        return err_set(err, EXIT_USAGE, "command line: eval takes one weights file, got %d - the data go to --data",
+                       cli->argument_count);
+    ModelFile model;
+    const char *path = cli->argument_count ? cli->arguments[0] : NULL;
+    if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, err)) return false;
+    bool ok = config_check_data(&model.config, err) && run_on(&model, cli, log, err);
+    model_file_close(&model);
+    return ok;
+}
+
+const CliCommand command_eval = {.name = "eval",
+                                 .also = "val validate test",
+                                 .arguments = "[WEIGHTS]",
+                                 .summary = "measure a network on the validation pictures of a data set",
+                                 .flags = flags,
+                                 .flag_count = COUNTOF(flags),
+                                 .config = true,
+                                 .run = run};

@@ -1,0 +1,51 @@
+#include "app/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "app/trainer.h"
+
+static const CliFlag flags[] = {
+    {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
+};
+
+static void print_result(const TrainResult *r, bool json) {
+    if (!json) {
+        printf("%s: best top-1 %.2f %% (epoch %d of %d) in %.0f s\n", r->run, 100 * r->best_top1, r->best_epoch, r->epochs,
+               r->seconds);
+        return;
+    }
+    JsonWriter w = {0};
+    json_write_object(&w);
+    json_write_key(&w, "run"), json_write_string(&w, r->run);
+    json_write_key(&w, "epochs"), json_write_int(&w, r->epochs);
+    json_write_key(&w, "best_top1"), json_write_double(&w, r->best_top1);
+    json_write_key(&w, "best_epoch"), json_write_int(&w, r->best_epoch);
+    json_write_key(&w, "top1"), json_write_double(&w, r->last_top1);
+    json_write_key(&w, "loss"), json_write_double(&w, r->last_loss);
+    json_write_key(&w, "seconds"), json_write_double(&w, r->seconds);
+    json_write_end(&w);
+    puts(json_writer_text(&w));
+    json_writer_free(&w);
+}
+
+static bool run(const Cli *cli, Log *log, Err *err) {
+    Config config;
+    bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
+              config_check_training(&config, err);
+    if (ok) {
+        TrainResult result;
+        ok = train(&result, &config, cli->override_count, cli->overrides, log, err);
+        if (ok) print_result(&result, cli_flag(cli, "json") != NULL);
+        free(result.run);
+    }
+    config_free(&config);
+    return ok;
+}
+
+const CliCommand command_train = {.name = "train",
+                                  .summary = "train or fine-tune a network on folders of pictures",
+                                  .flags = flags,
+                                  .flag_count = COUNTOF(flags),
+                                  .config = true,
+                                  .run = run};

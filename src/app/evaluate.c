@@ -1,0 +1,59 @@
+#include "app/evaluate.h"
+
+#include <stdlib.h>
+
+bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err) {
+    float *logits = mem_zalloc((size_t)p->batch * (size_t)p->classes, sizeof(float));
+    int64_t batches = loader_batches(loader), images = 0;
+    bool ok = true;
+    progress_begin(log, "evaluating", batches * p->batch, "images");
+    loader_start_epoch(loader, 0, 0);
+    for (;;) {
+        const Batch *b;
+        ok = loader_next(loader, &b, err);
+        if (!ok || !b) break;
+        ok = predictor_run(p, logits, NULL, b->pixels, b->count, err);
+        if (!ok) break;
+        classify_metrics_add(m, logits, b->labels, b->count);
+        images += b->count;
+        progress_update(log, images, NULL);
+    }
+    progress_end(log);
+    free(logits);
+    if (ok && m->images == 0) return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
+    return ok;
+}
+
+void report_bad(const Loader *loader, size_t *reported, Log *log) {
+    size_t count;
+    const BadSample *bad = loader_bad(loader, &count);
+    for (; *reported < count; (*reported)++) log_warning(log, "%s", bad[*reported].reason);
+}
+
+void evaluate_write_json(JsonWriter *w, const ClassifyMetrics *m, char *const *classes, size_t bad) {
+    json_write_object(w);
+    json_write_key(w, "images");
+    json_write_int(w, m->images);
+    json_write_key(w, "top1");
+    json_write_double(w, (double)m->top1 / (double)m->images);
+    json_write_key(w, "top5");
+    json_write_double(w, (double)m->top5 / (double)m->images);
+    json_write_key(w, "loss");
+    json_write_double(w, m->loss / (double)m->images);
+    json_write_key(w, "bad_images");
+    json_write_uint(w, bad);
+    json_write_key(w, "per_class");
+    json_write_object(w);
+    for (int c = 0; c < m->classes; c++) {
+        if (m->class_images[c] == 0) continue;
+        json_write_key(w, classes[c]);
+        json_write_object(w);
+        json_write_key(w, "images");
+        json_write_int(w, m->class_images[c]);
+        json_write_key(w, "top1");
+        json_write_double(w, (double)m->class_top1[c] / (double)m->class_images[c]);
+        json_write_end(w);
+    }
+    json_write_end(w);
+    json_write_end(w);
+}

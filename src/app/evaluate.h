@@ -1,0 +1,17 @@
+/* evaluate.h - a network over a labelled data set. */
+#ifndef MALA_EVALUATE_H
+#define MALA_EVALUATE_H
+
+#include "app/model_file.h"
+#include "base/log.h"
+
+/* Runs every picture of the loader's epoch through the predictor and adds up metrics (initialised by the caller). */
+bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err);
+
+/* Reports each bad picture a loader met, once: warnings from *reported on, which is moved on. */
+void report_bad(const Loader *loader, size_t *reported, Log *log);
+
+/* {"images": n, "top1": ..., "top5": ..., "loss": ..., "bad_images": n, "per_class": {name: {"images", "top1"}}} */
+void evaluate_write_json(JsonWriter *w, const ClassifyMetrics *m, char *const *classes, size_t bad);
+
+#endif

@@ -1,0 +1,219 @@
+#include "app/model_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pass/fuse.h"
+
+/* ---- from a config ---- */
+
+ClassifySpec config_classify(const Config *c, int classes) {
+    ClassifySpec s = {.model = config_mavit(c, classes), .smoothing = (float)c->train.smoothing, .ema = c->train.ema};
+    for (int i = 0; i < 3; i++) {
+        s.mean[i] = (float)c->input.mean[i];
+        s.std[i] = (float)c->input.std[i];
+    }
+    return s;
+}
+
+static ResizeFilter filter_of(const Config *c) {
+    return c->input.interpolation == INTERPOLATION_BILINEAR ? FILTER_BILINEAR : FILTER_BICUBIC;
+}
+
+EvalTransform config_eval_transform(const Config *c) {
+    return (EvalTransform){.width = c->input.size[1],
+                           .height = c->input.size[0],
+                           .filter = filter_of(c),
+                           .crop_pct = (float)config_crop_pct(c)};
+}
+
+static TrainTransform train_transform(const Config *c) {
+    TrainTransform t = train_transform_defaults(c->input.size[1], c->input.size[0]);
+    t.crop = c->aug.crop == CROP_RRC ? CROP_RESIZED : CROP_PADDED;
+    t.pad = c->aug.crop == CROP_PAD ? c->aug.pad : 0;
+    t.scale_min = (float)c->aug.scale[0], t.scale_max = (float)c->aug.scale[1];
+    t.ratio_min = (float)c->aug.ratio[0], t.ratio_max = (float)c->aug.ratio[1];
+    t.flip = (float)c->aug.hflip;
+    t.filter = filter_of(c);
+    return t;
+}
+
+LoaderOptions config_loader(const Config *c, int batch, bool train) {
+    LoaderOptions o = loader_defaults(batch, c->input.size[1], c->input.size[0], train);
+    o.workers = config_workers(c);
+    o.ahead = 0;
+    o.seed = (uint64_t)c->train.seed;
+    o.on_bad = c->data.on_bad_image == BAD_IMAGE_ERROR ? BAD_ERROR : BAD_SKIP;
+    o.max_bad = c->data.max_bad;
+    o.train_transform = train_transform(c);
+    o.eval_transform = config_eval_transform(c);
+    return o;
+}
+
+/* ---- the file ---- */
+
+static void take_class(ModelFile *m, const char *name) {
+    m->classes = mem_resize(m->classes, (size_t)m->class_count + 1, sizeof *m->classes);
+    m->classes[m->class_count++] = mem_strdup(name);
+}
+
+static bool read_classes(ModelFile *m, const char *text, Err *err) {
+    JsonReader r;
+    JsonToken t;
+    bool ok = json_open(&r, text, strlen(text), (JsonSource){.name = m->file.path, .code = EXIT_INPUT}, err) &&
+              json_expect(&r, &t, JSON_ARRAY, err);
+    while (ok && (ok = json_next(&r, &t, err)) && t.kind != JSON_ARRAY_END) {
+        if (t.kind != JSON_STRING) ok = json_fail(&r, &t, err, "class names must be strings");
+        if (ok) take_class(m, t.text);
+    }
+    json_close(&r);
+    return ok;
+}
+
+/* Names from the metadata; the number of classes is what the head's shape says. */
+static bool find_classes(ModelFile *m, Err *err) {
+    const SafeTensor *head = safetensors_find(&m->file, "head.weight");
+    if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
+        return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first", m->file.path);
+    const char *names = safetensors_metadata(&m->file, "mala.classes");
+    if (names && !read_classes(m, names, err)) return false;
+    if (names && m->class_count != head->shape[0])
+        return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
+                       m->class_count, (long long)head->shape[0]);
+    for (int64_t i = m->class_count; i < head->shape[0]; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "%lld", (long long)i);
+        take_class(m, name);
+    }
+    return true;
+}
+
+static bool load_config(ModelFile *m, const char *config_file, char *const *overrides, int count, Err *err) {
+    const char *text = safetensors_metadata(&m->file, "mala.config");
+    if (text && !config_file) {
+        config_free(&m->config);
+        return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
+    }
+    if (!config_file && !options_given(&m->config.options, "model.name") && !options_given(&m->config.options, "model.dims"))
+        return err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)",
+                       m->file.path);
+    return true;
+}
+
+bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                     Err *err) {
+    *out = (ModelFile){0};
+    if (!config_load(&out->config, config_file, overrides, count, err)) {
+        config_free(&out->config);
+        return false;
+    }
+    if (!path) path = out->config.model.weights;
+    if (!path) {
+        config_free(&out->config);
+        return err_set(err, EXIT_USAGE, "command line: no weights given - add --weights FILE.safetensors");
+    }
+    if (!safetensors_open(&out->file, path, err)) {
+        config_free(&out->config);
+        return false;
+    }
+    if (load_config(out, config_file, overrides, count, err) && find_classes(out, err)) return true;
+    model_file_close(out);
+    return false;
+}
+
+void model_file_close(ModelFile *m) {
+    for (int i = 0; i < m->class_count; i++) free(m->classes[i]);
+    free(m->classes);
+    config_free(&m->config);
+    safetensors_close(&m->file);
+    *m = (ModelFile){0};
+}
+
+bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
+                     int class_count, const char *metrics, Err *err) {
+    char *dump = config_dump(config);
+    JsonWriter names = {0}, preprocess = {0};
+    json_write_array(&names);
+    for (int i = 0; i < class_count; i++) json_write_string(&names, classes[i]);
+    json_write_end(&names);
+    json_write_object(&preprocess);
+    json_write_key(&preprocess, "size");
+    json_write_array(&preprocess);
+    for (int i = 0; i < 2; i++) json_write_int(&preprocess, config->input.size[i]);
+    json_write_end(&preprocess);
+    json_write_key(&preprocess, "crop_pct");
+    json_write_double(&preprocess, config_crop_pct(config));
+    json_write_key(&preprocess, "interpolation");
+    json_write_string(&preprocess, config->input.interpolation == INTERPOLATION_BILINEAR ? "bilinear" : "bicubic");
+    const double *lists[] = {config->input.mean, config->input.std};
+    for (int k = 0; k < 2; k++) {
+        json_write_key(&preprocess, k ? "std" : "mean");
+        json_write_array(&preprocess);
+        for (int i = 0; i < 3; i++) json_write_double(&preprocess, lists[k][i]);
+        json_write_end(&preprocess);
+    }
+    json_write_end(&preprocess);
+    SafePair metadata[] = {{"format", "pt"},
+                           {"mala.version", MALA_VERSION},
+                           {"mala.task", "classify"},
+                           {"mala.config", dump},
+                           {"mala.preprocess", json_writer_text(&preprocess)},
+                           {"mala.classes", json_writer_text(&names)},
+                           {"mala.ema", role == ROLE_EMA ? "true" : "false"},
+                           {"mala.metrics", metrics}};
+    bool ok = weights_save(path, s, role, metadata, COUNTOF(metadata), err);
+    json_writer_free(&names);
+    json_writer_free(&preprocess);
+    free(dump);
+    return ok;
+}
+
+/* ---- running ---- */
+
+static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err) {
+    ClassifySpec spec = config_classify(c, classes);
+    spec.model.classes = classes;
+    int height = c->input.size[0], width = c->input.size[1];
+    *p = (Predictor){.batch = batch, .classes = classes, .image_bytes = (size_t)height * (size_t)width * 3};
+    p->graph = classify_eval_graph(&spec, batch, height, width, FUSE_ALL);
+    return state_new(&p->state, p->graph.graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err);
+}
+
+static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
+    Val keep[] = {p->graph.logits, p->graph.prob};
+    return plan_new(&p->plan, p->graph.graph, backend, &p->state, keep, COUNTOF(keep), (PlanOptions){0}, err);
+}
+
+bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err) {
+    WeightsReport report;
+    if (predictor_graph(p, &m->config, m->class_count, backend, batch, err) &&
+        weights_attach(&report, &p->state, &m->file, err) && predictor_plan(p, backend, err))
+        return true;
+    predictor_close(p);
+    return false;
+}
+
+bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err) {
+    if (predictor_graph(p, c, classes, backend, batch, err) && state_init(&p->state, 0, err) &&
+        predictor_plan(p, backend, err))
+        return true;
+    predictor_close(p);
+    return false;
+}
+
+void predictor_close(Predictor *p) {
+    plan_free(p->plan);
+    if (p->state.params) state_free(&p->state);
+    classify_graph_free(&p->graph);
+    *p = (Predictor){0};
+}
+
+bool predictor_run(Predictor *p, float *logits, float *prob, const uint8_t *pixels, int count, Err *err) {
+    CHECK(count > 0 && count <= p->batch, "%d pictures in a batch of %d", count, p->batch);
+    if (!plan_upload(p->plan, p->graph.images, pixels, (size_t)count * p->image_bytes, err)) return false;
+    plan_run(p->plan);
+    size_t bytes = (size_t)count * (size_t)p->classes * sizeof(float);
+    return (!logits || plan_download(p->plan, p->graph.logits, logits, bytes, err)) &&
+           (!prob || plan_download(p->plan, p->graph.prob, prob, bytes, err));
+}

@@ -1,0 +1,51 @@
+/* model_file.h - a weights file with what it takes to use it: architecture, preprocessing, class names. */
+#ifndef MALA_MODEL_FILE_H
+#define MALA_MODEL_FILE_H
+
+#include "app/config.h"
+#include "data/loader.h"
+#include "io/weights.h"
+#include "task/classify.h"
+
+typedef struct {
+    SafeTensors file;
+    Config config;
+    char **classes; /* [class_count] names; class indices as text where the file has none */
+    int class_count;
+} ModelFile;
+
+/* Opens config.model.weights (or `path`, when not NULL). What the file's metadata say holds, then `config_file` (may be
+ * NULL), then overrides. False: EXIT_USAGE (no file given, or one without metadata and no --model), EXIT_INPUT. */
+bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                     Err *err);
+void model_file_close(ModelFile *m);
+
+/* The network and preprocessing that a config asks for. */
+ClassifySpec config_classify(const Config *c, int classes);
+EvalTransform config_eval_transform(const Config *c);
+/* Options of a loader over training (shuffled, augmented) or evaluation pictures. */
+LoaderOptions config_loader(const Config *c, int batch, bool train);
+
+/* Writes weights of a role with metadata: config, class names, and `metrics` (a JSON object). */
+bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
+                     int class_count, const char *metrics, Err *err);
+
+/* ---- a network ready to run ---- */
+
+typedef struct {
+    ClassifyGraph graph;
+    State state;
+    Plan *plan;
+    int batch, classes;
+    size_t image_bytes;
+} Predictor;
+
+/* The model on a backend, for batches of `batch` pictures. The file must stay open as long. */
+bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err);
+/* An untrained network of this config, for timing and tables. */
+bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err);
+void predictor_close(Predictor *p);
+/* pixels u8 [count, H, W, 3], count <= batch; logits and prob f32 [count, classes], either may be NULL. */
+bool predictor_run(Predictor *p, float *logits, float *prob, const uint8_t *pixels, int count, Err *err);
+
+#endif

@@ -1,0 +1,347 @@
+#include "app/trainer.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/evaluate.h"
+#include "app/rundir.h"
+#include "base/cpus.h"
+#include "base/file.h"
+#include "base/parallel.h"
+
+#define MAX_BAD_STEPS 20 /* steps in a row without a finite gradient before the run gives up */
+
+typedef struct {
+    const Config *config;
+    Log *log;
+    Dataset train_data, val_data;
+    Loader *train_loader, *val_loader;
+    size_t train_bad, val_bad; /* bad pictures reported so far */
+    Backend backend;
+    ClassifySpec spec;
+    ClassifyGraph graph;
+    State state;
+    Plan *plan;
+    Predictor predictor; /* the evaluation network; its weights are copied from state */
+    OptimizerConfig optimizer;
+    RunDir dir;
+    int batch;
+    int64_t step;
+    int bad_steps; /* in a row */
+    double start;
+    TrainResult *result;
+} Trainer;
+
+/* ---- signals: a flag only, looked at between steps ---- */
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int number) {
+    if (stop_signal) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    stop_signal = number;
+}
+
+static void catch_signals(bool on) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1};
+    stop_signal = 0;
+    struct sigaction action = {.sa_handler = on ? on_signal : SIG_DFL, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < COUNTOF(numbers); i++) sigaction(numbers[i], &action, NULL);
+}
+
+/* ---- setting up ---- */
+
+static bool open_data(Trainer *t, Err *err) {
+    const Config *c = t->config;
+    if (!dataset_open_folder(&t->train_data, c->data.path, c->data.train, NULL, 0, err)) return false;
+    if (!dataset_open_folder(&t->val_data, c->data.path, c->data.val, (const char *const *)t->train_data.classes,
+                             t->train_data.class_count, err))
+        return false;
+    int classes = t->train_data.class_count;
+    if (c->model.num_classes != AUTO_INT && c->model.num_classes < classes)
+        return options_fail(&c->options, "model.num_classes", err, "is %d but %s holds %d classes - leave it at auto",
+                            c->model.num_classes, c->data.path, classes);
+    if (classes < 2)
+        return err_set(err, EXIT_INPUT, "%s: holds %d class - put the pictures into one folder per class", c->data.path,
+                       classes);
+    t->batch = c->train.batch_size;
+    if ((size_t)t->batch > t->train_data.count) {
+        t->batch = (int)t->train_data.count;
+        log_warning(t->log, "%d pictures are fewer than a batch of %d: training with batches of %d", t->batch,
+                    c->train.batch_size, t->batch);
+    }
+    LoaderOptions train = config_loader(c, t->batch, true), val = config_loader(c, config_eval_batch(c), false);
+    val.batch = (int)MIN((size_t)val.batch, t->val_data.count);
+    return loader_open(&t->train_loader, &train, &t->train_data, err) &&
+           loader_open(&t->val_loader, &val, &t->val_data, err);
+}
+
+static void set_optimizer(Trainer *t) {
+    const Config *c = t->config;
+    int64_t steps = loader_batches(t->train_loader);
+    double scale = c->optim.lr_base_size ? (double)t->batch / c->optim.lr_base_size : 1;
+    t->optimizer = (OptimizerConfig){.lr = (float)(c->optim.lr * scale),
+                                     .weight_decay = (float)c->optim.weight_decay,
+                                     .beta1 = (float)c->optim.betas[0],
+                                     .beta2 = (float)c->optim.betas[1],
+                                     .eps = (float)c->optim.eps,
+                                     .clip = (float)c->optim.clip_grad,
+                                     .ema_decay = (float)c->train.ema_decay,
+                                     .warmup_lr = (float)c->sched.warmup_lr,
+                                     .min_lr = (float)c->sched.min_lr,
+                                     .warmup_steps = (int64_t)(config_warmup_epochs(c) * (double)steps),
+                                     .total_steps = c->sched.epochs * steps};
+}
+
+static bool start_weights(Trainer *t, Err *err) {
+    const Config *c = t->config;
+    if (!state_init(&t->state, (uint64_t)c->train.seed, err)) return false;
+    if (c->model.weights) {
+        SafeTensors file;
+        WeightsReport report;
+        if (!safetensors_open(&file, c->model.weights, err)) return false;
+        bool ok = weights_load(&report, &t->state, &file, HEAD_REPLACE, err);
+        safetensors_close(&file);
+        if (!ok) return false;
+        log_info(t->log, "%s: %d tensors, %lld parameters%s", c->model.weights, report.tensors, (long long)report.parameters,
+                 report.head_replaced ? "; its head has other classes and starts anew" : "");
+    }
+    return !t->spec.ema || state_copy_role(&t->state, ROLE_EMA, ROLE_WEIGHT, err);
+}
+
+static bool open_network(Trainer *t, Err *err) {
+    const Config *c = t->config;
+    int height = c->input.size[0], width = c->input.size[1];
+    t->spec = config_classify(c, t->train_data.class_count);
+    t->graph = classify_train_graph(&t->spec, t->batch, height, width);
+    Val keep[] = {t->graph.loss, t->graph.norm};
+    if (!backend_open_cpu(&t->backend, config_threads(c), err) ||
+        !state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) || !start_weights(t, err) ||
+        !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err) ||
+        !plan_upload(t->plan, t->graph.scale, &(float){1}, sizeof(float), err))
+        return false;
+    int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
+    return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, err);
+}
+
+static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
+    const Config *c = t->config;
+    if (!rundir_open(&t->dir, c->output, c->exist_ok, err)) return false;
+    t->result->run = mem_strdup(t->dir.path);
+    char *config = config_dump(c), *log_path = rundir_file(&t->dir, "log.txt");
+    JsonWriter command = {0};
+    json_write_array(&command);
+    for (int i = 0; i < argc; i++) json_write_string(&command, argv[i]);
+    json_write_end(&command);
+    size_t room = 1;
+    for (int i = 0; i < t->train_data.class_count; i++) room += strlen(t->train_data.classes[i]) + 1;
+    char *classes = mem_zalloc(room, 1);
+    for (int i = 0; i < t->train_data.class_count; i++) {
+        strncat(classes, t->train_data.classes[i], room - strlen(classes) - 1);
+        strncat(classes, "\n", room - strlen(classes) - 1);
+    }
+    bool ok = log_copy_to(t->log, log_path, err) && rundir_write(&t->dir, "config.json", config, err) &&
+              rundir_write(&t->dir, "command.json", json_writer_text(&command), err) &&
+              rundir_write(&t->dir, "classes.txt", classes, err) &&
+              rundir_write(&t->dir, "results.csv",
+                           "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0\n", err);
+    json_writer_free(&command);
+    free(classes);
+    free(log_path);
+    free(config);
+    return ok;
+}
+
+static void describe(const Trainer *t) {
+    const Plan *p = t->plan;
+    log_info(t->log, "%s", t->backend.description);
+    log_info(t->log, "%zu training and %zu validation pictures, %d classes", t->train_data.count, t->val_data.count,
+             t->train_data.class_count);
+    log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse); %lld steps of %d an epoch, %d epochs",
+             (long long)state_parameter_count(&t->state), (double)p->arena_bytes / 0x1p20, (double)p->naive_bytes / 0x1p20,
+             (long long)loader_batches(t->train_loader), t->batch, t->config->sched.epochs);
+    log_info(t->log, "run directory: %s", t->dir.path);
+}
+
+/* ---- one step, one epoch ---- */
+
+typedef struct {
+    double loss_sum;
+    int64_t steps, images;
+    double start, wait;
+} EpochTotals;
+
+static bool write_metrics(Trainer *t, int epoch, float loss, float norm, float lr, double rate, Err *err) {
+    JsonWriter w = {0};
+    json_write_object(&w);
+    json_write_key(&w, "step"), json_write_int(&w, t->step);
+    json_write_key(&w, "epoch"), json_write_int(&w, epoch);
+    json_write_key(&w, "train/loss"), json_write_float(&w, loss);
+    json_write_key(&w, "train/grad_norm"), json_write_float(&w, norm);
+    json_write_key(&w, "lr/pg0"), json_write_float(&w, lr);
+    json_write_key(&w, "perf/images_per_sec"), json_write_double(&w, rate);
+    json_write_key(&w, "time"), json_write_double(&w, time_now() - t->start);
+    json_write_end(&w);
+    bool ok = rundir_append(&t->dir, "metrics.jsonl", json_writer_text(&w), err);
+    json_writer_free(&w);
+    return ok;
+}
+
+/* The finite guard: the update kernels left everything as it was; here it is only counted and, at last, given up. */
+static bool check_health(Trainer *t, float loss, float norm, Err *err) {
+    if (isfinite(loss) && isfinite(norm)) {
+        t->bad_steps = 0;
+        return true;
+    }
+    t->bad_steps++;
+    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)t->step, (double)loss, (double)norm);
+    if (t->bad_steps < MAX_BAD_STEPS) return true;
+    return err_set(err, EXIT_HEALTH, "training: %d steps in a row gave no finite gradient - lower optim.lr or set "
+                   "optim.clip_grad", t->bad_steps);
+}
+
+static bool train_step(Trainer *t, int epoch, const Batch *b, EpochTotals *totals, Err *err) {
+    float hyper[HYPER_COUNT], loss, norm;
+    uint64_t counter[2] = {(uint64_t)t->config->train.seed, (uint64_t)t->step};
+    optimizer_hyper(&t->optimizer, t->step, hyper);
+    Plan *p = t->plan;
+    if (!plan_upload(p, t->graph.images, b->pixels, (size_t)b->count * t->predictor.image_bytes, err) ||
+        !plan_upload(p, t->graph.targets, b->labels, (size_t)b->count * sizeof(int32_t), err) ||
+        !plan_upload(p, t->graph.counter, counter, sizeof counter, err) ||
+        !plan_upload(p, t->graph.hyper, hyper, sizeof hyper, err))
+        return false;
+    plan_run(p);
+    if (!plan_download(p, t->graph.loss, &loss, sizeof loss, err) || !plan_download(p, t->graph.norm, &norm, sizeof norm, err))
+        return false;
+    if (!check_health(t, loss, norm, err)) return false;
+    if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
+    totals->images += b->count;
+    t->step++;
+    double rate = (double)totals->images / (time_now() - totals->start);
+    char note[64];
+    snprintf(note, sizeof note, "loss %.4f", totals->loss_sum / (double)MAX(totals->steps, 1));
+    progress_update(t->log, totals->images, note);
+    return t->step % t->config->log.interval || write_metrics(t, epoch, loss, norm, hyper[HYPER_LR], rate, err);
+}
+
+static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
+    char label[32];
+    *totals = (EpochTotals){.start = time_now()};
+    snprintf(label, sizeof label, "epoch %d/%d", epoch, t->config->sched.epochs);
+    progress_begin(t->log, label, loader_batches(t->train_loader) * t->batch, "images");
+    loader_start_epoch(t->train_loader, (uint32_t)epoch, 0);
+    bool ok = true;
+    while (ok && !stop_signal) {
+        const Batch *b;
+        ok = loader_next(t->train_loader, &b, err);
+        if (!ok || !b) break;
+        ok = train_step(t, epoch, b, totals, err);
+    }
+    progress_end(t->log);
+    report_bad(t->train_loader, &t->train_bad, t->log);
+    return ok;
+}
+
+/* ---- evaluation and saving ---- */
+
+static StateRole judged_role(const Trainer *t) { return t->spec.ema ? ROLE_EMA : ROLE_WEIGHT; }
+
+/* The weights to judge go into the evaluation network. */
+static bool copy_weights(Trainer *t, Err *err) {
+    return state_copy_model(&t->predictor.state, &t->state, judged_role(t), err) && plan_refresh(t->predictor.plan, err);
+}
+
+static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *err) {
+    JsonWriter metrics = {0};
+    if (m)
+        evaluate_write_json(&metrics, m, t->train_data.classes, t->val_bad);
+    else
+        json_write_raw(&metrics, "{}");
+    char *path = rundir_file(&t->dir, name);
+    bool ok = model_file_save(path, &t->state, judged_role(t), t->config, t->train_data.classes, t->train_data.class_count,
+                              json_writer_text(&metrics), err);
+    free(path);
+    json_writer_free(&metrics);
+    return ok;
+}
+
+static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
+    ClassifyMetrics m;
+    classify_metrics_init(&m, t->spec.model.classes);
+    bool ok = copy_weights(t, err) && evaluate(&m, &t->predictor, t->val_loader, t->log, err);
+    report_bad(t->val_loader, &t->val_bad, t->log);
+    if (ok) {
+        TrainResult *r = t->result;
+        double images = (double)m.images, train_loss = totals->loss_sum / (double)MAX(totals->steps, 1);
+        r->epochs = epoch;
+        r->last_top1 = (double)m.top1 / images;
+        r->last_loss = m.loss / images;
+        r->seconds = time_now() - t->start;
+        bool best = epoch == 1 || r->last_top1 > r->best_top1;
+        if (best) r->best_top1 = r->last_top1, r->best_epoch = epoch;
+        char line[256], eta[32];
+        snprintf(line, sizeof line, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, train_loss, r->last_top1,
+                 (double)m.top5 / images, r->last_loss, (double)optimizer_lr(&t->optimizer, t->step - 1));
+        duration_text(eta, r->seconds / epoch * (t->config->sched.epochs - epoch));
+        log_info(t->log, "epoch %d/%d: train loss %.4f, val loss %.4f, top-1 %.2f %%, top-5 %.2f %%, %.0f images/s, %s left%s",
+                 epoch, t->config->sched.epochs, train_loss, r->last_loss, 100 * r->last_top1, 100 * (double)m.top5 / images,
+                 (double)totals->images / (time_now() - totals->start), eta, best ? " *" : "");
+        ok = rundir_append(&t->dir, "results.csv", line, err) && save(t, "weights/last.safetensors", &m, err) &&
+             (!best || save(t, "weights/best.safetensors", &m, err));
+    }
+    classify_metrics_free(&m);
+    return ok;
+}
+
+static bool stopped(Trainer *t, Err *err) {
+    if (!save(t, "weights/last.safetensors", NULL, err)) return false;
+    return err_set(err, EXIT_PREEMPTED, "%s: stopped by signal %d at step %lld - weights/last.safetensors is saved",
+                   t->dir.path, (int)stop_signal, (long long)t->step);
+}
+
+static bool run_epochs(Trainer *t, Err *err) {
+    for (int epoch = 1; epoch <= t->config->sched.epochs; epoch++) {
+        EpochTotals totals;
+        if (!train_epoch(t, epoch, &totals, err)) return false;
+        if (stop_signal) return stopped(t, err);
+        if (!finish_epoch(t, epoch, &totals, err)) return false;
+        if (stop_signal && epoch < t->config->sched.epochs) return stopped(t, err);
+    }
+    return true;
+}
+
+static void trainer_close(Trainer *t) {
+    loader_close(t->train_loader);
+    loader_close(t->val_loader);
+    plan_free(t->plan);
+    predictor_close(&t->predictor);
+    if (t->state.params) state_free(&t->state);
+    classify_graph_free(&t->graph);
+    if (t->backend.close) t->backend.close(&t->backend);
+    dataset_close(&t->train_data);
+    dataset_close(&t->val_data);
+    if (t->dir.path) rundir_close(&t->dir);
+}
+
+bool train(TrainResult *out, const Config *config, int argc, char **argv, Log *log, Err *err) {
+    *out = (TrainResult){0};
+    Trainer t = {.config = config, .log = log, .result = out, .start = time_now()};
+    bool ok = open_data(&t, err) && open_network(&t, err) && open_run(&t, argc, argv, err);
+    if (ok) {
+        set_optimizer(&t);
+        describe(&t);
+        catch_signals(true);
+        t.start = time_now();
+        ok = run_epochs(&t, err);
+        catch_signals(false);
+        if (t.train_bad + t.val_bad > 0)
+            log_warning(log, "%zu pictures could not be used (listed above and in log.txt)", t.train_bad + t.val_bad);
+    }
+    trainer_close(&t);
+    return ok;
+}

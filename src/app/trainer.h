@@ -1,0 +1,21 @@
+/* trainer.h - one training run from a config to its run directory. */
+#ifndef MALA_TRAINER_H
+#define MALA_TRAINER_H
+
+#include "app/config.h"
+#include "base/log.h"
+
+typedef struct {
+    char *run;         /* the run directory, malloc'd */
+    int epochs;
+    double best_top1;  /* fraction of 1 */
+    int best_epoch;    /* from 1 */
+    double last_top1, last_loss, seconds;
+} TrainResult;
+
+/* Trains, evaluates after every epoch, keeps the best and the last weights. A first SIGINT, SIGTERM or SIGUSR1 ends the
+ * run after the step in hand and saves (EXIT_PREEMPTED); a second one ends it at once. A step whose gradient is not
+ * finite changes nothing and is counted; too many in a row are EXIT_HEALTH. */
+bool train(TrainResult *out, const Config *config, int argc, char **argv, Log *log, Err *err);
+
+#endif
