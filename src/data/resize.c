@@ -7,11 +7,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define TAP_BITS 22 /* fraction bits of a tap: 32, less 8 of the pixel, less 2 for sums beyond 0 .. 255 */
 #define HALF (1 << (TAP_BITS - 1))
-#define ROWS 4     /* rows that share each load of a tap */
-#define OVERREAD 5 /* bytes that a row's last load may reach past its last pixel */
+#define ROWS 4      /* rows that share each load of a tap */
+#define OVERREAD 13 /* bytes that a row's last load may reach past its last pixel */
 
 /* memory of a Resizer */
 enum { TAPS_X, TAPS_Y, LAST_ROWS, BETWEEN };
@@ -22,9 +25,6 @@ typedef struct {
     int *first, *used; /* [count] */
     int32_t *taps;     /* [count, span], zero from used on */
 } Axis;
-
-typedef int32_t V8 __attribute__((vector_size(32)));
-typedef uint8_t B8 __attribute__((vector_size(8)));
 
 void resizer_free(Resizer *r) {
     for (size_t i = 0; i < COUNTOF(r->memory); i++) free(r->memory[i]);
@@ -88,101 +88,113 @@ static bool make_axis(Axis *axis, Resizer *r, int which, int in, int out, int be
     return true;
 }
 
-/* The eight sums as bytes, cut off at 0 and 255. */
-static inline __attribute__((always_inline)) void store_bytes(uint8_t *out, const V8 *sums) {
-    V8 v = *sums >> TAP_BITS;
-    v &= ~(v >> 31);
-    v |= v > 255; /* a comparison that holds is all ones, whose low byte is 255 */
-    B8 bytes = __builtin_convertvector(v, B8);
-    memcpy(out, &bytes, sizeof bytes);
-}
-
-/* ROWS rows of RGB, each from the axis' sample 0 on, to rows of out, stride bytes apart. Two taps of a pixel fill a
- * vector as R G B . R G B . and meet in one at the end. Reads up to OVERREAD bytes past a row; a tap of zero meets
- * them. */
-static inline __attribute__((always_inline)) void rows_body(uint8_t *out, size_t stride, const uint8_t *const *in,
-                                                            const Axis *axis) {
-    for (int i = 0; i < axis->count; i++) {
-        const int32_t *tap = axis->taps + (size_t)i * (size_t)axis->span;
-        const size_t at = 3 * (size_t)axis->first[i];
-        V8 sums[ROWS] = {0};
-        for (int k = 0; k < axis->used[i]; k += 2) {
-            int32_t a = tap[k], b = tap[k + 1];
-            V8 pair = {a, a, a, a, b, b, b, b};
-#pragma GCC unroll 4
-            for (int r = 0; r < ROWS; r++) {
-                B8 bytes;
-                memcpy(&bytes, in[r] + at + 3 * (size_t)k, sizeof bytes);
-                sums[r] +=
-                    __builtin_convertvector(__builtin_shufflevector(bytes, bytes, 0, 1, 2, 2, 3, 4, 5, 5), V8) * pair;
-            }
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < ROWS; r++) {
-            uint8_t bytes[8];
-            V8 both = sums[r] + __builtin_shufflevector(sums[r], sums[r], 4, 5, 6, 7, 0, 1, 2, 3) + HALF;
-            store_bytes(bytes, &both);
-            memcpy(out + (size_t)r * stride + 3 * (size_t)i, bytes, 3);
-        }
-    }
-}
-
-/* One row of samples out of `used` rows, stride bytes apart: out[x] = sum of tap[k] * in[k][x]. */
-static inline __attribute__((always_inline)) void columns_body(uint8_t *out, const uint8_t *in, size_t stride,
-                                                               const int32_t *tap, int used, size_t samples) {
-    size_t x = 0;
-    for (; x + 16 <= samples; x += 16) {
-        V8 low = {0}, high = {0};
-        low += HALF, high += HALF;
-        for (int k = 0; k < used; k++) {
-            B8 a, b;
-            memcpy(&a, in + (size_t)k * stride + x, sizeof a);
-            memcpy(&b, in + (size_t)k * stride + x + 8, sizeof b);
-            low += __builtin_convertvector(a, V8) * tap[k];
-            high += __builtin_convertvector(b, V8) * tap[k];
-        }
-        store_bytes(out + x, &low);
-        store_bytes(out + x + 8, &high);
-    }
-    for (; x < samples; x++) {
-        int32_t sum = HALF;
-        for (int k = 0; k < used; k++) sum += in[(size_t)k * stride + x] * tap[k];
-        sum >>= TAP_BITS;
-        out[x] = (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
-    }
-}
-
-/* The same two bodies for every machine and for those with AVX2: integers, so the bytes are the same. */
+/* One pass over rows and one over columns, in plain C and with AVX2: sums of integers, so the bytes are the same.
+ * rows: ROWS rows of RGB, each from the axis' sample 0 on, to rows of out, stride bytes apart. It may read OVERREAD
+ * bytes past a row; a tap of zero meets them.
+ * columns: out[x] = sum over k < used of tap[k] * in[k * stride + x], x < samples. */
 typedef struct {
     void (*rows)(uint8_t *out, size_t stride, const uint8_t *const *in, const Axis *axis);
     void (*columns)(uint8_t *out, const uint8_t *in, size_t stride, const int32_t *tap, int used, size_t samples);
 } Passes;
 
-static void rows_any(uint8_t *out, size_t stride, const uint8_t *const *in, const Axis *axis) {
-    rows_body(out, stride, in, axis);
+static inline uint8_t to_byte(int32_t sum) {
+    sum >>= TAP_BITS;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
-static void columns_any(uint8_t *out, const uint8_t *in, size_t stride, const int32_t *tap, int used, size_t samples) {
-    columns_body(out, in, stride, tap, used, samples);
+
+static void rows_plain(uint8_t *out, size_t stride, const uint8_t *const *in, const Axis *axis) {
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < axis->count; i++) {
+            const int32_t *tap = axis->taps + (size_t)i * (size_t)axis->span;
+            const uint8_t *at = in[r] + 3 * (size_t)axis->first[i];
+            int32_t red = HALF, green = HALF, blue = HALF;
+            for (int k = 0; k < axis->used[i]; k++, at += 3)
+                red += at[0] * tap[k], green += at[1] * tap[k], blue += at[2] * tap[k];
+            uint8_t *to = out + (size_t)r * stride + 3 * (size_t)i;
+            to[0] = to_byte(red), to[1] = to_byte(green), to[2] = to_byte(blue);
+        }
 }
+
+/* samples [x, x + 16) with a fixed count inside, which compilers vectorise; the rest one by one */
+static void columns_plain(uint8_t *out, const uint8_t *in, size_t stride, const int32_t *tap, int used,
+                          size_t samples) {
+    size_t x = 0;
+    for (; x + 16 <= samples; x += 16) {
+        int32_t sums[16];
+        for (int c = 0; c < 16; c++) sums[c] = HALF;
+        for (int k = 0; k < used; k++)
+            for (int c = 0; c < 16; c++) sums[c] += in[(size_t)k * stride + x + (size_t)c] * tap[k];
+        for (int c = 0; c < 16; c++) out[x + (size_t)c] = to_byte(sums[c]);
+    }
+    for (; x < samples; x++) {
+        int32_t sum = HALF;
+        for (int k = 0; k < used; k++) sum += in[(size_t)k * stride + x] * tap[k];
+        out[x] = to_byte(sum);
+    }
+}
+
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static void rows_avx2(uint8_t *out, size_t stride, const uint8_t *const *in,
-                                                      const Axis *axis) {
-    rows_body(out, stride, in, axis);
+#define AVX2 __attribute__((target("avx2"))) static
+
+/* Two taps of a pixel fill a vector as R G B . R G B . and meet at the end. */
+AVX2 void rows_avx2(uint8_t *out, size_t stride, const uint8_t *const *in, const Axis *axis) {
+    const __m256i widen = _mm256_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, -1, -1, -1, -1, /* pixel k */
+                                           3, -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i halves = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    for (int i = 0; i < axis->count; i++) {
+        const int32_t *tap = axis->taps + (size_t)i * (size_t)axis->span;
+        size_t at = 3 * (size_t)axis->first[i];
+        __m256i sums[ROWS] = {0};
+        for (int k = 0; k < axis->used[i]; k += 2, at += 6) {
+            __m256i taps = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(tap + k)));
+            taps = _mm256_permutevar8x32_epi32(taps, halves);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) {
+                __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(in[r] + at)));
+                __m256i pixels = _mm256_shuffle_epi8(twice, widen);
+                sums[r] = _mm256_add_epi32(sums[r], _mm256_mullo_epi32(pixels, taps));
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++) {
+            __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums[r]), _mm256_extracti128_si256(sums[r], 1));
+            sum = _mm_srai_epi32(_mm_add_epi32(sum, _mm_set1_epi32(HALF)), TAP_BITS);
+            sum = _mm_packs_epi32(sum, sum); /* both packs saturate: below 0 to 0, above 255 to 255 */
+            int rgb = _mm_cvtsi128_si32(_mm_packus_epi16(sum, sum));
+            memcpy(out + (size_t)r * stride + 3 * (size_t)i, &rgb, 3);
+        }
+    }
 }
-__attribute__((target("avx2"))) static void columns_avx2(uint8_t *out, const uint8_t *in, size_t stride,
-                                                         const int32_t *tap, int used, size_t samples) {
-    columns_body(out, in, stride, tap, used, samples);
-}
-static Passes passes_here(bool plain) {
-    if (!plain && __builtin_cpu_supports("avx2")) return (Passes){rows_avx2, columns_avx2};
-    return (Passes){rows_any, columns_any};
-}
-#else
-static Passes passes_here(bool plain) {
-    (void)plain;
-    return (Passes){rows_any, columns_any};
+
+AVX2 void columns_avx2(uint8_t *out, const uint8_t *in, size_t stride, const int32_t *tap, int used, size_t samples) {
+    size_t x = 0;
+    for (; x + 16 <= samples; x += 16) {
+        __m256i low = _mm256_set1_epi32(HALF), high = low;
+        const uint8_t *at = in + x;
+        for (int k = 0; k < used; k++, at += stride) {
+            __m256i taps = _mm256_set1_epi32(tap[k]);
+            __m256i a = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at));
+            __m256i b = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(at + 8)));
+            low = _mm256_add_epi32(low, _mm256_mullo_epi32(a, taps));
+            high = _mm256_add_epi32(high, _mm256_mullo_epi32(b, taps));
+        }
+        /* packs work within halves: a0-3 b0-3 | a4-7 b4-7, put in order before the last one */
+        __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(low, TAP_BITS), _mm256_srai_epi32(high, TAP_BITS));
+        words = _mm256_permute4x64_epi64(words, 0xd8);
+        _mm_storeu_si128((__m128i *)(out + x),
+                         _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+    }
+    if (x < samples) columns_plain(out + x, in + x, stride, tap, used, samples - x);
 }
 #endif
+
+static Passes passes_here(bool plain) {
+#if defined(__x86_64__)
+    if (!plain && __builtin_cpu_supports("avx2")) return (Passes){rows_avx2, columns_avx2};
+#endif
+    (void)plain;
+    return (Passes){rows_plain, columns_plain};
+}
 
 /* The rows of the cutting that the window needs, each scaled, to between. */
 static bool scale_rows(uint8_t *between, size_t stride, Resizer *r, const Image *image, Box from, const Axis *axis,
