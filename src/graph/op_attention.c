@@ -85,7 +85,8 @@ Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads
  *
  * and softmax, with p the probabilities and u_i = g_i . (mix_i - dwconv5(v)_i), which is what b is for:
  *
- *     ds_ij = s p_ij (g_i . v_j - u_i)     dq~_i = sum_j ds_ij k~_j    dk~_j = sum_i ds_ij q~_i    dv_j = sum_i p_ij g_i
+ *     ds_ij = s p_ij (g_i . v_j - u_i)     dv_j = sum_i p_ij g_i
+ *     dq~_i = sum_j ds_ij k~_j             dk~_j = sum_i ds_ij q~_i
  *
  * To dv the gradient of the convolution adds dwconv5(g) with w turned by half a turn. */
 static const char *attention_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {

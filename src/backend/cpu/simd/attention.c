@@ -6,6 +6,8 @@
 
 #include "backend/rope.h"
 
+enum { GROUP_FLOATS = 1 << 20, CHUNK_TOKENS = 256, GROUP_TASKS = 16 };
+
 /* Operand i of the node is qkvo. */
 static AttentionSize size_of(const Graph *g, const Node *n, int i) {
     const Shape *qkvo = in_shape(g, n, i);
@@ -15,6 +17,10 @@ static AttentionSize size_of(const Graph *g, const Node *n, int i) {
                        .width = (int)qkvo->dim[2], .tokens = (int)(qkvo->dim[1] * qkvo->dim[2]), .channels = channels,
                        .heads = heads, .dim = dim, .pad = ROUND_UP(dim, VL), .scale = 1 / sqrtf((float)dim)};
     s.tile = MIN(MAX_TILE_TOKENS, TILE_FLOATS / s.pad);
+    /* Images are taken a few at a time: every pass reads their qkvo again, and shall find it in the caches. */
+    s.group = (int)MIN(MAX(1, GROUP_FLOATS / ((int64_t)s.tokens * channels * 4)), s.batch);
+    int rows = MIN(CEIL_DIV(CHUNK_TOKENS, s.width), CEIL_DIV(s.height, CEIL_DIV(GROUP_TASKS, s.group * heads)));
+    s.chunks = CEIL_DIV(s.height, rows);
     return s;
 }
 
@@ -52,15 +58,51 @@ static bool prepare_backward(const Graph *g, const Node *n, Backend *backend, vo
     return prepare(g, n, 1, prepared, err);
 }
 
+/* ---- groups of images ---- */
+
+/* Floats of workspace that the passes over a group need. */
+static size_t group_work(AttentionSize s, bool backward) {
+    s.batch = s.group;
+    return s.kind == ATTN_SOFTMAX ? attention_softmax_work(&s, backward) : attention_linear_work(&s, backward);
+}
+
+/* x, whose images are `stride` floats apart, from image `first` on; NULL stays */
+#define ADVANCE(x, stride) ((x) = (x) ? (x) + first * (stride) : NULL)
+
+static void run_images(Attention a, int first, int count, int64_t stats_stride) {
+    const int64_t pixels = (int64_t)a.size.tokens * a.size.channels;
+    ADVANCE(a.qkvo, 4 * pixels);
+    ADVANCE(a.y, pixels);
+    ADVANCE(a.mix, pixels);
+    ADVANCE(a.stats, stats_stride);
+    ADVANCE(a.dy, pixels);
+    ADVANCE(a.old_mix, pixels);
+    ADVANCE(a.old_stats, stats_stride);
+    ADVANCE(a.dqkvo, 4 * pixels);
+    ADVANCE(a.tap_parts, (int64_t)a.size.chunks * 26 * a.size.channels);
+    a.size.batch = count;
+    if (a.size.kind == ATTN_SOFTMAX)
+        (a.dy ? attention_softmax_backward : attention_softmax_forward)(&a);
+    else
+        (a.dy ? attention_linear_backward : attention_linear_forward)(&a);
+}
+
+static void run_groups(const Attention *a, const Shape *stats) {
+    const int batch = a->size.batch, group = a->size.group;
+    for (int i = 0; i < batch; i += group) run_images(*a, i, MIN(group, batch - i), shape_count(stats) / batch);
+}
+
 /* ---- the kernels ---- */
 
-/* The workspace starts with the transposed weights. */
+/* The workspace starts with the transposed weights and, in backward, the partial gradients of the weights. */
 static size_t taps_size(const AttentionSize *s) { return ROUND_UP((size_t)25 * (size_t)s->channels, (size_t)16); }
+static size_t parts_size(const AttentionSize *s) {
+    return ROUND_UP((size_t)s->batch * (size_t)s->chunks * 26 * (size_t)s->channels, (size_t)16);
+}
 
 static size_t forward_work(const Graph *g, const Node *n) {
     AttentionSize s = size_of(g, n, 0);
-    size_t floats = s.kind == ATTN_SOFTMAX ? attention_softmax_work(&s, false) : attention_linear_work(&s, false);
-    return (taps_size(&s) + floats) * sizeof(float);
+    return (taps_size(&s) + group_work(s, false)) * sizeof(float);
 }
 
 RUN(attention) {
@@ -70,33 +112,29 @@ RUN(attention) {
     a.size.rope = call->prepared;
     a.work = taps + taps_size(&a.size);
     dwconv_transpose(taps, call->in[1], a.size.channels, 5, false);
-    if (a.size.kind == ATTN_SOFTMAX)
-        attention_softmax_forward(&a);
-    else
-        attention_linear_forward(&a);
+    run_groups(&a, call_out(call, 2));
 }
 KERNEL(attention, .workspace = forward_work, .prepare = prepare_forward, .release = free);
 
 static size_t backward_work(const Graph *g, const Node *n) {
     AttentionSize s = size_of(g, n, 1);
-    size_t floats = s.kind == ATTN_SOFTMAX ? attention_softmax_work(&s, true) : attention_linear_work(&s, true);
-    return (2 * taps_size(&s) + floats) * sizeof(float);
+    return (2 * taps_size(&s) + parts_size(&s) + group_work(s, true)) * sizeof(float);
 }
 
 RUN(attention_bwd) {
-    float *taps = call->work;
-    Attention a = {.size = size_of(call->graph, call->node, 1), .dy = call->in[0], .qkvo = call->in[1], .taps = taps,
-                   .bias = call->in[3], .old_mix = call->in[4], .old_stats = call->in[5], .dqkvo = call->out[0],
-                   .dw = call->out[1], .db = call->out[2]};
-    float *turned = taps + taps_size(&a.size);
-    a.size.rope = call->prepared;
-    a.turned = turned;
-    a.work = turned + taps_size(&a.size);
+    Attention a = {.size = size_of(call->graph, call->node, 1), .dy = call->in[0], .qkvo = call->in[1],
+                   .bias = call->in[3], .old_mix = call->in[4], .old_stats = call->in[5], .dqkvo = call->out[0]};
+    float *taps = call->work, *turned = taps + taps_size(&a.size), *parts = turned + taps_size(&a.size);
+    float *dw = call->out[1], *db = call->out[2];
     dwconv_transpose(taps, call->in[2], a.size.channels, 5, false);
     dwconv_transpose(turned, call->in[2], a.size.channels, 5, true);
-    if (a.size.kind == ATTN_SOFTMAX)
-        attention_softmax_backward(&a);
-    else
-        attention_linear_backward(&a);
+    a.size.rope = call->prepared;
+    a.taps = taps;
+    a.turned = turned;
+    a.tap_parts = dw || db ? parts : NULL;
+    a.work = parts + parts_size(&a.size);
+    run_groups(&a, call_in(call, 5));
+    if (a.tap_parts)
+        dwconv_dw_sum(dw, db, parts, a.size.batch * a.size.chunks, 5, a.size.channels, 0, a.size.channels);
 }
 KERNEL(attention_bwd, .workspace = backward_work, .prepare = prepare_backward, .release = free);

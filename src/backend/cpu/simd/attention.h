@@ -21,21 +21,25 @@ typedef struct {
     int batch, height, width, tokens, channels, heads, dim;
     int pad;           /* dim in whole vectors */
     int tile;          /* tokens per tile: tile * pad <= TILE_FLOATS */
+    int group;         /* images taken at a time: batch, in what is not the kernel itself */
+    int chunks;        /* bands of rows per image: the tasks of most passes, and partial sums over the tokens */
     float scale;       /* dim^-1/2 */
     const float *rope; /* (height + width, 2, pad), see rope_make */
 } AttentionSize;
 
-/* One call. What is a gradient is NULL in a forward call; what nobody wants is NULL. */
+/* A call, or its share of some images. What is a gradient is NULL in a forward call; so is what nobody wants. */
 typedef struct {
     AttentionSize size;
-    const float *qkvo;     /* (B,N,4C) */
-    const float *taps;     /* (25,C): w transposed */
-    const float *turned;   /* the same turned by half a turn: a backward call's */
-    const float *bias;     /* (C) */
-    float *y, *mix, *stats;
-    const float *dy;       /* (B,N,C) */
-    const float *old_mix, *old_stats;
-    float *dqkvo, *dw, *db;
+    const float *qkvo;   /* (B,N,4C) */
+    const float *taps;   /* (25,C): w transposed */
+    const float *turned; /* the same, turned by half a turn */
+    const float *bias;   /* (C) */
+    float *y, *mix;      /* (B,N,C) */
+    float *stats;
+    const float *dy, *old_mix; /* (B,N,C) */
+    const float *old_stats;
+    float *dqkvo;
+    float *tap_parts; /* (B * chunks, 26, C): partial dw and db */
     float *work;
 } Attention;
 
@@ -54,18 +58,36 @@ void attention_softmax_backward(const Attention *a);
 size_t attention_linear_work(const AttentionSize *s, bool backward);
 size_t attention_softmax_work(const AttentionSize *s, bool backward);
 
-/* ---- parts of a picture ---- */
-
-/* Bands of whole rows of nearly `tokens` tokens. */
-static inline int band_rows(const AttentionSize *s, int tokens) {
-    return MIN(MAX(1, tokens / s->width), s->height);
-}
-
 /* Takes room for `floats` out of a workspace under construction, on a line of its own. */
 static inline size_t take(size_t *used, size_t floats) {
     size_t at = *used;
     *used += ROUND_UP(floats, (size_t)16);
     return at;
+}
+
+/* ---- parts of an image ---- */
+
+/* Rows [y0, y1) of one head of an image. */
+typedef struct {
+    int64_t head; /* of the batch */
+    int y0, y1;
+    int64_t token;   /* of the batch: the first of the rows */
+    int64_t channel; /* the head's first */
+} Place;
+
+/* Task `index` of (batch, heads, pieces). */
+static inline Place place_of(const AttentionSize *s, int index, int pieces) {
+    Place p = {.head = index / pieces, .channel = index / pieces % s->heads * s->dim};
+    int64_t piece = index % pieces;
+    p.y0 = (int)(s->height * piece / pieces);
+    p.y1 = (int)(s->height * (piece + 1) / pieces);
+    p.token = p.head / s->heads * s->tokens + (int64_t)p.y0 * s->width;
+    return p;
+}
+
+/* A row of a matrix (B * heads, N, pad): of a head of the batch, a token of its image. */
+static inline float *head_row(const AttentionSize *s, float *x, int64_t head, int64_t token) {
+    return x + (head * s->tokens + token) * s->pad;
 }
 
 /* Where the walk over tokens is. */
@@ -115,8 +137,11 @@ static inline vf vf_exp2(vf x) {
 #define LOG2E 1.44269504f
 #define LN2 0.693147181f
 
-/* phi = elu + 1; its derivative is the lesser of phi and 1 */
-static inline vf phi(vf x) { return vf_select(x <= 0, vf_exp2(x * LOG2E), x + 1); }
+/* phi = elu + 1 = e^min(x, 0) + max(x, 0), split by the sign bit; its derivative is the lesser of phi and 1 */
+static inline vf phi(vf x) {
+    vi bits = (vi)x, negative = bits >> 31;
+    return vf_exp2((vf)(bits & negative) * LOG2E) + (vf)(bits & ~negative);
+}
 static inline vf phi_slope(vf value) { return vf_min(value, vf_set(1)); }
 
 /* (a, b, c, d ...) -> (b, a, d, c ...) */
@@ -153,38 +178,50 @@ static inline vf rope_turn_back(const Rope *r, int j, vf x) {
     return x * rope_factor(r, j, 0) - swap_pairs(x) * rope_factor(r, j, r->pad);
 }
 
-/* ---- the convolution: rows [y0, y1) and channels [c0, c1) of an image ---- */
+/* to (pad) = d channels at x */
+static inline void pack_row(const AttentionSize *s, float *to, const float *x) {
+    for (int j = 0; j < s->pad; j += VL) vf_store(to + j, load_lanes(s, x, j));
+}
 
-/* y = dwconv5(v) + b, its pixels y_stride floats apart; y is the first channel of pixel (y0,0) */
-static inline void local_rows(const Attention *a, float *y, int64_t y_stride, int image, int y0, int y1) {
+/* Tokens of qkvo lie too far apart for the hardware to foresee the next one's lines. */
+enum { TOKENS_AHEAD = 8 };
+static inline void prefetch(const AttentionSize *s, const float *x) {
+    __builtin_prefetch(x + TOKENS_AHEAD * 4 * (int64_t)s->channels);
+}
+static inline void prefetch_write(const AttentionSize *s, const float *x) {
+    __builtin_prefetch(x + TOKENS_AHEAD * 4 * (int64_t)s->channels, 1);
+}
+
+/* ---- the convolution, on copies (B * heads, N, pad) of v and of g, the gradient of mix ---- */
+
+/* y = dwconv5(v) + b; y is the place's first token and channel, its pixels y_stride floats apart */
+static inline void local_rows(const Attention *a, float *y, int64_t y_stride, float *v, const Place *p) {
     const AttentionSize *s = &a->size;
-    DwconvRows d = {.x = a->qkvo + ((int64_t)image * s->tokens * 4 + 2) * s->channels, .x_stride = 4 * s->channels,
-                    .y = y, .y_stride = y_stride, .wt = a->taps, .bias = a->bias, .kernel = 5, .height = s->height,
+    DwconvRows d = {.x = head_row(s, v, p->head, 0), .x_stride = s->pad, .y = y, .y_stride = y_stride,
+                    .wt = a->taps + p->channel, .bias = a->bias + p->channel, .kernel = 5, .height = s->height,
                     .width = s->width, .channels = s->channels};
-    dwconv_rows(&d, y0, y1, 0, s->channels);
+    dwconv_rows(&d, p->y0, p->y1, 0, s->dim);
 }
 
-/* The part of dv that comes from the convolution, from g (B,N,C), the gradient of mix. */
-static inline void local_rows_gradient(const Attention *a, const float *g, int image, int y0, int y1, int c0, int c1) {
+/* dv of dqkvo = the convolution's part of it */
+static inline void local_rows_gradient(const Attention *a, float *g, const Place *p) {
     const AttentionSize *s = &a->size;
-    const int64_t first = (int64_t)image * s->tokens, stride = 4 * s->channels;
-    DwconvRows d = {.x = g + first * s->channels, .x_stride = s->channels,
-                    .y = a->dqkvo + (first + (int64_t)y0 * s->width) * stride + 2 * s->channels, .y_stride = stride,
-                    .wt = a->turned, .kernel = 5, .height = s->height, .width = s->width, .channels = s->channels};
-    dwconv_rows(&d, y0, y1, c0, c1);
+    DwconvRows d = {.x = head_row(s, g, p->head, 0), .x_stride = s->pad,
+                    .y = a->dqkvo + (p->token * 4 + 2) * s->channels + p->channel, .y_stride = 4 * s->channels,
+                    .wt = a->turned + p->channel, .kernel = 5, .height = s->height, .width = s->width,
+                    .channels = s->channels};
+    dwconv_rows(&d, p->y0, p->y1, 0, s->dim);
 }
 
-/* What those rows of g contribute to dw and db: part (26, C), of which channels [c0, c1) are written. */
-static inline void local_taps_gradient(const Attention *a, float *part, const float *g, int image, int y0, int y1, int c0,
-                                       int c1) {
+/* The partial gradient of weights and bias that chunk of the image makes, for the channels of the head. */
+static inline void local_taps_gradient(const Attention *a, float *v, float *g, const Place *p, int chunk) {
     const AttentionSize *s = &a->size;
-    const int64_t first = (int64_t)image * s->tokens;
-    for (int tap = 0; tap < 26; tap++) memset(part + tap * s->channels + c0, 0, (size_t)(c1 - c0) * sizeof(float));
-    DwconvDwRows d = {.dy = g + (first + (int64_t)y0 * s->width) * s->channels, .dy_stride = s->channels,
-                      .x = a->qkvo + (first * 4 + 2) * s->channels, .x_stride = 4 * s->channels, .dw = part,
-                      .db = part + 25 * s->channels, .kernel = 5, .height = s->height, .width = s->width,
-                      .channels = s->channels};
-    dwconv_dw_rows(&d, y0, y1, c0, c1);
+    float *part = a->tap_parts + (p->head / s->heads * s->chunks + chunk) * 26 * s->channels + p->channel;
+    for (int tap = 0; tap < 26; tap++) memset(part + tap * s->channels, 0, (size_t)s->dim * sizeof(float));
+    DwconvDwRows d = {.dy = head_row(s, g, p->head, (int64_t)p->y0 * s->width), .dy_stride = s->pad,
+                      .x = head_row(s, v, p->head, 0), .x_stride = s->pad, .dw = part, .db = part + 25 * s->channels,
+                      .kernel = 5, .height = s->height, .width = s->width, .channels = s->channels};
+    dwconv_dw_rows(&d, p->y0, p->y1, 0, s->dim);
 }
 
 #endif

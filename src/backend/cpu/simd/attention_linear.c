@@ -2,8 +2,8 @@
  *
  * Forward takes two walks over the tokens. The first adds up mean phi(k), mean(v) and kv: chunks of rows each have a
  * partial sum, added in the order of the chunks. The second turns every query into its row of the result. Backward
- * does likewise: the first walk finishes dq and do and adds up the gradients of the three sums and of the
- * convolution's weights, the second finishes dk and dv. */
+ * does likewise: the first walk finishes dq and do and adds up the gradients of the three sums, the second finishes dk
+ * and dv and adds up the gradients of the convolution's weights. A task is a chunk of one head. */
 #include "backend/cpu/simd/attention.h"
 
 /* The sums of a head, in rows of `pad` floats: a vector for k, one for v, and the matrix. */
@@ -14,41 +14,31 @@ static size_t sums_size(const AttentionSize *s) { return (size_t)(ROW_MATRIX + s
 typedef struct {
     const Attention *a;
     AttentionSize s;
-    int chunks;              /* partial sums per head: bands of rows */
-    int bands;               /* tasks per image of the second walk */
+    float *v, *g;            /* (B * heads, N, pad): copies of v and of the gradient of mix */
     float *parts;            /* (B * heads * chunks) sums */
     float *state;            /* (B * heads) sums: mean phi(k), mean(v), kv; in backward kv^T */
-    float *dstate, *dmatrix; /* (B * heads): gradients of the same, and of the matrix transposed */
-    float *g;                /* (B,N,C): gradient of mix */
-    float *tap_parts;        /* (B * chunks, 26, C): partial dw and db */
+    float *dstate, *dmatrix; /* (B * heads): gradients of the same, and that of the matrix transposed */
 } Task;
-
-/* About 256 tokens per partial sum, or less where a call would have fewer than 16 of them. */
-static int chunk_count(const AttentionSize *s) {
-    int wanted = CEIL_DIV(16, s->batch * s->heads);
-    return CEIL_DIV(s->height, MIN(band_rows(s, 256), CEIL_DIV(s->height, wanted)));
-}
 
 /* Lays the workspace out; returns its size in floats. */
 static size_t task_make(Task *t, const Attention *a, const AttentionSize *s, float *work, bool backward) {
-    *t = (Task){.a = a, .s = *s, .chunks = chunk_count(s), .bands = CEIL_DIV(s->height, band_rows(s, MAX_TILE_TOKENS))};
-    size_t used = 0, heads = (size_t)s->batch * (size_t)s->heads, pictures = (size_t)s->batch * (size_t)s->tokens;
-    size_t parts = take(&used, heads * (size_t)t->chunks * sums_size(s)), state = take(&used, heads * sums_size(s));
-    size_t dstate = 0, dmatrix = 0, g = 0, tap_parts = 0;
+    *t = (Task){.a = a, .s = *s};
+    const size_t heads = (size_t)s->batch * (size_t)s->heads, rows = heads * (size_t)s->tokens * (size_t)s->pad;
+    size_t used = 0, v = take(&used, rows), parts = take(&used, heads * (size_t)s->chunks * sums_size(s));
+    size_t state = take(&used, heads * sums_size(s)), g = 0, dstate = 0, dmatrix = 0;
     if (backward) {
+        g = take(&used, rows);
         dstate = take(&used, heads * sums_size(s));
         dmatrix = take(&used, heads * (size_t)s->dim * (size_t)s->pad);
-        g = take(&used, pictures * (size_t)s->channels);
-        tap_parts = take(&used, (size_t)s->batch * (size_t)t->chunks * 26 * (size_t)s->channels);
     }
     if (!work) return used;
+    t->v = work + v;
     t->parts = work + parts;
     t->state = work + state;
     if (backward) {
+        t->g = work + g;
         t->dstate = work + dstate;
         t->dmatrix = work + dmatrix;
-        t->g = work + g;
-        t->tap_parts = work + tap_parts;
     }
     return used;
 }
@@ -58,22 +48,9 @@ size_t attention_linear_work(const AttentionSize *s, bool backward) {
     return task_make(&t, NULL, s, NULL, backward);
 }
 
-/* Which head of which image, and which of its rows, a task works on. */
-typedef struct {
-    int image, head, y0, y1;
-    int64_t token; /* of the batch: the first of the rows */
-} Place;
-
-static Place place_of(const AttentionSize *s, int index, int pieces) {
-    Place p = {.image = index / pieces / s->heads, .head = index / pieces % s->heads};
-    int piece = index % pieces;
-    p.y0 = (int)((int64_t)s->height * piece / pieces);
-    p.y1 = (int)((int64_t)s->height * (piece + 1) / pieces);
-    p.token = (int64_t)p.image * s->tokens + (int64_t)p.y0 * s->width;
-    return p;
+static float *sums_of(const AttentionSize *s, float *sums, int64_t index) {
+    return sums + index * (int64_t)sums_size(s);
 }
-
-static float *sums_of(const AttentionSize *s, float *sums, int64_t index) { return sums + index * (int64_t)sums_size(s); }
 
 /* out = r_factor(z) r + v_factor(z) mean(v), and the slopes of both factors */
 typedef struct {
@@ -99,6 +76,8 @@ static void pack_keys(const AttentionSize *s, const float *k, Cursor at, int cou
     for (int i = 0; i < count; i++, cursor_step(s, &at)) {
         Rope rope = rope_at(s, &at);
         for (int j = 0; j < pad; j += VL) {
+            prefetch(s, k + j);
+            prefetch(s, k + s->channels + j);
             vf x = phi(load_lanes(s, k, j)), v = load_lanes(s, k + s->channels, j);
             vf_store(turned + j, rope_turn(&rope, j, x));
             vf_store(values + j, v);
@@ -111,48 +90,31 @@ static void pack_keys(const AttentionSize *s, const float *k, Cursor at, int cou
     }
 }
 
-/* From q of tokens: turned = R phi(q) and, unless NULL, plain = phi(q), both (count, pad); z (count). */
-static void pack_queries(const AttentionSize *s, const float *q, Cursor at, int count, const float *mean_k, float *turned,
-                         float *plain, float *z) {
-    const int pad = s->pad;
-    for (int i = 0; i < count; i++, cursor_step(s, &at)) {
-        Rope rope = rope_at(s, &at);
-        vf sum = vf_set(0);
-        for (int j = 0; j < pad; j += VL) {
-            vf x = phi(load_lanes(s, q, j));
-            sum += x * vf_load(mean_k + j);
-            vf_store(turned + i * pad + j, rope_turn(&rope, j, x));
-            if (plain) vf_store(plain + i * pad + j, x);
-        }
-        z[i] = s->scale * vf_sum(sum);
-        q += 4 * s->channels;
-    }
-}
-
 static void sum_keys(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
     const AttentionSize *s = &t->s;
-    _Alignas(64) float turned[TILE_FLOATS], values[TILE_FLOATS];
-    Place p = place_of(s, index, t->chunks);
+    _Alignas(64) float turned[TILE_FLOATS];
+    Place p = place_of(s, index, s->chunks);
     float *sums = sums_of(s, t->parts, index);
     memset(sums, 0, sums_size(s) * sizeof(float));
-    const float *k = t->a->qkvo + p.token * 4 * s->channels + s->channels + p.head * s->dim;
-    int tokens = (p.y1 - p.y0) * s->width;
-    for (int i = 0; i < tokens; i += s->tile) {
-        int count = MIN(s->tile, tokens - i);
-        pack_keys(s, k + (int64_t)i * 4 * s->channels, cursor_at(s, p.y0 * s->width + i), count, turned, values, sums);
+    const float *k = t->a->qkvo + (p.token * 4 + 1) * s->channels + p.channel;
+    for (int i = p.y0 * s->width, end = p.y1 * s->width; i < end; i += s->tile) {
+        const int count = MIN(s->tile, end - i);
+        float *values = head_row(s, t->v, p.head, i);
+        pack_keys(s, k, cursor_at(s, i), count, turned, values, sums);
         gemm_tn(sums + ROW_MATRIX * s->pad, s->pad, turned, s->pad, values, s->pad, s->dim, s->pad, count, true);
+        k += (int64_t)count * 4 * s->channels;
     }
 }
 
 /* out = scale * the sum over chunks of one row of one head's partial sums; zero beyond the head's channels */
 static void reduce_row(const Task *t, float *out, int head, int row, float scale) {
     const AttentionSize *s = &t->s;
-    const float *part = sums_of(s, t->parts, (int64_t)head * t->chunks) + row * s->pad;
+    const float *part = sums_of(s, t->parts, (int64_t)head * s->chunks) + row * s->pad;
     for (int j = 0; j < s->pad; j += VL) {
         vf sum = vf_load(part + j);
-        for (int i = 1; i < t->chunks; i++) sum += vf_load(part + i * (int64_t)sums_size(s) + j);
+        for (int i = 1; i < s->chunks; i++) sum += vf_load(part + i * (int64_t)sums_size(s) + j);
         vf_store(out + j, sum * scale);
     }
     for (int j = s->dim; j < s->pad; j++) out[j] = 0;
@@ -164,25 +126,44 @@ static void reduce_keys(void *arg, int index, int thread) {
     const Task *t = arg;
     const AttentionSize *s = &t->s;
     const int head = index / 4, rows = ROW_MATRIX + s->dim;
-    float *state = sums_of(s, t->state, head);
+    float *state = sums_of(s, t->state, head), *stats = t->a->stats;
     for (int row = rows * (index % 4) / 4; row < rows * (index % 4 + 1) / 4; row++) {
         float *out = state + row * s->pad;
         reduce_row(t, out, head, row, (row < ROW_MATRIX ? 1 : s->scale) / (float)s->tokens);
-        if (t->a->stats) memcpy(t->a->stats + ((int64_t)head * rows + row) * s->dim, out, (size_t)s->dim * sizeof(float));
+        if (stats) memcpy(stats + ((int64_t)head * rows + row) * s->dim, out, (size_t)s->dim * sizeof(float));
+    }
+}
+
+/* From q of tokens: turned = R phi(q) and, unless NULL, plain = phi(q), both (count, pad); z (count). */
+static void pack_queries(const AttentionSize *s, const float *q, Cursor at, int count, const float *mean_k,
+                         float *turned, float *plain, float *z) {
+    const int pad = s->pad;
+    for (int i = 0; i < count; i++, cursor_step(s, &at)) {
+        Rope rope = rope_at(s, &at);
+        vf sum = vf_set(0);
+        for (int j = 0; j < pad; j += VL) {
+            prefetch(s, q + j);
+            vf x = phi(load_lanes(s, q, j));
+            sum += x * vf_load(mean_k + j);
+            vf_store(turned + i * pad + j, rope_turn(&rope, j, x));
+            if (plain) vf_store(plain + i * pad + j, x);
+        }
+        z[i] = s->scale * vf_sum(sum);
+        q += 4 * s->channels;
     }
 }
 
 /* Rows of the result for `count` queries of a head from their R phi(q) kv in r: adds them to the local enhancement
  * that waits in `local`, and applies the gate. */
-static void finish_rows(const Task *t, const float *r, const float *z, const float *mean_v, int64_t token, int head,
-                        int count, const float *local) {
+static void finish_rows(const Task *t, const float *r, const float *z, const float *mean_v, int64_t token,
+                        int64_t channel, int count, const float *local) {
     const AttentionSize *s = &t->s;
-    const int64_t channel = head * s->dim;
     const float *gate = t->a->qkvo + (token * 4 + 3) * s->channels + channel;
     int64_t at = token * s->channels + channel;
     for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels, r += s->pad) {
         Factors f = factors(s->kind, z[i]);
         for (int j = 0; j < s->pad; j += VL) {
+            prefetch(s, gate + j);
             vf x = vf_load(r + j) * f.r + vf_load(mean_v + j) * f.v + load_lanes(s, local + at, j);
             if (t->a->mix) store_lanes(s, t->a->mix + at, j, x);
             if (t->a->y) store_lanes(s, t->a->y + at, j, x * load_lanes(s, gate, j));
@@ -190,27 +171,24 @@ static void finish_rows(const Task *t, const float *r, const float *z, const flo
     }
 }
 
-/* The second walk takes all heads of a band together, since the convolution is fastest on whole pixels. */
-static void query_band(void *arg, int index, int thread) {
+static void apply_queries(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
     const Attention *a = t->a;
     const AttentionSize *s = &t->s;
     _Alignas(64) float turned[TILE_FLOATS], r[TILE_FLOATS], z[MAX_TILE_TOKENS];
-    const int image = index / t->bands, band = index % t->bands;
-    const int y0 = (int)((int64_t)s->height * band / t->bands), y1 = (int)((int64_t)s->height * (band + 1) / t->bands);
-    const int64_t first = (int64_t)image * s->tokens;
+    Place p = place_of(s, index, s->chunks);
+    const float *state = sums_of(s, t->state, p.head);
     float *local = a->y ? a->y : a->mix;
-    local_rows(a, local + (first + (int64_t)y0 * s->width) * s->channels, s->channels, image, y0, y1);
-    for (int i = y0 * s->width; i < y1 * s->width; i += s->tile) {
-        int count = MIN(s->tile, y1 * s->width - i);
-        for (int head = 0; head < s->heads; head++) {
-            const float *state = sums_of(s, t->state, (int64_t)image * s->heads + head);
-            const float *q = a->qkvo + (first + i) * 4 * s->channels + head * s->dim;
-            pack_queries(s, q, cursor_at(s, i), count, state + ROW_K * s->pad, turned, NULL, z);
-            gemm_nn(r, s->pad, turned, s->pad, state + ROW_MATRIX * s->pad, s->pad, count, s->pad, s->dim, false);
-            finish_rows(t, r, z, state + ROW_V * s->pad, first + i, head, count, local);
-        }
+    local_rows(a, local + p.token * s->channels + p.channel, s->channels, t->v, &p);
+    int64_t token = p.token;
+    for (int i = p.y0 * s->width, end = p.y1 * s->width; i < end; i += s->tile) {
+        const int count = MIN(s->tile, end - i);
+        const float *q = a->qkvo + token * 4 * s->channels + p.channel;
+        pack_queries(s, q, cursor_at(s, i), count, state + ROW_K * s->pad, turned, NULL, z);
+        gemm_nn(r, s->pad, turned, s->pad, state + ROW_MATRIX * s->pad, s->pad, count, s->pad, s->dim, false);
+        finish_rows(t, r, z, state + ROW_V * s->pad, token, p.channel, count, local);
+        token += count;
     }
 }
 
@@ -218,9 +196,9 @@ void attention_linear_forward(const Attention *a) {
     Task t;
     task_make(&t, a, &a->size, a->work, false);
     const int heads = a->size.batch * a->size.heads;
-    parallel_for(heads * t.chunks, sum_keys, &t);
+    parallel_for(heads * a->size.chunks, sum_keys, &t);
     parallel_for(heads * 4, reduce_keys, &t);
-    if (a->y || a->mix) parallel_for(a->size.batch * t.bands, query_band, &t);
+    if (a->y || a->mix) parallel_for(heads * a->size.chunks, apply_queries, &t);
 }
 
 /* ---- backward ---- */
@@ -240,16 +218,21 @@ static void load_state(void *arg, int head, int thread) {
         for (int64_t j = 0; j < d; j++) matrix[j * s->pad + i] = stats[(ROW_MATRIX + i) * d + j];
 }
 
-/* g = dy o and do = dy mix of `count` tokens of a head */
-static void gate_gradient(const Task *t, int64_t token, int head, int count) {
+/* g = dy o and do = dy mix of `count` tokens of a head, and the copy of v: g and v (count, pad) */
+static void gate_gradient(const Task *t, int64_t token, int64_t channel, int count, float *g, float *v) {
     const Attention *a = t->a;
     const AttentionSize *s = &t->s;
-    int64_t at = token * s->channels + head * s->dim, gate = (token * 4 + 3) * s->channels + head * s->dim;
-    for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels) {
+    int64_t at = token * s->channels + channel, gate = (token * 4 + 3) * s->channels + channel;
+    for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels, g += s->pad, v += s->pad) {
         for (int j = 0; j < s->pad; j += VL) {
+            prefetch(s, a->qkvo + gate - s->channels + j);
+            prefetch(s, a->qkvo + gate + j);
             vf dy = load_lanes(s, a->dy + at, j);
-            store_lanes(s, t->g + at, j, dy * load_lanes(s, a->qkvo + gate, j));
-            if (a->dqkvo) store_lanes(s, a->dqkvo + gate, j, dy * load_lanes(s, a->old_mix + at, j));
+            vf_store(v + j, load_lanes(s, a->qkvo + gate - s->channels, j));
+            vf_store(g + j, dy * load_lanes(s, a->qkvo + gate, j));
+            if (!a->dqkvo) continue;
+            prefetch_write(s, a->dqkvo + gate + j);
+            store_lanes(s, a->dqkvo + gate, j, dy * load_lanes(s, a->old_mix + at, j));
         }
     }
 }
@@ -268,16 +251,17 @@ static void finish_queries(const AttentionSize *s, QueryTile *q, const float *g,
                            float *dq, Cursor at, int count) {
     const int pad = s->pad;
     const float *mean_k = state + ROW_K * pad, *mean_v = state + ROW_V * pad;
-    for (int i = 0; i < count; i++, cursor_step(s, &at), g += s->channels, dq += 4 * s->channels) {
+    for (int i = 0; i < count; i++, cursor_step(s, &at), g += pad, dq += 4 * s->channels) {
         const float *turned = q->turned + i * pad, *plain = q->plain + i * pad, *kv_g = q->kv_g + i * pad;
         Factors f = factors(s->kind, q->z[i]);
         Rope rope = rope_at(s, &at);
         vf slope = vf_set(0);
         for (int j = 0; j < pad; j += VL) {
-            vf gj = load_lanes(s, g, j);
+            vf gj = vf_load(g + j);
             slope += vf_load(turned + j) * vf_load(kv_g + j) * f.r_slope + gj * vf_load(mean_v + j) * f.v_slope;
             vf_store(q->scaled + i * pad + j, gj * f.r);
             vf_store(sums + ROW_V * pad + j, vf_load(sums + ROW_V * pad + j) + gj * f.v);
+            prefetch_write(s, dq + j);
         }
         float dz = s->scale * vf_sum(slope);
         for (int j = 0; j < pad; j += VL) {
@@ -293,27 +277,24 @@ static void query_gradient(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
     const AttentionSize *s = &t->s;
+    const int pad = s->pad;
     QueryTile q;
-    Place p = place_of(s, index, t->chunks);
-    const int pad = s->pad, tokens = (p.y1 - p.y0) * s->width;
-    const float *state = sums_of(s, t->state, index / t->chunks);
+    Place p = place_of(s, index, s->chunks);
+    const float *state = sums_of(s, t->state, p.head);
     float *sums = sums_of(s, t->parts, index);
     memset(sums, 0, sums_size(s) * sizeof(float));
-    for (int i = 0; i < tokens; i += s->tile) {
-        const int count = MIN(s->tile, tokens - i);
-        gate_gradient(t, p.token + i, p.head, count);
+    int64_t token = p.token;
+    for (int i = p.y0 * s->width, end = p.y1 * s->width; i < end; i += s->tile) {
+        const int count = MIN(s->tile, end - i);
+        float *g = head_row(s, t->g, p.head, i);
+        gate_gradient(t, token, p.channel, count, g, head_row(s, t->v, p.head, i));
+        const int64_t at = token * 4 * s->channels + p.channel;
+        token += count;
         if (!t->a->dqkvo) continue;
-        const int64_t at = (p.token + i) * 4 * s->channels + p.head * s->dim;
-        const float *g = t->g + (p.token + i) * s->channels + p.head * s->dim;
-        Cursor cursor = cursor_at(s, p.y0 * s->width + i);
-        pack_queries(s, t->a->qkvo + at, cursor, count, state + ROW_K * pad, q.turned, q.plain, q.z);
-        gemm_nn(q.kv_g, pad, g, s->channels, state + ROW_MATRIX * pad, pad, count, pad, s->dim, false);
-        finish_queries(s, &q, g, state, sums, t->a->dqkvo + at, cursor, count);
+        pack_queries(s, t->a->qkvo + at, cursor_at(s, i), count, state + ROW_K * pad, q.turned, q.plain, q.z);
+        gemm_nn(q.kv_g, pad, g, pad, state + ROW_MATRIX * pad, pad, count, pad, s->dim, false);
+        finish_queries(s, &q, g, state, sums, t->a->dqkvo + at, cursor_at(s, i), count);
         gemm_tn(sums + ROW_MATRIX * pad, pad, q.turned, pad, q.scaled, pad, s->dim, pad, count, true);
-    }
-    if (t->a->dw || t->a->db) {
-        float *part = t->tap_parts + ((int64_t)p.image * t->chunks + index % t->chunks) * 26 * s->channels;
-        local_taps_gradient(t->a, part, t->g, p.image, p.y0, p.y1, p.head * s->dim, (p.head + 1) * s->dim);
     }
 }
 
@@ -331,13 +312,6 @@ static void reduce_queries(void *arg, int head, int thread) {
         for (int j = 0; j < s->dim; j++) transposed[j * s->pad + i] = matrix[i * s->pad + j];
 }
 
-static void reduce_taps(void *arg, int head, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    dwconv_dw_sum(t->a->dw, t->a->db, t->tap_parts, t->s.batch * t->chunks, 5, t->s.channels, head * t->s.dim,
-                  (head + 1) * t->s.dim);
-}
-
 /* dk and dv of `count` tokens. from_v = v dkv^T and from_k = R phi(k) dkv, (count, pad); the convolution's share of dv
  * is there already. */
 static void finish_keys(const AttentionSize *s, const float *plain, const float *from_v, const float *from_k,
@@ -348,6 +322,7 @@ static void finish_keys(const AttentionSize *s, const float *plain, const float 
         float *dv = dk + s->channels;
         for (int j = 0; j < pad; j += VL) {
             vf dx = rope_turn_back(&rope, j, vf_load(from_v + i * pad + j)) + vf_load(dstate + ROW_K * pad + j);
+            prefetch_write(s, dk + j);
             store_lanes(s, dk, j, dx * phi_slope(vf_load(plain + i * pad + j)));
             vf dvj = vf_load(from_k + i * pad + j) + vf_load(dstate + ROW_V * pad + j);
             store_lanes(s, dv, j, load_lanes(s, dv, j) + dvj);
@@ -358,23 +333,25 @@ static void finish_keys(const AttentionSize *s, const float *plain, const float 
 static void key_gradient(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
+    const Attention *a = t->a;
     const AttentionSize *s = &t->s;
     const int pad = s->pad;
     _Alignas(64) float turned[TILE_FLOATS], plain[TILE_FLOATS], from_v[TILE_FLOATS], from_k[TILE_FLOATS];
     float z[MAX_TILE_TOKENS];
-    Place p = place_of(s, index, t->bands);
-    const int64_t head = index / t->bands;
-    const float *dstate = sums_of(s, t->dstate, head), *transposed = t->dmatrix + head * s->dim * pad;
-    local_rows_gradient(t->a, t->g, p.image, p.y0, p.y1, p.head * s->dim, (p.head + 1) * s->dim);
-    for (int i = p.y0 * s->width; i < p.y1 * s->width; i += s->tile) {
-        const int count = MIN(s->tile, p.y1 * s->width - i);
-        const int64_t at = (((int64_t)p.image * s->tokens + i) * 4 + 1) * s->channels + p.head * s->dim;
-        const float *k = t->a->qkvo + at;
+    Place p = place_of(s, index, s->chunks);
+    if (a->tap_parts) local_taps_gradient(a, t->v, t->g, &p, index % s->chunks);
+    if (!a->dqkvo) return;
+    local_rows_gradient(a, t->g, &p);
+    const float *dstate = sums_of(s, t->dstate, p.head), *transposed = t->dmatrix + p.head * s->dim * pad;
+    int64_t at = (p.token * 4 + 1) * s->channels + p.channel;
+    for (int i = p.y0 * s->width, end = p.y1 * s->width; i < end; i += s->tile) {
+        const int count = MIN(s->tile, end - i);
         /* a key is packed as a query is; its z means nothing */
-        pack_queries(s, k, cursor_at(s, i), count, dstate + ROW_K * pad, turned, plain, z);
-        gemm_nn(from_v, pad, k + s->channels, 4 * s->channels, transposed, pad, count, pad, s->dim, false);
+        pack_queries(s, a->qkvo + at, cursor_at(s, i), count, dstate + ROW_K * pad, turned, plain, z);
+        gemm_nn(from_v, pad, head_row(s, t->v, p.head, i), pad, transposed, pad, count, pad, s->dim, false);
         gemm_nn(from_k, pad, turned, pad, dstate + ROW_MATRIX * pad, pad, count, pad, s->dim, false);
-        finish_keys(s, plain, from_v, from_k, dstate, t->a->dqkvo + at, cursor_at(s, i), count);
+        finish_keys(s, plain, from_v, from_k, dstate, a->dqkvo + at, cursor_at(s, i), count);
+        at += (int64_t)count * 4 * s->channels;
     }
 }
 
@@ -382,10 +359,8 @@ void attention_linear_backward(const Attention *a) {
     Task t;
     task_make(&t, a, &a->size, a->work, true);
     const int heads = a->size.batch * a->size.heads;
-    parallel_for(heads, load_state, &t);
-    parallel_for(heads * t.chunks, query_gradient, &t);
-    if (a->dw || a->db) parallel_for(a->size.heads, reduce_taps, &t);
-    if (!a->dqkvo) return;
-    parallel_for(heads, reduce_queries, &t);
-    parallel_for(heads * t.bands, key_gradient, &t);
+    if (a->dqkvo) parallel_for(heads, load_state, &t);
+    parallel_for(heads * a->size.chunks, query_gradient, &t);
+    if (a->dqkvo) parallel_for(heads, reduce_queries, &t);
+    parallel_for(heads * a->size.chunks, key_gradient, &t);
 }

@@ -15,49 +15,41 @@ enum {
 typedef struct {
     const Attention *a;
     AttentionSize s;
-    int bands;  /* tasks of the passes over whole rows, per image */
     int block;  /* queries (forward) or keys (backward) along vectors: a multiple of VL */
     int blocks; /* per head */
     int splits; /* backward: ranges of blocks of keys per head */
     /* per head (N,pad): turned and in backward also scaled q, turned k, v, gradient of mix, then of those */
-    float *q, *k, *v, *head_g, *dq, *dk, *dv;
-    float *lse, *mean;  /* per head (N): in powers of two; g . attention */
-    float *g;           /* (B,N,C): gradient of mix */
-    float *tap_parts;   /* (B * bands, 26, C): partial dw and db */
+    float *q, *k, *v, *g, *dq, *dk, *dv;
+    float *lse, *mean; /* per head (N): in powers of two; g . attention */
 } Task;
 
 static size_t task_make(Task *t, const Attention *a, const AttentionSize *s, float *work, bool backward) {
-    *t = (Task){.a = a, .s = *s, .bands = MAX(CEIL_DIV(s->height, band_rows(s, 128)), MIN(s->height, 4)),
-                .block = MAX(VL, s->tile / VL * VL)};
+    *t = (Task){.a = a, .s = *s, .block = MAX(VL, s->tile / VL * VL)};
     t->blocks = CEIL_DIV(s->tokens, t->block);
     t->splits = MIN(MIN(CEIL_DIV(16, s->batch * s->heads), MAX_SPLITS), t->blocks);
     size_t used = 0, rows = (size_t)s->batch * (size_t)s->heads * (size_t)s->tokens, pad = (size_t)s->pad;
     size_t k = take(&used, rows * pad), v = take(&used, rows * pad);
-    size_t q = 0, head_g = 0, dq = 0, dk = 0, dv = 0, lse = 0, mean = 0, g = 0, tap_parts = 0;
+    size_t q = 0, g = 0, dq = 0, dk = 0, dv = 0, lse = 0, mean = 0;
     if (backward) {
         q = take(&used, rows * pad);
-        head_g = take(&used, rows * pad);
+        g = take(&used, rows * pad);
         dq = take(&used, rows * pad * (size_t)t->splits);
         dk = take(&used, rows * pad);
         dv = take(&used, rows * pad);
         lse = take(&used, rows);
         mean = take(&used, rows);
-        g = take(&used, (size_t)s->batch * (size_t)s->tokens * (size_t)s->channels);
-        tap_parts = take(&used, (size_t)s->batch * (size_t)t->bands * 26 * (size_t)s->channels);
     }
     if (!work) return used;
     t->k = work + k;
     t->v = work + v;
     if (backward) {
         t->q = work + q;
-        t->head_g = work + head_g;
+        t->g = work + g;
         t->dq = work + dq;
         t->dk = work + dk;
         t->dv = work + dv;
         t->lse = work + lse;
         t->mean = work + mean;
-        t->g = work + g;
-        t->tap_parts = work + tap_parts;
     }
     return used;
 }
@@ -67,32 +59,10 @@ size_t attention_softmax_work(const AttentionSize *s, bool backward) {
     return task_make(&t, NULL, s, NULL, backward);
 }
 
-/* A task of a pass over rows: which of them. */
-typedef struct {
-    int image, y0, y1;
-} Band;
-
-static Band band_of(const Task *t, int index) {
-    Band b = {.image = index / t->bands};
-    int band = index % t->bands;
-    b.y0 = (int)((int64_t)t->s.height * band / t->bands);
-    b.y1 = (int)((int64_t)t->s.height * (band + 1) / t->bands);
-    return b;
-}
-
-/* Row of a matrix (B * heads, N, pad). */
-static float *head_row(const AttentionSize *s, float *x, int64_t head, int64_t token) {
-    return x + (head * s->tokens + token) * s->pad;
-}
-
 /* to (pad) = a head of a token at x, turned and scaled */
 static void pack_turned(const AttentionSize *s, float *to, const float *x, const Cursor *at, float scale) {
     Rope rope = rope_at(s, at);
     for (int j = 0; j < s->pad; j += VL) vf_store(to + j, rope_turn(&rope, j, load_lanes(s, x, j)) * scale);
-}
-
-static void pack(const AttentionSize *s, float *to, const float *x) {
-    for (int j = 0; j < s->pad; j += VL) vf_store(to + j, load_lanes(s, x, j));
 }
 
 /* to (pad, block) = rows (count, pad) transposed, columns up to whole vectors zeroed; returns these columns */
@@ -108,22 +78,23 @@ static int transpose(const AttentionSize *s, float *to, int block, const float *
 static void pack_keys(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
-    const Attention *a = t->a;
     const AttentionSize *s = &t->s;
-    Band b = band_of(t, index);
-    float *local = a->y ? a->y : a->mix;
-    if (local) {
-        int64_t first = (int64_t)b.image * s->tokens + (int64_t)b.y0 * s->width;
-        local_rows(a, local + first * s->channels, s->channels, b.image, b.y0, b.y1);
+    Place p = place_of(s, index, s->chunks);
+    const float *k = t->a->qkvo + (p.token * 4 + 1) * s->channels + p.channel;
+    for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at), k += 4 * s->channels) {
+        pack_turned(s, head_row(s, t->k, p.head, at.token), k, &at, 1);
+        pack_row(s, head_row(s, t->v, p.head, at.token), k + s->channels);
     }
-    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at)) {
-        const float *k = a->qkvo + (((int64_t)b.image * s->tokens + at.token) * 4 + 1) * s->channels;
-        for (int h = 0; h < s->heads; h++) {
-            int64_t head = (int64_t)b.image * s->heads + h;
-            pack_turned(s, head_row(s, t->k, head, at.token), k + h * s->dim, &at, 1);
-            pack(s, head_row(s, t->v, head, at.token), k + s->channels + h * s->dim);
-        }
-    }
+}
+
+/* The local enhancement, to where finish_block looks for it. */
+static void local_chunk(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const AttentionSize *s = &t->s;
+    Place p = place_of(s, index, s->chunks);
+    float *local = t->a->y ? t->a->y : t->a->mix;
+    local_rows(t->a, local + p.token * s->channels + p.channel, s->channels, t->v, &p);
 }
 
 /* The state of a block of queries. */
@@ -206,66 +177,61 @@ static void query_block(void *arg, int index, int thread) {
 void attention_softmax_forward(const Attention *a) {
     Task t;
     task_make(&t, a, &a->size, a->work, false);
-    parallel_for(a->size.batch * t.bands, pack_keys, &t);
-    parallel_for(a->size.batch * a->size.heads * t.blocks, query_block, &t);
+    const int heads = a->size.batch * a->size.heads;
+    parallel_for(heads * a->size.chunks, pack_keys, &t);
+    if (a->y || a->mix) parallel_for(heads * a->size.chunks, local_chunk, &t);
+    parallel_for(heads * t.blocks, query_block, &t);
 }
 
 /* ---- backward ---- */
 
-/* Everything of one head of a token: packs q, k, v and g, and finds lse and mean. local is the token's row of the
- * local enhancement. */
-static void pack_token(const Task *t, int64_t image, int h, const Cursor *at, const float *local) {
-    const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
-    const int64_t head = image * s->heads + h, token = image * s->tokens + at->token, channel = h * s->dim;
-    const float *q = a->qkvo + token * 4 * s->channels + channel;
-    pack_turned(s, head_row(s, t->q, head, at->token), q, at, s->scale * LOG2E);
-    pack_turned(s, head_row(s, t->k, head, at->token), q + s->channels, at, 1);
-    pack(s, head_row(s, t->v, head, at->token), q + 2 * s->channels);
-    const float *g = t->g + token * s->channels + channel, *mix = a->old_mix + token * s->channels + channel;
-    float *head_g = head_row(s, t->head_g, head, at->token);
-    vf mean = vf_set(0);
-    for (int j = 0; j < s->pad; j += VL) {
-        vf gj = load_lanes(s, g, j);
-        mean += gj * (load_lanes(s, mix, j) - load_lanes(s, local + channel, j));
-        vf_store(head_g + j, gj);
-    }
-    t->mean[head * s->tokens + at->token] = vf_sum(mean);
-    t->lse[head * s->tokens + at->token] = a->old_stats[head * s->tokens + at->token] * LOG2E;
-}
-
-/* g = dy o and do = dy mix of a band's rows */
-static void gate_gradient(const Task *t, const Band *b) {
-    const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
-    const int64_t base = (int64_t)b->image * s->tokens;
-    for (int64_t token = base + (int64_t)b->y0 * s->width; token < base + (int64_t)b->y1 * s->width; token++) {
-        const float *dy = a->dy + token * s->channels, *mix = a->old_mix + token * s->channels;
-        const float *gate = a->qkvo + (token * 4 + 3) * s->channels;
-        float *g = t->g + token * s->channels;
-        for (int c = 0; c < s->channels; c++) g[c] = dy[c] * gate[c];
-        if (!a->dqkvo) continue;
-        float *dgate = a->dqkvo + (token * 4 + 3) * s->channels;
-        for (int c = 0; c < s->channels; c++) dgate[c] = dy[c] * mix[c];
-    }
-}
-
-static void pack_band(void *arg, int index, int thread) {
+/* Packs q, k, v and g = dy o; finishes do = dy mix. */
+static void pack_chunk(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
     const Attention *a = t->a;
     const AttentionSize *s = &t->s;
-    Band b = band_of(t, index);
-    gate_gradient(t, &b);
-    if (a->dw || a->db)
-        local_taps_gradient(a, t->tap_parts + (int64_t)index * 26 * s->channels, t->g, b.image, b.y0, b.y1, 0, s->channels);
+    Place p = place_of(s, index, s->chunks);
+    int64_t token = p.token * s->channels + p.channel, at4 = p.token * 4 * s->channels + p.channel;
+    for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at)) {
+        const float *q = a->qkvo + at4, *gate = q + 3 * s->channels;
+        float *g = head_row(s, t->g, p.head, at.token), *dgate = a->dqkvo ? a->dqkvo + at4 + 3 * s->channels : NULL;
+        pack_turned(s, head_row(s, t->q, p.head, at.token), q, &at, s->scale * LOG2E);
+        pack_turned(s, head_row(s, t->k, p.head, at.token), q + s->channels, &at, 1);
+        pack_row(s, head_row(s, t->v, p.head, at.token), q + 2 * s->channels);
+        for (int j = 0; j < s->pad; j += VL) {
+            vf dy = load_lanes(s, a->dy + token, j);
+            vf_store(g + j, dy * load_lanes(s, gate, j));
+            if (dgate) store_lanes(s, dgate, j, dy * load_lanes(s, a->old_mix + token, j));
+        }
+        token += s->channels;
+        at4 += 4 * s->channels;
+    }
+}
+
+/* The convolution's gradients; lse and mean. */
+static void local_gradient(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    const Attention *a = t->a;
+    const AttentionSize *s = &t->s;
+    Place p = place_of(s, index, s->chunks);
+    if (a->tap_parts) local_taps_gradient(a, t->v, t->g, &p, index % s->chunks);
     if (!a->dqkvo) return;
-    /* the local enhancement waits where dv will be */
-    const int64_t base = (int64_t)b.image * s->tokens, stride = 4 * s->channels;
-    float *local = a->dqkvo + base * stride + 2 * s->channels;
-    local_rows(a, local + (int64_t)b.y0 * s->width * stride, stride, b.image, b.y0, b.y1);
-    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at))
-        for (int h = 0; h < s->heads; h++) pack_token(t, b.image, h, &at, local + at.token * stride);
+    /* the local enhancement, which mix has to be rid of, lies for a moment where dv will be */
+    const float *local = a->dqkvo + (p.token * 4 + 2) * s->channels + p.channel;
+    local_rows(a, a->dqkvo + (p.token * 4 + 2) * s->channels + p.channel, 4 * s->channels, t->v, &p);
+    const float *mix = a->old_mix + p.token * s->channels + p.channel;
+    for (int64_t i = (int64_t)p.y0 * s->width; i < (int64_t)p.y1 * s->width; i++) {
+        const float *g = head_row(s, t->g, p.head, i);
+        vf mean = vf_set(0);
+        for (int j = 0; j < s->pad; j += VL) mean += vf_load(g + j) * (load_lanes(s, mix, j) - load_lanes(s, local, j));
+        t->mean[p.head * s->tokens + i] = vf_sum(mean);
+        t->lse[p.head * s->tokens + i] = a->old_stats[p.head * s->tokens + i] * LOG2E;
+        mix += s->channels;
+        local += 4 * s->channels;
+    }
+    local_rows_gradient(a, t->g, &p);
 }
 
 /* A block of keys against a tile of queries. */
@@ -293,7 +259,7 @@ static void key_block(const Task *t, KeyBlock *b, int64_t head, int split, int f
     float *dk = head_row(s, t->dk, head, first), *dv = head_row(s, t->dv, head, first);
     for (int i = 0; i < s->tokens; i += s->tile) {
         const int queries = MIN(s->tile, s->tokens - i);
-        const float *q = head_row(s, t->q, head, i), *g = head_row(s, t->head_g, head, i);
+        const float *q = head_row(s, t->q, head, i), *g = head_row(s, t->g, head, i);
         float *dq = head_row(s, t->dq, head * t->splits + split, i);
         gemm_nn(b->p, block, q, pad, b->k, block, queries, width, s->dim, false);
         gemm_nn(b->ds, block, g, pad, b->v, block, queries, width, s->dim, false);
@@ -313,44 +279,34 @@ static void key_range(void *arg, int index, int thread) {
     for (int i = from; i < to; i++) key_block(t, &b, index / t->splits, split, i * t->block, i == from);
 }
 
-/* Turns back and scales what the ranges found, and adds the convolution's share to dv. */
-static void finish_band(void *arg, int index, int thread) {
+/* Turns back and scales what the ranges found; the convolution's share of dv is there already. */
+static void finish_chunk(void *arg, int index, int thread) {
     (void)thread;
     const Task *t = arg;
     const AttentionSize *s = &t->s;
-    Band b = band_of(t, index);
-    local_rows_gradient(t->a, t->g, b.image, b.y0, b.y1, 0, s->channels);
-    for (Cursor at = cursor_at(s, b.y0 * s->width); at.row < b.y1; cursor_step(s, &at)) {
+    Place p = place_of(s, index, s->chunks);
+    float *out = t->a->dqkvo + p.token * 4 * s->channels + p.channel;
+    for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at), out += 4 * s->channels) {
         Rope rope = rope_at(s, &at);
-        float *out = t->a->dqkvo + ((int64_t)b.image * s->tokens + at.token) * 4 * s->channels;
-        for (int h = 0; h < s->heads; h++, out += s->dim) {
-            int64_t head = (int64_t)b.image * s->heads + h;
-            const float *dk = head_row(s, t->dk, head, at.token), *dv = head_row(s, t->dv, head, at.token);
-            for (int j = 0; j < s->pad; j += VL) {
-                vf dq = vf_set(0);
-                for (int i = 0; i < t->splits; i++) dq += vf_load(head_row(s, t->dq, head * t->splits + i, at.token) + j);
-                store_lanes(s, out, j, rope_turn_back(&rope, j, dq) * s->scale);
-                store_lanes(s, out + s->channels, j, rope_turn_back(&rope, j, vf_load(dk + j)) * LN2);
-                float *to = out + 2 * s->channels;
-                store_lanes(s, to, j, load_lanes(s, to, j) + vf_load(dv + j));
-            }
+        const float *dk = head_row(s, t->dk, p.head, at.token), *dv = head_row(s, t->dv, p.head, at.token);
+        for (int j = 0; j < s->pad; j += VL) {
+            vf dq = vf_set(0);
+            for (int i = 0; i < t->splits; i++) dq += vf_load(head_row(s, t->dq, p.head * t->splits + i, at.token) + j);
+            store_lanes(s, out, j, rope_turn_back(&rope, j, dq) * s->scale);
+            store_lanes(s, out + s->channels, j, rope_turn_back(&rope, j, vf_load(dk + j)) * LN2);
+            float *to = out + 2 * s->channels;
+            store_lanes(s, to, j, load_lanes(s, to, j) + vf_load(dv + j));
         }
     }
-}
-
-static void reduce_taps(void *arg, int head, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    dwconv_dw_sum(t->a->dw, t->a->db, t->tap_parts, t->s.batch * t->bands, 5, t->s.channels, head * t->s.dim,
-                  (head + 1) * t->s.dim);
 }
 
 void attention_softmax_backward(const Attention *a) {
     Task t;
     task_make(&t, a, &a->size, a->work, true);
-    parallel_for(a->size.batch * t.bands, pack_band, &t);
-    if (a->dw || a->db) parallel_for(a->size.heads, reduce_taps, &t);
+    const int heads = a->size.batch * a->size.heads;
+    parallel_for(heads * a->size.chunks, pack_chunk, &t);
+    parallel_for(heads * a->size.chunks, local_gradient, &t);
     if (!a->dqkvo) return;
-    parallel_for(a->size.batch * a->size.heads * t.splits, key_range, &t);
-    parallel_for(a->size.batch * t.bands, finish_band, &t);
+    parallel_for(heads * t.splits, key_range, &t);
+    parallel_for(heads * a->size.chunks, finish_chunk, &t);
 }

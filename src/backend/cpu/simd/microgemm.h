@@ -64,14 +64,14 @@ ALWAYS_INLINE void microgemm(float *c, int64_t ldc, const float *a, int64_t row,
 }
 
 /* c (m,n) = [c +] a (m,k) b (k,n); n a multiple of VL */
-static inline void gemm_nn(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int m, int n,
-                           int k, bool add) {
+static inline void gemm_nn(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int m,
+                           int n, int k, bool add) {
     microgemm(c, ldc, a, lda, 1, b, ldb, m, n, k, add);
 }
 
 /* c (m,n) = [c +] a^T b, a (k,m), b (k,n); n a multiple of VL */
-static inline void gemm_tn(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int m, int n,
-                           int k, bool add) {
+static inline void gemm_tn(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb, int m,
+                           int n, int k, bool add) {
     microgemm(c, ldc, a, 1, lda, b, ldb, m, n, k, add);
 }
 
