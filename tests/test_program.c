@@ -1,0 +1,265 @@
+/* test_program.c - the program as a person meets it: commands, output, exit codes, bad input. MALA names the binary
+ * (./mala without it). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <cjson/cJSON.h>
+
+#include "base/file.h"
+
+static char folder[] = "/tmp/mala-test-XXXXXX";
+static char output[1 << 20], errors[1 << 20];
+
+static void read_text(char *text, size_t room, const char *path) {
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t n = fread(text, 1, room - 1, f);
+    text[n] = '\0';
+    fclose(f);
+}
+
+/* Runs "mala <arguments>" in the test's folder ($T); returns the exit code, fills output and errors. */
+static int mala(const char *arguments) {
+    char command[4096], path[256];
+    const char *binary = getenv("MALA");
+    snprintf(command, sizeof command, "T=%s; \"%s\" %s >$T/out 2>$T/err", folder, binary ? binary : "./mala", arguments);
+    int status = system(command);
+    snprintf(path, sizeof path, "%s/out", folder);
+    read_text(output, sizeof output, path);
+    snprintf(path, sizeof path, "%s/err", folder);
+    read_text(errors, sizeof errors, path);
+    if (WIFSIGNALED(status) || WEXITSTATUS(status) >= 128) fail_msg("mala %s: killed: %s", arguments, errors);
+    return WEXITSTATUS(status);
+}
+
+#define EXPECT(code, arguments) \
+    do { \
+        int got_ = mala(arguments); \
+        if (got_ != (code)) fail_msg("mala %s: exit %d instead of %d: %s", arguments, got_, code, errors); \
+    } while (0)
+
+static void expect_text(const char *text, const char *part) {
+    if (!strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
+}
+
+#define SMALL \
+    "model.name=custom 'model.dims=[8,8,16,16]' 'model.depths=[1,1,1,1]' 'model.heads=[1,1,2,2]' model.projection=16 " \
+    "input.size=32 train.batch_size=8 sched.epochs=2 sched.warmup_epochs=0 optim.lr_base_size=0 optim.lr=1e-3 "
+
+static int make_data(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 32 --seed 7 --quiet");
+    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--json");
+    return 0;
+}
+
+static int remove_data(void **state) {
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command);
+}
+
+static cJSON *json_line(const char *line) {
+    const char *end = strchr(line, '\n');
+    cJSON *json = cJSON_ParseWithLength(line, end ? (size_t)(end - line) : strlen(line));
+    if (!json) fail_msg("not JSON: %s", line);
+    return json;
+}
+
+static double number_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (!cJSON_IsNumber(item)) fail_msg("no number '%s'", key);
+    return item->valuedouble;
+}
+
+static void test_run_directory(void **state) {
+    (void)state;
+    static const char *const files[] = {"config.json", "classes.txt", "results.csv", "log.txt",
+                                        "weights/best.safetensors", "weights/last.safetensors"};
+    for (size_t i = 0; i < COUNTOF(files); i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/run/%s", folder, files[i]);
+        if (access(path, R_OK) != 0) fail_msg("%s is missing", path);
+    }
+    char path[256], csv[4096];
+    snprintf(path, sizeof path, "%s/run/results.csv", folder);
+    read_text(csv, sizeof csv, path);
+    expect_text(csv, "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0\n1,");
+    expect_text(csv, "\n2,");
+}
+
+static void test_same_run_same_bytes(void **state) {
+    (void)state;
+    EXPECT(0, "train data.path=$T/data output=$T/again --threads 1 data.workers=0 " SMALL "--quiet");
+    char command[512];
+    snprintf(command, sizeof command, "cd %s && cut -d, -f1,3- run/results.csv >a && cut -d, -f1,3- again/results.csv >b && "
+             "cmp a b", folder);
+    assert_int_equal(system(command), 0);
+    EXPECT(0, "train --config $T/run/config.json output=$T/run --quiet"); /* its own config; a new directory beside it */
+    snprintf(command, sizeof command, "cd %s && cut -d, -f1,3- run-2/results.csv >b && cmp a b", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static void test_eval(void **state) {
+    (void)state;
+    EXPECT(0, "eval $T/run/weights/last.safetensors --data $T/data --json");
+    cJSON *json = json_line(output);
+    int images = (int)number_of(json, "images");
+    assert_true(images >= 20 && images % 2 == 0);
+    double top1 = number_of(json, "top1"), top5 = number_of(json, "top5");
+    assert_true(top1 >= 0 && top1 <= top5 && top5 <= 1 && number_of(json, "loss") > 0);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "per_class")), images / 2);
+    cJSON_Delete(json);
+    /* what the run itself measured on the same weights */
+    char path[256], csv[4096], text[64];
+    snprintf(path, sizeof path, "%s/run/results.csv", folder);
+    read_text(csv, sizeof csv, path);
+    snprintf(text, sizeof text, ",%.6f,%.6f,", top1, top5);
+    expect_text(strstr(csv, "\n2,"), text);
+}
+
+static void test_infer(void **state) {
+    (void)state;
+    EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json --topk 3");
+    int lines = 0;
+    for (const char *line = output; *line; line = strchr(line, '\n') + 1, lines++) {
+        cJSON *json = json_line(line);
+        assert_true(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(json, "image")));
+        const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "predictions");
+        assert_int_equal(cJSON_GetArraySize(list), 3);
+        double last = 1;
+        for (const cJSON *p = list->child; p; p = p->next) {
+            double score = number_of(p, "score");
+            assert_true(score >= 0 && score <= last && number_of(p, "class") >= 0);
+            assert_true(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(p, "label")));
+            last = score;
+        }
+        cJSON_Delete(json);
+    }
+    assert_true(lines >= 20);
+}
+
+/* A picture's scores do not depend on what else is in its batch, nor on how it is named to the command. */
+static void test_infer_ways_agree(void **state) {
+    (void)state;
+    static char all[1 << 20];
+    EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
+    memcpy(all, output, sizeof all);
+    char command[256];
+    snprintf(command, sizeof command, "find %s/data/val -name '*.jpg' | sort -r > %s/list.txt", folder, folder);
+    assert_int_equal(system(command), 0);
+    EXPECT(0, "infer - --weights $T/run/weights/best.safetensors --json < $T/list.txt");
+    const char *line = output;
+    for (int i = 0; i < 5 && *line; i++, line = strchr(line, '\n') + 1) {
+        char one[4096];
+        size_t n = strcspn(line, "\n");
+        assert_true(n < sizeof one);
+        memcpy(one, line, n);
+        one[n] = '\0';
+        expect_text(all, strstr(one, "\"predictions\""));
+    }
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    EXPECT(2, "");
+    EXPECT(2, "tarin");
+    expect_text(errors, "train");
+    EXPECT(2, "train optim.lrr=1");
+    expect_text(errors, "did you mean \"optim.lr\"");
+    EXPECT(2, "train --epoch 3");
+    expect_text(errors, "--epochs");
+    EXPECT(2, "train");
+    expect_text(errors, "data.path");
+    EXPECT(2, "infer");
+    EXPECT(2, "infer x.jpg");
+    expect_text(errors, "--weights");
+    EXPECT(3, "infer x.jpg --weights $T/missing.safetensors");
+    expect_text(errors, "missing.safetensors");
+    EXPECT(3, "infer $T/missing.jpg --weights $T/run/weights/best.safetensors");
+    expect_text(errors, "missing.jpg");
+    EXPECT(3, "infer $T/data/val --weights $T/data/classes.txt");
+    EXPECT(3, "eval $T/run/weights/best.safetensors --data $T/run");
+    EXPECT(2, "train data.path=$T/nowhere");
+    EXPECT(2, "train data.path=$T/data input.size=100");
+    expect_text(errors, "96 or 128");
+    EXPECT(3, "infer $T/data/val --config configs/cifar10_small.json --weights $T/run/weights/best.safetensors");
+    expect_text(errors, "does not fit the model");
+}
+
+static void test_help(void **state) {
+    (void)state;
+    static const char *const commands[] = {"train", "eval", "infer", "info", "synth", "bench"};
+    EXPECT(0, "help");
+    for (size_t i = 0; i < COUNTOF(commands); i++) expect_text(output, commands[i]);
+    for (size_t i = 0; i < COUNTOF(commands); i++) {
+        char arguments[32];
+        snprintf(arguments, sizeof arguments, "help %s", commands[i]);
+        EXPECT(0, arguments);
+        expect_text(output, commands[i]);
+    }
+    EXPECT(0, "version");
+    expect_text(output, "mala ");
+}
+
+static void test_info(void **state) {
+    (void)state;
+    EXPECT(0, "info --model mavit_t --json");
+    cJSON *json = json_line(output);
+    assert_int_equal((int)number_of(json, "parameters"), 16449128);
+    double macs = number_of(json, "macs");
+    assert_true(macs > 2.63e9 && macs < 2.65e9);
+    cJSON_Delete(json);
+    EXPECT(0, "info $T/run/weights/best.safetensors");
+    expect_text(output, "layers.3.blocks.0");
+}
+
+/* Every picture of the pack bad_images that must be rejected is named, nothing crashes, memory stays bounded. */
+static void test_bad_images(void **state) {
+    (void)state;
+    const char *packs = getenv("MALA_DATA");
+    if (!packs) {
+        print_message("skipped: MALA_DATA names no folder of data packs\n");
+        skip();
+    }
+    char command[512], path[256];
+    snprintf(command, sizeof command, "cd %s && tar xzf \"%s/bad_images.tar.gz\"", folder, packs);
+    assert_int_equal(system(command), 0);
+    EXPECT(3, "infer $T/bad_images/files --weights $T/run/weights/best.safetensors --json");
+    snprintf(path, sizeof path, "%s/bad_images/splits/must_be_rejected.txt", folder);
+    static char list[1 << 16];
+    if (access(path, R_OK) == 0) {
+        read_text(list, sizeof list, path);
+        for (char *line = strtok(list, "\n"); line; line = strtok(NULL, "\n")) {
+            const char *name = strrchr(line, '/');
+            const char *dot = strrchr(line, '.');
+            bool listed = dot && (!strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg") || !strcasecmp(dot, ".png"));
+            if (listed) expect_text(errors, name ? name + 1 : line);
+        }
+    }
+    /* the same files as training pictures: skipped, named, counted; the good ones train */
+    snprintf(command, sizeof command,
+             "cd %s && mkdir -p bad/train/good bad/val && cp -r bad_images/files bad/train/odd && "
+             "cp data/train/*/*.jpg bad/train/good/ && cp -r bad/train/good bad/val/", folder);
+    assert_int_equal(system(command), 0);
+    EXPECT(0, "train data.path=$T/bad output=$T/badrun data.max_bad=1 " SMALL);
+    expect_text(errors, "pictures could not be used");
+    EXPECT(3, "train data.path=$T/bad output=$T/badrun2 data.on_bad_image=error " SMALL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_run_directory), cmocka_unit_test(test_same_run_same_bytes), cmocka_unit_test(test_eval),
+        cmocka_unit_test(test_infer),         cmocka_unit_test(test_infer_ways_agree),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_help),          cmocka_unit_test(test_info),                cmocka_unit_test(test_bad_images),
+    };
+    return cmocka_run_group_tests(tests, make_data, remove_data);
+}
