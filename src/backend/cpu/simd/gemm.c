@@ -12,6 +12,12 @@ __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t co
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sum[m][v] = vf_load(g->start + m * g->start_row + column + v * VL);
 
+    if (g->start_row == 0) /* C is written for the first time: fetch its lines while the sums are made */
+#pragma GCC unroll 16
+        for (int m = 0; m < rows; m++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV * VL; v += 16) __builtin_prefetch(g->c + m * g->c_row + column + v, 1);
+
     /* One loop over taps and k: runs may be as short as a row of a 7x7 map, and a loop around them would be
      * mispredicted at every end. */
     const float *a = g->a, *b = g->b + column;

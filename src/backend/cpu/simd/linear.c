@@ -6,7 +6,7 @@
 /* Parts that a product is cut into where its size allows it: enough for any number of threads that it can feed. */
 #define PARTS 16
 #define PART_ROWS 98        /* fewest rows worth a part of their own: below, columns are cut as well */
-#define PART_FLOATS 131072  /* what a part reads of A again for every panel: half of an L2 cache */
+#define PART_FLOATS 131072  /* what a part reads again and again, of A or B: half of an L2 cache */
 
 static const float zeros[PANEL];
 
@@ -62,32 +62,39 @@ static void product_finish(const Product *p, int64_t row, int64_t column, int64_
     }
 }
 
+/* Rows [row, end) of y, at most TILE_ROWS; one panel of its columns. */
+static void product_tile(const Product *p, int64_t row, int64_t end, int64_t panel) {
+    int64_t column = panel * PANEL, columns = MIN(p->columns - column, PANEL);
+    gemm_tile(&(Gemm){.c = p->y + row * p->columns + column,
+                      .c_row = p->columns,
+                      .start = p->bias ? p->bias + column : zeros,
+                      .a = p->x + row * p->k,
+                      .a_row = p->k,
+                      .a_k = 1,
+                      .b = columns < PANEL && p->last_panel ? p->last_panel : p->panels + column * p->k,
+                      .k = p->k,
+                      .taps = 1},
+              end - row, columns);
+    if (p->gelu || p->x0) product_finish(p, row, column, end - row, columns);
+}
+
 static void product_part(void *arg, int index, int thread) {
     (void)thread;
     const Product *p = arg;
     int64_t row_part = index / p->column_parts, column_part = index % p->column_parts;
     int64_t tiles = CEIL_DIV(p->rows, TILE_ROWS), panels = CEIL_DIV(p->columns, PANEL);
     int64_t row0 = part_begin(tiles, row_part, p->row_parts) * TILE_ROWS;
-    int64_t row1 = MIN(part_begin(tiles, row_part + 1, p->row_parts) * TILE_ROWS, p->rows);
+    int64_t rows = MIN(part_begin(tiles, row_part + 1, p->row_parts) * TILE_ROWS, p->rows) - row0;
     int64_t panel0 = part_begin(panels, column_part, p->column_parts);
-    int64_t panel1 = part_begin(panels, column_part + 1, p->column_parts);
-    tiles = CEIL_DIV(row1 - row0, TILE_ROWS);
-    for (int64_t panel = panel0; panel < panel1; panel++) {
-        int64_t column = panel * PANEL, columns = MIN(p->columns - column, PANEL);
-        for (int64_t i = 0; i < tiles; i++) {
-            int64_t row = row0 + part_begin(row1 - row0, i, tiles), end = row0 + part_begin(row1 - row0, i + 1, tiles);
-            gemm_tile(&(Gemm){.c = p->y + row * p->columns + column,
-                              .c_row = p->columns,
-                              .start = p->bias ? p->bias + column : zeros,
-                              .a = p->x + row * p->k,
-                              .a_row = p->k,
-                              .a_k = 1,
-                              .b = columns < PANEL && p->last_panel ? p->last_panel : p->panels + column * p->k,
-                              .k = p->k,
-                              .taps = 1},
-                      end - row, columns);
-            if (p->gelu || p->x0) product_finish(p, row, column, end - row, columns);
-        }
+    panels = part_begin(panels, column_part + 1, p->column_parts) - panel0;
+    /* More rows than a set of the L1 cache has ways would displace each other where they lie 4 kB apart. */
+    tiles = CEIL_DIV(rows, p->k % 1024 == 0 ? MIN(7, TILE_ROWS) : TILE_ROWS);
+    /* The smaller side is read again and again and stays in L2: B where it fits, else the rows of A. */
+    bool rows_first = panels * PANEL * p->k <= PART_FLOATS;
+    for (int64_t n = 0; n < tiles * panels; n++) {
+        int64_t tile = rows_first ? n / panels : n % tiles, panel = rows_first ? n % panels : n / tiles;
+        product_tile(p, row0 + part_begin(rows, tile, tiles), row0 + part_begin(rows, tile + 1, tiles),
+                     panel0 + panel);
     }
 }
 
@@ -148,40 +155,54 @@ RUN(linear_dx) {
     product_run(&p);
 }
 
+/* the last panel of w^T, padded, where it has fewer columns */
+static size_t linear_packed_workspace(const Graph *g, const Node *n) {
+    return shape_last(out_shape(g, n, 0)) % PANEL ? packed_bytes(shape_last(in_shape(g, n, 0)), PANEL) : 0;
+}
+
 RUN(linear_packed) {
     Product p = product_of(call);
     p.bias = operand(call, 2);
     p.x0 = operand(call, 3);
     p.gamma = operand(call, 4);
     p.gelu = call->node->attr.linear.gelu;
-    p.panels = pack(call->work, call->in[1], false, p.k, p.columns);
+    p.panels = call->in[1];
+    int64_t rest = p.columns % PANEL;
+    if (rest) {
+        gemm_pack(call->work, p.panels + (p.columns - rest) * p.k, rest, 1, p.k, rest);
+        p.last_panel = call->work;
+    }
     product_run(&p);
 }
 
-static void transpose_rows(void *arg, int index, int thread) {
+static void transpose_panel(void *arg, int index, int thread) {
     (void)thread;
     const KernelCall *call = arg;
-    const float *w = call->in[0];
-    float *wt = call->out[0];
-    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1];
-    for (int64_t i = part_begin(ins, index, PARTS); i < part_begin(ins, index + 1, PARTS); i++)
-        for (int64_t o = 0; o < outs; o++) wt[i * outs + o] = w[o * ins + i];
+    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1], first = (int64_t)index * PANEL;
+    int64_t width = MIN(outs - first, PANEL);
+    const float *w = (const float *)call->in[0] + first * ins;
+    float *wt = (float *)call->out[0] + first * ins;
+    if (width == PANEL) {
+        gemm_pack_rows(wt, w, ins, ins, 1, PANEL);
+        return;
+    }
+    for (int64_t i = 0; i < ins; i++)
+        for (int64_t o = 0; o < width; o++) wt[i * width + o] = w[o * ins + i];
 }
 
-RUN(transpose) { parallel_for(PARTS, transpose_rows, (void *)call); }
+RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], PANEL), transpose_panel, (void *)call); }
 
 /* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
  * and the chunks' sums are added in order; dw is cut into rectangles besides. */
 #define CHUNK_ROWS 512       /* fewest rows worth a sum of their own */
 #define CHUNKS_FLOATS 524288 /* all sums together */
 #define SLOT_FLOATS 32768    /* rows of x that are packed at a time */
-#define STRIP 16             /* floats copied from a row of dy for a tile of TILE_ROWS */
 
 typedef struct {
     const float *dy, *x;
     float *dw, *db;
     float *sums;  /* [chunks] (outs * ins + outs), when there is more than one */
-    float *slots; /* [parts] (slot_rows, part_columns) of x, (slot_rows, STRIP) of dy */
+    float *slots; /* [parts] (slot_rows, part_columns): packed rows of x */
     int64_t rows, outs, ins;
     int64_t chunks, out_parts, column_parts, slot_rows, part_columns;
 } WeightGrad;
@@ -199,41 +220,32 @@ static WeightGrad weight_grad_cut(int64_t rows, int64_t outs, int64_t ins) {
     return d;
 }
 
-static int64_t slot_floats(const WeightGrad *d) { return d->slot_rows * (d->part_columns + STRIP); }
+static int64_t slot_floats(const WeightGrad *d) { return d->slot_rows * d->part_columns; }
 static int64_t sum_floats(const WeightGrad *d) { return ROUND_UP(d->outs * d->ins + d->outs, 16); }
-
-/* strip (k, STRIP) from columns of dy, as many as fit: rows a power of two apart would share a few cache lines */
-static void copy_strip(float *strip, const float *dy, int64_t dy_row, int64_t k, int64_t columns) {
-    for (int64_t r = 0; r < k; r++) {
-        if (columns >= STRIP)
-            memcpy(strip + r * STRIP, dy + r * dy_row, STRIP * sizeof(float));
-        else
-            memcpy(strip + r * STRIP, dy + r * dy_row, (size_t)columns * sizeof(float));
-    }
-}
 
 /* Rows [row0, row1) of dy and x: adds to the rectangle [o0, o1) x [panel0, panel1) of sum (outs, ins). */
 static void add_outer(const WeightGrad *d, float *sum, float *slot, int64_t row0, int64_t row1, int64_t o0, int64_t o1,
                       int64_t panel0, int64_t panel1) {
     int64_t k = row1 - row0, tiles = CEIL_DIV(o1 - o0, TILE_ROWS);
-    float *strip = slot + d->slot_rows * d->part_columns;
-    for (int64_t p = panel0; p < panel1; p++)
+    int64_t full = MIN(panel1, d->ins / PANEL);
+    for (int64_t r = 0; r < k; r++)
+        for (int64_t p = panel0; p < full; p++)
+            memcpy(slot + ((p - panel0) * k + r) * PANEL, d->x + (row0 + r) * d->ins + p * PANEL,
+                   PANEL * sizeof(float));
+    for (int64_t p = full; p < panel1; p++)
         gemm_pack(slot + (p - panel0) * k * PANEL, d->x + row0 * d->ins + p * PANEL, d->ins, 1, k,
                   MIN(d->ins - p * PANEL, PANEL));
     for (int64_t i = 0; i < tiles; i++) {
         int64_t o = o0 + part_begin(o1 - o0, i, tiles), end = o0 + part_begin(o1 - o0, i + 1, tiles);
-        const float *dy = d->dy + row0 * d->outs + o;
-        bool copied = d->outs % 512 == 0;
-        if (copied) copy_strip(strip, dy, d->outs, k, d->outs - o);
         for (int64_t p = panel0; p < panel1; p++) {
             float *c = sum + o * d->ins + p * PANEL;
             gemm_tile(&(Gemm){.c = c,
                               .c_row = d->ins,
                               .start = c,
                               .start_row = d->ins,
-                              .a = copied ? strip : dy,
+                              .a = d->dy + row0 * d->outs + o,
                               .a_row = 1,
-                              .a_k = copied ? STRIP : d->outs,
+                              .a_k = d->outs,
                               .b = slot + (p - panel0) * k * PANEL,
                               .k = k,
                               .taps = 1},
@@ -305,6 +317,6 @@ RUN(linear_dw) {
 
 KERNEL(linear, .workspace = product_workspace);
 KERNEL(linear_dx, .workspace = product_workspace);
-KERNEL(linear_packed, .workspace = product_workspace);
+KERNEL(linear_packed, .workspace = linear_packed_workspace);
 KERNEL(linear_dw, .workspace = linear_dw_workspace);
 KERNEL(transpose);
