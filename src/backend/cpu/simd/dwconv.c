@@ -1,20 +1,31 @@
 /* dwconv.c - depthwise convolution and its gradients: see dwconv.h for the row routines others share.
  *
- * Forward: a tile is up to 8 neighbouring outputs of one vector of channels. Every input of a tile's row is loaded
- * once and feeds up to k accumulators, and tiles are walked down a column, so that the rows which overlap are still
- * in the first-level cache although pixels lie a power of two apart. Gradient of the weights: the same with the taps
- * as accumulators. Kernels other than 3 and 5, and channels beyond the last whole vector, take the plain loops. */
+ * Both directions go down a column of the picture, a few pixels wide and one vector of channels deep, and load every
+ * input of it once: forward, an input feeds the k rows of outputs around it, which are all in registers; for the
+ * weights, the last rows of dy and the gradients of the taps are. A second look at an input would often be a miss of
+ * the first-level cache, however small the picture: pixels lie a power of two apart and share a few of its sets.
+ * Kernels other than 3 and 5, and channels beyond the last whole vector, take plain loops. */
 #include "backend/cpu/simd/dwconv.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-enum { MAX_TILE = 8, MAX_TAPS = 5 * 5 };
+/* Widths of columns that fit the registers, 32 of them where VL is 16, else taken to be 16. Forward: k rows of outputs,
+ * a row of inputs. Weights: TAP_ROWS rows of dy and as many times k taps; the taps are done in two or three goes. */
+#if VL == 16
+enum { TILE_3 = 7, TILE_5 = 4, DW_TILE_3 = 7, DW_TILE_5 = 4, TAP_ROWS = 3 };
+#else
+enum { TILE_3 = 3, TILE_5 = 2, DW_TILE_3 = 4, DW_TILE_5 = 2, TAP_ROWS = 2 };
+#endif
+enum { MAX_KERNEL = 5, MAX_TAPS = MAX_KERNEL * MAX_KERNEL, MAX_TILE = 7 };
 
 void dwconv_transpose(float *wt, const float *w, int64_t channels, int kernel, bool flip) {
-    int taps = kernel * kernel;
-    for (int64_t c = 0; c < channels; c++)
-        for (int t = 0; t < taps; t++) wt[(flip ? taps - 1 - t : t) * channels + c] = w[c * taps + t];
+    const int taps = kernel * kernel;
+    /* blocks of channels, so that neither side strides through memory */
+    for (int64_t c0 = 0; c0 < channels; c0 += VL)
+        for (int t = 0; t < taps; t++)
+            for (int64_t c = c0; c < MIN(c0 + VL, channels); c++)
+                wt[(flip ? taps - 1 - t : t) * channels + c] = w[c * taps + t];
 }
 
 /* The i-th of n nearly equal pieces of a length starts here. */
@@ -24,58 +35,47 @@ static bool inside(int i, int n) { return (unsigned)i < (unsigned)n; }
 
 /* ---- forward ---- */
 
-/* K*K*P multiply-adds: outputs (iy, ix .. ix + P). guard: some taps may fall outside of the picture. */
-ALWAYS_INLINE void forward_tile(const DwconvRows *d, const float *x, float *y, const vf *w, vf bias, int iy, int ix,
-                                const int K, const int P, const bool guard) {
-    const int pad = K / 2;
-    vf acc[MAX_TILE];
-    UNROLL for (int j = 0; j < P; j++) acc[j] = bias;
-    if (d->residual) {
-        const float *center = x + ((int64_t)iy * d->width + ix) * d->x_stride;
-        UNROLL for (int j = 0; j < P; j++) acc[j] += vf_load(center + j * d->x_stride);
-    }
-    UNROLL for (int ky = 0; ky < K; ky++) {
-        if (guard && !inside(iy + ky - pad, d->height)) continue;
-        const float *row = x + ((int64_t)(iy + ky - pad) * d->width + ix - pad) * d->x_stride;
-        UNROLL for (int i = 0; i < P + K - 1; i++) {
-            if (guard && !inside(ix + i - pad, d->width)) continue;
-            vf v = vf_load(row + i * d->x_stride);
-            UNROLL for (int kx = 0; kx < K; kx++)
-                if (i - kx >= 0 && i - kx < P) acc[i - kx] += v * w[ky * K + kx];
-        }
-    }
-    UNROLL for (int j = 0; j < P; j++) vf_store(y + j * d->y_stride, acc[j]);
-}
-
-/* Rows [y0, y1) of the columns ix .. ix + P, channels c .. c + VL. */
+/* Columns ix .. ix + P of rows [y0, y1), channels c .. c + VL. Goes down the column of inputs once: each row of P + K - 1
+ * inputs is loaded once and feeds the K rows of outputs above and below it, which are all in registers. */
 ALWAYS_INLINE void forward_column(const DwconvRows *d, int y0, int y1, int ix, int c, const int K, const int P) {
     const int pad = K / 2;
-    vf w[MAX_TAPS], bias = d->bias ? vf_load(d->bias + c) : vf_set(0);
+    vf w[MAX_TAPS], acc[MAX_KERNEL][MAX_TILE], in[MAX_TILE + MAX_KERNEL - 1];
+    const vf bias = d->bias ? vf_load(d->bias + c) : vf_set(0);
     UNROLL for (int t = 0; t < K * K; t++) w[t] = vf_load(d->wt + (int64_t)t * d->channels + c);
-    bool whole_width = ix >= pad && ix + P + pad <= d->width;
-    for (int iy = y0; iy < y1; iy++) {
-        float *y = d->y + ((int64_t)(iy - y0) * d->width + ix) * d->y_stride + c;
-        if (whole_width && iy >= pad && iy + pad < d->height)
-            forward_tile(d, d->x + c, y, w, bias, iy, ix, K, P, false);
-        else
-            forward_tile(d, d->x + c, y, w, bias, iy, ix, K, P, true);
+    UNROLL for (int r = 0; r < K; r++) {
+        UNROLL for (int j = 0; j < P; j++) acc[r][j] = bias;
+    }
+    for (int iy = y0 - pad; iy < y1 + pad; iy++) {
+        if (inside(iy, d->height)) {
+            const float *x = d->x + ((int64_t)iy * d->width + ix - pad) * d->x_stride + c;
+            UNROLL for (int i = 0; i < P + K - 1; i++) {
+                in[i] = inside(ix - pad + i, d->width) ? vf_load(x) : vf_set(0);
+                x += d->x_stride;
+            }
+            /* acc[r] is row iy - pad + r of the output */
+            UNROLL for (int r = 0; r < K; r++) {
+                if (iy - pad + r < y0 || iy - pad + r >= y1) continue;
+                UNROLL for (int kx = 0; kx < K; kx++) {
+                    UNROLL for (int j = 0; j < P; j++) acc[r][j] += in[j + kx] * w[(K - 1 - r) * K + kx];
+                }
+            }
+            if (d->residual) {
+                UNROLL for (int j = 0; j < P; j++) acc[pad][j] += in[j + pad];
+            }
+        }
+        if (iy - pad >= y0) {
+            float *y = d->y + ((int64_t)(iy - pad - y0) * d->width + ix) * d->y_stride + c;
+            UNROLL for (int j = 0; j < P; j++) {
+                vf_store(y, acc[0][j]);
+                y += d->y_stride;
+            }
+        }
+        UNROLL for (int j = 0; j < P; j++) {
+            UNROLL for (int r = 0; r < K - 1; r++) acc[r][j] = acc[r + 1][j];
+            acc[K - 1][j] = bias;
+        }
     }
 }
-
-/* column(..., K, P) with P as a constant: 1 <= width <= MAX_TILE. */
-#define WIDTH_CASE(P, column, K, ...) \
-    case P: column(__VA_ARGS__, K, P); break;
-#define FOR_WIDTH(width, ...) \
-    switch (width) { \
-        WIDTH_CASE(1, __VA_ARGS__) \
-        WIDTH_CASE(2, __VA_ARGS__) \
-        WIDTH_CASE(3, __VA_ARGS__) \
-        WIDTH_CASE(4, __VA_ARGS__) \
-        WIDTH_CASE(5, __VA_ARGS__) \
-        WIDTH_CASE(6, __VA_ARGS__) \
-        WIDTH_CASE(7, __VA_ARGS__) \
-        WIDTH_CASE(8, __VA_ARGS__) \
-    }
 
 static void forward_plain(const DwconvRows *d, int y0, int y1, int c0, int c1) {
     const int k = d->kernel, pad = k / 2;
@@ -95,87 +95,66 @@ static void forward_plain(const DwconvRows *d, int y0, int y1, int c0, int c1) {
     }
 }
 
+/* A call with the width as a constant, so that the column's arrays become registers. */
+#define TILE(P, K) \
+    case P: forward_column(d, y0, y1, ix, c, K, MIN(P, TILE_##K)); break;
+
 void dwconv_rows(const DwconvRows *d, int y0, int y1, int c0, int c1) {
-    int c = c0, tiles = CEIL_DIV(d->width, MAX_TILE);
-    if (d->kernel == 3 || d->kernel == 5) {
-        for (; c + VL <= c1; c += VL) {
-            for (int i = 0; i < tiles; i++) {
-                int ix = piece(d->width, tiles, i), width = piece(d->width, tiles, i + 1) - ix;
-                if (d->kernel == 3) {
-                    FOR_WIDTH(width, forward_column, 3, d, y0, y1, ix, c)
-                } else {
-                    FOR_WIDTH(width, forward_column, 5, d, y0, y1, ix, c)
-                }
+    int c = c0;
+    const int tiles = CEIL_DIV(d->width, d->kernel == 3 ? TILE_3 : TILE_5);
+    for (; (d->kernel == 3 || d->kernel == 5) && c + VL <= c1; c += VL) {
+        for (int i = 0; i < tiles; i++) {
+            const int ix = piece(d->width, tiles, i), width = piece(d->width, tiles, i + 1) - ix;
+            if (d->kernel == 3) {
+                switch (width) { TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3) TILE(5, 3) TILE(6, 3) TILE(7, 3) }
+            } else {
+                switch (width) { TILE(1, 5) TILE(2, 5) TILE(3, 5) TILE(4, 5) }
             }
         }
     }
     if (c < c1) forward_plain(d, y0, y1, c, c1);
 }
+#undef TILE
 
 /* ---- gradient of the weights ---- */
 
-/* Rows of taps whose accumulators fit the registers together, and the width of a tile beside them. */
-#if VL == 16
-#define TAP_ROWS(K) (K)
-#define DW_TILE(K) ((K) == 3 ? 8 : 4)
-#else
-#define TAP_ROWS(K) ((K) == 3 ? 3 : 2)
-#define DW_TILE(K) 4
-#endif
-
-/* acc[R * K] += taps ky0 .. ky0 + R of outputs (iy, ix .. ix + P); sum += their dy. */
-ALWAYS_INLINE void dw_tile(const DwconvDwRows *d, vf *acc, vf *sum, const float *dy, const float *x, int iy, int ix,
-                           int ky0, const int K, const int R, const int P, const bool guard) {
-    const int pad = K / 2;
-    const int64_t pitch = d->width * d->x_stride;
-    const float *row = x + ((int64_t)(iy + ky0 - pad) * d->width + ix - pad) * d->x_stride;
-    vf g[MAX_TILE];
-    UNROLL for (int j = 0; j < P; j++) *sum += g[j] = vf_load(dy + j * d->dy_stride);
-    UNROLL for (int i = 0; i < P + K - 1; i++) {
-        if (guard && !inside(ix + i - pad, d->width)) continue;
-        UNROLL for (int r = 0; r < R; r++) {
-            if (guard && !inside(iy + ky0 + r - pad, d->height)) continue;
-            vf v = vf_load(row + r * pitch + i * d->x_stride);
-            UNROLL for (int kx = 0; kx < K; kx++)
-                if (i - kx >= 0 && i - kx < P) acc[r * K + kx] += v * g[i - kx];
-        }
-    }
-}
-
-/* Rows [y0, y1) of the columns ix .. ix + P, channels c .. c + VL, taps ky0 .. ky0 + R. The accumulators start from
- * zero for each column: besides saving registers, short sums lose less than long ones. */
+/* Taps ky0 .. ky0 + R of columns ix .. ix + P, rows [y0, y1), channels c .. c + VL. Goes down the column of inputs
+ * once, with R rows of dy and the gradients of R * K taps in registers: every input is loaded once and feeds up to
+ * R * K of them. Gradients start from zero for each column: short sums lose less than long ones. */
 ALWAYS_INLINE void dw_column(const DwconvDwRows *d, int y0, int y1, int ix, int c, int ky0, const int R, const int K,
                              const int P) {
     const int pad = K / 2;
-    vf acc[MAX_TAPS], sum = vf_set(0);
+    vf acc[MAX_TAPS], g[MAX_KERNEL][MAX_TILE], sum = vf_set(0);
     UNROLL for (int t = 0; t < R * K; t++) acc[t] = vf_set(0);
-    bool whole_width = ix >= pad && ix + P + pad <= d->width;
-    for (int iy = y0; iy < y1; iy++) {
-        const float *dy = d->dy + ((int64_t)(iy - y0) * d->width + ix) * d->dy_stride + c;
-        if (whole_width && iy + ky0 >= pad && iy + ky0 + R - 1 - pad < d->height)
-            dw_tile(d, acc, &sum, dy, d->x + c, iy, ix, ky0, K, R, P, false);
-        else
-            dw_tile(d, acc, &sum, dy, d->x + c, iy, ix, ky0, K, R, P, true);
+    UNROLL for (int r = 0; r < R; r++) {
+        UNROLL for (int j = 0; j < P; j++) g[r][j] = vf_set(0);
+    }
+    for (int iy = y0 + ky0 - pad; iy < y1 + ky0 + R - 1 - pad; iy++) {
+        /* g[r] is row iy + pad - ky0 - r of dy */
+        const int newest = iy + pad - ky0;
+        const float *dy = d->dy + ((int64_t)(newest - y0) * d->width + ix) * d->dy_stride + c;
+        UNROLL for (int j = 0; j < P; j++) {
+            UNROLL for (int r = R - 1; r > 0; r--) g[r][j] = g[r - 1][j];
+            g[0][j] = newest < y1 ? vf_load(dy) : vf_set(0);
+            sum += g[0][j];
+            dy += d->dy_stride;
+        }
+        if (!inside(iy, d->height)) continue;
+        const float *x = d->x + ((int64_t)iy * d->width + ix - pad) * d->x_stride + c;
+        UNROLL for (int i = 0; i < P + K - 1; i++) {
+            vf v = inside(ix - pad + i, d->width) ? vf_load(x) : vf_set(0);
+            x += d->x_stride;
+            UNROLL for (int r = 0; r < R; r++) {
+                UNROLL for (int kx = 0; kx < K; kx++)
+                    if (i - kx >= 0 && i - kx < P) acc[r * K + kx] += v * g[r][i - kx];
+            }
+        }
     }
     UNROLL for (int t = 0; t < R * K; t++) {
         float *dw = d->dw + (int64_t)(ky0 * K + t) * d->channels + c;
         vf_store(dw, vf_load(dw) + acc[t]);
     }
     if (d->db && ky0 == 0) vf_store(d->db + c, vf_load(d->db + c) + sum);
-}
-
-ALWAYS_INLINE void dw_columns(const DwconvDwRows *d, int y0, int y1, int c, const int K) {
-    const int R = TAP_ROWS(K), tiles = CEIL_DIV(d->width, DW_TILE(K));
-    for (int ky0 = 0; ky0 < K; ky0 += R) {
-        for (int i = 0; i < tiles; i++) {
-            int ix = piece(d->width, tiles, i), width = piece(d->width, tiles, i + 1) - ix;
-            if (ky0 + R <= K) {
-                FOR_WIDTH(width, dw_column, K, d, y0, y1, ix, c, ky0, R)
-            } else {
-                FOR_WIDTH(width, dw_column, K, d, y0, y1, ix, c, ky0, K % R)
-            }
-        }
-    }
 }
 
 static void dw_plain(const DwconvDwRows *d, int y0, int y1, int c0, int c1) {
@@ -195,12 +174,30 @@ static void dw_plain(const DwconvDwRows *d, int y0, int y1, int c0, int c1) {
     }
 }
 
+#define TILE(P, K) \
+    case P: dw_column(d, y0, y1, ix, c, ky0, R, K, MIN(P, DW_TILE_##K)); break;
+
+/* One column's taps ky0 .. ky0 + R of a k x k kernel. */
+ALWAYS_INLINE void dw_taps(const DwconvDwRows *d, int y0, int y1, int ix, int width, int c, int ky0, const int R) {
+    if (d->kernel == 3) {
+        switch (width) { TILE(1, 3) TILE(2, 3) TILE(3, 3) TILE(4, 3) TILE(5, 3) TILE(6, 3) TILE(7, 3) }
+    } else {
+        switch (width) { TILE(1, 5) TILE(2, 5) TILE(3, 5) TILE(4, 5) }
+    }
+}
+#undef TILE
+
 void dwconv_dw_rows(const DwconvDwRows *d, int y0, int y1, int c0, int c1) {
     int c = c0;
-    if (d->kernel == 3)
-        for (; c + VL <= c1; c += VL) dw_columns(d, y0, y1, c, 3);
-    if (d->kernel == 5)
-        for (; c + VL <= c1; c += VL) dw_columns(d, y0, y1, c, 5);
+    const int tiles = CEIL_DIV(d->width, d->kernel == 3 ? DW_TILE_3 : DW_TILE_5);
+    for (; (d->kernel == 3 || d->kernel == 5) && c + VL <= c1; c += VL) {
+        for (int i = 0; i < tiles; i++) {
+            const int ix = piece(d->width, tiles, i), width = piece(d->width, tiles, i + 1) - ix;
+            int ky0 = 0;
+            for (; ky0 + TAP_ROWS <= d->kernel; ky0 += TAP_ROWS) dw_taps(d, y0, y1, ix, width, c, ky0, TAP_ROWS);
+            if (ky0 < d->kernel) dw_taps(d, y0, y1, ix, width, c, ky0, 5 % TAP_ROWS);
+        }
+    }
     if (c < c1) dw_plain(d, y0, y1, c, c1);
 }
 
