@@ -71,7 +71,7 @@ static void describe(const Library *l) {
     FUNCTION(text, l, "openblas_get_config", false);
     FUNCTION(core, l, "openblas_get_corename", false);
     if (text && core) {
-        printf("# %s %s, kernels: %s\n", l->name, text(), core());
+        printf("# %s, kernels: %s\n", text(), core()); /* its text begins with its name */
         return;
     }
     FUNCTION(text, l, "bli_info_get_version_str", true);
@@ -206,7 +206,7 @@ int main(int argc, char **argv) {
     };
     for (int l = 0; l < LIBRARIES; l++) load(&libraries[l]);
     printf("# GFLOP/s, best of %d rounds; columns: oneDNN | BLIS | OpenBLAS\n", rounds);
-    printf("\nwhole matrices, %d threads, wall clock\n", threads);
+    printf("\nwhole matrices, %d thread%s\n", threads, threads == 1 ? ", CPU time" : "s, wall clock");
     table(libraries, threads, 0, rounds);
     printf("\ntiles of at most %d rows, 1 thread, CPU time\n", TILE_ROWS);
     table(libraries, 1, TILE_ROWS, rounds);

@@ -7,6 +7,7 @@ program=$(mktemp)
 trap 'rm -f "$program"' EXIT
 ${CC:-cc} -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -fopenmp -o "$program" gemm_libs.c -ldl -lm
 
-echo "# $(date +%F)  $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores seen," \
-    "load average before: $(cut -d' ' -f1 /proc/loadavg)"
+cpu() { sed -n "s/^$1[^:]*: //p" /proc/cpuinfo | head -n 1; }
+echo "# $(date +%F)  $(cpu 'model name') (family $(cpu 'cpu family'), model $(cpu 'model[[:space:]]')), $(nproc) cores" \
+    "seen, load average before: $(cut -d' ' -f1 /proc/loadavg)"
 "$program" "$@"

@@ -33,6 +33,12 @@ def keep_memory():
         sys.exit('pytorch_speed.py: this libc cannot keep memory: pass --no-keep-memory')
 
 
+def cache_tables(torch, reference):
+    """Rotary tables are computed once per shape, and are constants to the compiler."""
+    cached = functools.cache(reference.rope_table)
+    reference.rope_table = torch.compiler.assume_constant_result(lambda *shape: cached(*shape))
+
+
 def inference_step(torch, model, images, mode):
     model.eval()
     if mode == 'jit':
@@ -117,7 +123,7 @@ def main():
     sys.path.insert(0, options.reference)
     import mavit_reference as reference
     if not options.no_table_cache:
-        reference.rope_table = functools.cache(reference.rope_table)
+        cache_tables(torch, reference)
     torch.set_num_threads(options.threads)
     for what in [options.what] if options.what else list(MODES):
         modes = [options.mode] if options.mode else MODES[what]

@@ -12,7 +12,6 @@ What PyTorch is granted: images are decoded once before the clock of the first e
 small pictures are cropped and mirrored as one tensor per batch, the rotary tables are computed once, freed memory
 stays with the process, AdamW is the fused one."""
 import argparse
-import functools
 import json
 import math
 import os
@@ -21,7 +20,7 @@ import resource
 import sys
 import time
 
-from pytorch_speed import keep_memory
+from pytorch_speed import cache_tables, keep_memory
 
 START = time.perf_counter()
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -163,7 +162,8 @@ def random_cutting(width, height, scale, ratio):
 
 
 class View:
-    """A torch data set of uint8 (3,H,W) and label, for the DataLoader's processes."""
+    """A torch data set of uint8 (3,H,W) and label, for the DataLoader's processes. Moving by aug.pad is left to
+    pad_crop_flip."""
 
     def __init__(self, pictures, config, training):
         from PIL import Image
@@ -177,15 +177,17 @@ class View:
     def __getitem__(self, index):
         import numpy
         import torch
+        from PIL import ImageOps
         image, (height, width) = self.pictures.open(index), self.input['size']
-        if self.training and self.aug['crop'] == 'rrc':
+        crop = self.aug['crop'] if self.training else 'none'
+        if crop == 'rrc':
             box = random_cutting(image.width, image.height, self.aug['scale'], self.aug['ratio'])
             image = image.crop(box).resize((width, height), self.resample)
-            if random.random() < self.aug['hflip']:
-                image = image.transpose(0)
-        elif self.aug['crop'] != 'pad' or image.size != (width, height) or not self.training:
-            crop_pct = 1.0 if self.training and self.aug['crop'] == 'pad' else self.input['crop_pct']
-            image = evaluation_view(image, (height, width), crop_pct, self.resample)
+        elif crop == 'none' or image.size != (width, height):
+            image = evaluation_view(image, (height, width), self.input['crop_pct'] if crop == 'none' else 1.0,
+                                    self.resample)
+        if self.training and crop != 'pad' and random.random() < self.aug['hflip']:
+            image = ImageOps.mirror(image)
         pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
         return pixels, self.pictures.files[index][1]
 
@@ -314,7 +316,7 @@ def main():
     import torch
     sys.path.insert(0, options.reference)
     import mavit_reference as reference
-    reference.rope_table = functools.cache(reference.rope_table)
+    cache_tables(torch, reference)
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(config['train']['threads'] or cores)
     torch.manual_seed(config['train']['seed'])
