@@ -43,6 +43,22 @@ typedef struct {
     float *work;
 } Attention;
 
+/* body(s, ...) with the heads of MAViT's sizes as constants, so that loops over a head's vectors unroll and sums stay in
+ * registers; and in any case with a copy of the sizes that no store can be suspected to change. */
+#define FOR_HEAD(size, body, ...) \
+    do { \
+        AttentionSize fixed = (size); \
+        if (fixed.dim == 64) { \
+            fixed.dim = fixed.pad = 64; \
+            body(&fixed, __VA_ARGS__); \
+        } else if (fixed.dim == 96) { \
+            fixed.dim = fixed.pad = 96; \
+            body(&fixed, __VA_ARGS__); \
+        } else { \
+            body(&fixed, __VA_ARGS__); \
+        } \
+    } while (0)
+
 #define attention_linear_forward ISA_NAME(attention_linear_forward)
 #define attention_linear_backward ISA_NAME(attention_linear_backward)
 #define attention_linear_work ISA_NAME(attention_linear_work)

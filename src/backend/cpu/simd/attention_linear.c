@@ -70,30 +70,33 @@ static inline Factors factors(AttentionKind kind, float z) {
 
 /* From k of tokens (stride 4C, v lying C further): turned = R phi(k), values = v, both (count, pad); and adds phi(k)
  * and v to the rows of sums. */
-static void pack_keys(const AttentionSize *s, const float *k, Cursor at, int count, float *turned, float *values,
-                      float *sums) {
+ALWAYS_INLINE void pack_keys(const AttentionSize *s, const float *k, Cursor at, int count, float *turned, float *values,
+                             float *sums) {
     const int pad = s->pad;
-    for (int i = 0; i < count; i++, cursor_step(s, &at)) {
+    vf sum_k[MAX_HEAD / VL], sum_v[MAX_HEAD / VL];
+    for (int j = 0; j < pad; j += VL) {
+        sum_k[j / VL] = vf_load(sums + ROW_K * pad + j);
+        sum_v[j / VL] = vf_load(sums + ROW_V * pad + j);
+    }
+    for (int i = 0; i < count; i++, cursor_step(s, &at), k += 4 * s->channels) {
         Rope rope = rope_at(s, &at);
         for (int j = 0; j < pad; j += VL) {
             prefetch(s, k + j);
             prefetch(s, k + s->channels + j);
             vf x = phi(load_lanes(s, k, j)), v = load_lanes(s, k + s->channels, j);
-            vf_store(turned + j, rope_turn(&rope, j, x));
-            vf_store(values + j, v);
-            vf_store(sums + j, vf_load(sums + j) + x);
-            vf_store(sums + pad + j, vf_load(sums + pad + j) + v);
+            vf_store(turned + i * pad + j, rope_turn(&rope, j, x));
+            vf_store(values + i * pad + j, v);
+            sum_k[j / VL] += x;
+            sum_v[j / VL] += v;
         }
-        k += 4 * s->channels;
-        turned += pad;
-        values += pad;
+    }
+    for (int j = 0; j < pad; j += VL) {
+        vf_store(sums + ROW_K * pad + j, sum_k[j / VL]);
+        vf_store(sums + ROW_V * pad + j, sum_v[j / VL]);
     }
 }
 
-static void sum_keys(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void sum_chunk(const AttentionSize *s, const Task *t, int index) {
     _Alignas(64) float turned[TILE_FLOATS];
     Place p = place_of(s, index, s->chunks);
     float *sums = sums_of(s, t->parts, index);
@@ -106,6 +109,12 @@ static void sum_keys(void *arg, int index, int thread) {
         gemm_tn(sums + ROW_MATRIX * s->pad, s->pad, turned, s->pad, values, s->pad, s->dim, s->pad, count, true);
         k += (int64_t)count * 4 * s->channels;
     }
+}
+
+static void sum_keys(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, sum_chunk, t, index);
 }
 
 /* out = scale * the sum over chunks of one row of one head's partial sums; zero beyond the head's channels */
@@ -135,8 +144,8 @@ static void reduce_keys(void *arg, int index, int thread) {
 }
 
 /* From q of tokens: turned = R phi(q) and, unless NULL, plain = phi(q), both (count, pad); z (count). */
-static void pack_queries(const AttentionSize *s, const float *q, Cursor at, int count, const float *mean_k,
-                         float *turned, float *plain, float *z) {
+ALWAYS_INLINE void pack_queries(const AttentionSize *s, const float *q, Cursor at, int count, const float *mean_k,
+                                float *turned, float *plain, float *z) {
     const int pad = s->pad;
     for (int i = 0; i < count; i++, cursor_step(s, &at)) {
         Rope rope = rope_at(s, &at);
@@ -155,27 +164,24 @@ static void pack_queries(const AttentionSize *s, const float *q, Cursor at, int 
 
 /* Rows of the result for `count` queries of a head from their R phi(q) kv in r: adds them to the local enhancement
  * that waits in `local`, and applies the gate. */
-static void finish_rows(const Task *t, const float *r, const float *z, const float *mean_v, int64_t token,
-                        int64_t channel, int count, const float *local) {
-    const AttentionSize *s = &t->s;
-    const float *gate = t->a->qkvo + (token * 4 + 3) * s->channels + channel;
+ALWAYS_INLINE void finish_rows(const AttentionSize *s, const Attention *a, const float *r, const float *z,
+                               const float *mean_v, int64_t token, int64_t channel, int count, const float *local) {
+    float *y = a->y, *mix = a->mix;
+    const float *gate = a->qkvo + (token * 4 + 3) * s->channels + channel;
     int64_t at = token * s->channels + channel;
-    for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels, r += s->pad) {
+    for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels) {
         Factors f = factors(s->kind, z[i]);
         for (int j = 0; j < s->pad; j += VL) {
             prefetch(s, gate + j);
-            vf x = vf_load(r + j) * f.r + vf_load(mean_v + j) * f.v + load_lanes(s, local + at, j);
-            if (t->a->mix) store_lanes(s, t->a->mix + at, j, x);
-            if (t->a->y) store_lanes(s, t->a->y + at, j, x * load_lanes(s, gate, j));
+            vf x = vf_load(r + i * s->pad + j) * f.r + vf_load(mean_v + j) * f.v + load_lanes(s, local + at, j);
+            if (mix) store_lanes(s, mix + at, j, x);
+            if (y) store_lanes(s, y + at, j, x * load_lanes(s, gate, j));
         }
     }
 }
 
-static void apply_queries(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
+ALWAYS_INLINE void apply_chunk(const AttentionSize *s, const Task *t, int index) {
     const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
     _Alignas(64) float turned[TILE_FLOATS], r[TILE_FLOATS], z[MAX_TILE_TOKENS];
     Place p = place_of(s, index, s->chunks);
     const float *state = sums_of(s, t->state, p.head);
@@ -187,9 +193,15 @@ static void apply_queries(void *arg, int index, int thread) {
         const float *q = a->qkvo + token * 4 * s->channels + p.channel;
         pack_queries(s, q, cursor_at(s, i), count, state + ROW_K * s->pad, turned, NULL, z);
         gemm_nn(r, s->pad, turned, s->pad, state + ROW_MATRIX * s->pad, s->pad, count, s->pad, s->dim, false);
-        finish_rows(t, r, z, state + ROW_V * s->pad, token, p.channel, count, local);
+        finish_rows(s, a, r, z, state + ROW_V * s->pad, token, p.channel, count, local);
         token += count;
     }
+}
+
+static void apply_queries(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, apply_chunk, t, index);
 }
 
 void attention_linear_forward(const Attention *a) {
@@ -219,9 +231,8 @@ static void load_state(void *arg, int head, int thread) {
 }
 
 /* g = dy o and do = dy mix of `count` tokens of a head, and the copy of v: g and v (count, pad) */
-static void gate_gradient(const Task *t, int64_t token, int64_t channel, int count, float *g, float *v) {
-    const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void gate_gradient(const AttentionSize *s, const Attention *a, int64_t token, int64_t channel, int count,
+                                 float *g, float *v) {
     int64_t at = token * s->channels + channel, gate = (token * 4 + 3) * s->channels + channel;
     for (int i = 0; i < count; i++, at += s->channels, gate += 4 * s->channels, g += s->pad, v += s->pad) {
         for (int j = 0; j < s->pad; j += VL) {
@@ -247,8 +258,8 @@ typedef struct {
 } QueryTile;
 
 /* dq of `count` tokens; adds their share to the gradients of mean phi(k) and mean(v) */
-static void finish_queries(const AttentionSize *s, QueryTile *q, const float *g, const float *state, float *sums,
-                           float *dq, Cursor at, int count) {
+ALWAYS_INLINE void finish_queries(const AttentionSize *s, QueryTile *q, const float *g, const float *state, float *sums,
+                                  float *dq, Cursor at, int count) {
     const int pad = s->pad;
     const float *mean_k = state + ROW_K * pad, *mean_v = state + ROW_V * pad;
     for (int i = 0; i < count; i++, cursor_step(s, &at), g += pad, dq += 4 * s->channels) {
@@ -273,10 +284,7 @@ static void finish_queries(const AttentionSize *s, QueryTile *q, const float *g,
     }
 }
 
-static void query_gradient(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void query_chunk(const AttentionSize *s, const Task *t, int index) {
     const int pad = s->pad;
     QueryTile q;
     Place p = place_of(s, index, s->chunks);
@@ -287,7 +295,7 @@ static void query_gradient(void *arg, int index, int thread) {
     for (int i = p.y0 * s->width, end = p.y1 * s->width; i < end; i += s->tile) {
         const int count = MIN(s->tile, end - i);
         float *g = head_row(s, t->g, p.head, i);
-        gate_gradient(t, token, p.channel, count, g, head_row(s, t->v, p.head, i));
+        gate_gradient(s, t->a, token, p.channel, count, g, head_row(s, t->v, p.head, i));
         const int64_t at = token * 4 * s->channels + p.channel;
         token += count;
         if (!t->a->dqkvo) continue;
@@ -296,6 +304,12 @@ static void query_gradient(void *arg, int index, int thread) {
         finish_queries(s, &q, g, state, sums, t->a->dqkvo + at, cursor_at(s, i), count);
         gemm_tn(sums + ROW_MATRIX * pad, pad, q.turned, pad, q.scaled, pad, s->dim, pad, count, true);
     }
+}
+
+static void query_gradient(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, query_chunk, t, index);
 }
 
 /* dstate of a head: the three sums' gradients, each over N as its uses want it, and the matrix transposed */
@@ -314,8 +328,8 @@ static void reduce_queries(void *arg, int head, int thread) {
 
 /* dk and dv of `count` tokens. from_v = v dkv^T and from_k = R phi(k) dkv, (count, pad); the convolution's share of dv
  * is there already. */
-static void finish_keys(const AttentionSize *s, const float *plain, const float *from_v, const float *from_k,
-                        const float *dstate, float *dk, Cursor at, int count) {
+ALWAYS_INLINE void finish_keys(const AttentionSize *s, const float *plain, const float *from_v, const float *from_k,
+                               const float *dstate, float *dk, Cursor at, int count) {
     const int pad = s->pad;
     for (int i = 0; i < count; i++, cursor_step(s, &at), dk += 4 * s->channels) {
         Rope rope = rope_at(s, &at);
@@ -330,11 +344,8 @@ static void finish_keys(const AttentionSize *s, const float *plain, const float 
     }
 }
 
-static void key_gradient(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
+ALWAYS_INLINE void key_chunk(const AttentionSize *s, const Task *t, int index) {
     const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
     const int pad = s->pad;
     _Alignas(64) float turned[TILE_FLOATS], plain[TILE_FLOATS], from_v[TILE_FLOATS], from_k[TILE_FLOATS];
     float z[MAX_TILE_TOKENS];
@@ -353,6 +364,12 @@ static void key_gradient(void *arg, int index, int thread) {
         finish_keys(s, plain, from_v, from_k, dstate, a->dqkvo + at, cursor_at(s, i), count);
         at += (int64_t)count * 4 * s->channels;
     }
+}
+
+static void key_gradient(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, key_chunk, t, index);
 }
 
 void attention_linear_backward(const Attention *a) {
