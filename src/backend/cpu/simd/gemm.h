@@ -18,7 +18,8 @@
 #define TILE_ROWS 6 /* 12 sums in 16 registers */
 #endif
 
-/* C[m][j] = start[m][j] + sum over t < taps, i < k of A[m*a_row + i*a_k + t*a_tap] * B[t*b_tap + i*PANEL + j] */
+/* C[m][j] = sum[m][j], or gelu of it, or residual[m][j] + gamma[j] * that, where
+ * sum[m][j] = start[m][j] + sum over t < taps, i < k of A[m*a_row + i*a_k + t*a_tap] * B[t*b_tap + i*PANEL + j] */
 typedef struct {
     float *c;
     int64_t c_row;
@@ -29,6 +30,10 @@ typedef struct {
     const float *b;
     int64_t b_tap;
     int64_t k, taps;
+    bool gelu;
+    const float *residual; /* or NULL */
+    int64_t residual_row;
+    const float *gamma;
 } Gemm;
 
 #define gemm_panel ISA_NAME(gemm_panel)

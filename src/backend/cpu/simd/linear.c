@@ -1,7 +1,6 @@
 /* linear.c - matrix products on gemm.h's tiles. Forward and gradient of the input are one routine (product) on weights
  * packed from either side; the gradient of the weights is the one that reduces over rows. */
 #include "backend/cpu/simd/gemm.h"
-#include "backend/cpu/simd/math.h"
 
 /* Parts that a product is cut into where its size allows it: enough for any number of threads that it can feed. */
 #define PARTS 16
@@ -30,38 +29,6 @@ static void product_cut(Product *p) {
     p->column_parts = MIN(CEIL_DIV(PARTS, p->row_parts), panels);
 }
 
-/* What follows the sum, on a tile of y that is still in the nearest cache: `columns` of them, a multiple of VL. */
-static void finish_tile(float *y, int64_t y_row, const float *x0, int64_t x0_row, const float *gamma, bool gelu,
-                        int64_t rows, int64_t columns) {
-    for (int64_t m = 0; m < rows; m++, y += y_row) {
-        for (int64_t j = 0; j < columns; j += VL) {
-            vf v = vf_load(y + j);
-            if (gelu) v = vf_gelu(v);
-            if (x0) v = vf_load(x0 + m * x0_row + j) + vf_load(gamma + j) * v;
-            vf_store(y + j, v);
-        }
-    }
-}
-
-static void product_finish(const Product *p, int64_t row, int64_t column, int64_t rows, int64_t columns) {
-    float *y = p->y + row * p->columns + column;
-    const float *x0 = p->x0 ? p->x0 + row * p->columns + column : NULL;
-    const float *gamma = p->x0 ? p->gamma + column : NULL;
-    if (columns == PANEL) {
-        finish_tile(y, p->columns, x0, p->columns, gamma, p->gelu, rows, PANEL);
-        return;
-    }
-    float padded_y[PANEL] = {0}, padded_x0[PANEL] = {0}, padded_gamma[PANEL] = {0};
-    size_t bytes = (size_t)columns * sizeof(float);
-    if (gamma) memcpy(padded_gamma, gamma, bytes);
-    for (int64_t m = 0; m < rows; m++) {
-        memcpy(padded_y, y + m * p->columns, bytes);
-        if (x0) memcpy(padded_x0, x0 + m * p->columns, bytes);
-        finish_tile(padded_y, PANEL, x0 ? padded_x0 : NULL, PANEL, padded_gamma, p->gelu, 1, PANEL);
-        memcpy(y + m * p->columns, padded_y, bytes);
-    }
-}
-
 /* Rows [row, end) of y, at most TILE_ROWS; one panel of its columns. */
 static void product_tile(const Product *p, int64_t row, int64_t end, int64_t panel) {
     int64_t column = panel * PANEL, columns = MIN(p->columns - column, PANEL);
@@ -73,9 +40,12 @@ static void product_tile(const Product *p, int64_t row, int64_t end, int64_t pan
                       .a_k = 1,
                       .b = columns < PANEL && p->last_panel ? p->last_panel : p->panels + column * p->k,
                       .k = p->k,
-                      .taps = 1},
+                      .taps = 1,
+                      .gelu = p->gelu,
+                      .residual = p->x0 ? p->x0 + row * p->columns + column : NULL,
+                      .residual_row = p->columns,
+                      .gamma = p->x0 ? p->gamma + column : NULL},
               end - row, columns);
-    if (p->gelu || p->x0) product_finish(p, row, column, end - row, columns);
 }
 
 static void product_part(void *arg, int index, int thread) {
