@@ -160,15 +160,35 @@ static inline vf phi(vf x) {
 }
 static inline vf phi_slope(vf value) { return vf_min(value, vf_set(1)); }
 
-/* (a, b, c, d ...) -> (b, a, d, c ...) */
-static inline vf swap_pairs(vf x) {
+/* A constant vector of lane numbers from a macro of the lane. */
 #if VL == 16
-    return __builtin_shuffle(x, (vi){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+#define LANES(f) \
+    (vi) { f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), f(15) }
 #elif VL == 8
-    return __builtin_shuffle(x, (vi){1, 0, 3, 2, 5, 4, 7, 6});
+#define LANES(f) \
+    (vi) { f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7) }
 #else
-    return __builtin_shuffle(x, (vi){1, 0, 3, 2});
+#define LANES(f) \
+    (vi) { f(0), f(1), f(2), f(3) }
 #endif
+
+/* (a, b, c, d ...) -> (b, a, d, c ...) */
+#define PARTNER(i) ((i) ^ 1)
+static inline vf swap_pairs(vf x) { return __builtin_shuffle(x, LANES(PARTNER)); }
+
+/* Transposes VL vectors, by swapping blocks of 1, 2, 4 ... lanes across the diagonal. */
+#define UPPER(i) ((i) & step ? VL + (i) - step : (i))
+#define LOWER(i) ((i) & step ? VL + (i) : (i) + step)
+ALWAYS_INLINE void swap_blocks(vf *rows, const int step) {
+    UNROLL for (int i = 0; i < VL; i++) {
+        if (i & step) continue;
+        vf a = rows[i], b = rows[i + step];
+        rows[i] = __builtin_shuffle(a, b, LANES(UPPER));
+        rows[i + step] = __builtin_shuffle(a, b, LANES(LOWER));
+    }
+}
+ALWAYS_INLINE void transpose_block(vf *rows) {
+    UNROLL for (int step = 1; step < VL; step *= 2) swap_blocks(rows, step);
 }
 
 /* Factors of the rotation at a token: x cos + swap_pairs(x) sin. The table is separable: rows' entries are zero in the

@@ -60,31 +60,44 @@ size_t attention_softmax_work(const AttentionSize *s, bool backward) {
 }
 
 /* to (pad) = a head of a token at x, turned and scaled */
-static void pack_turned(const AttentionSize *s, float *to, const float *x, const Cursor *at, float scale) {
+ALWAYS_INLINE void pack_turned(const AttentionSize *s, float *to, const float *x, const Cursor *at, float scale) {
     Rope rope = rope_at(s, at);
     for (int j = 0; j < s->pad; j += VL) vf_store(to + j, rope_turn(&rope, j, load_lanes(s, x, j)) * scale);
 }
 
 /* to (pad, block) = rows (count, pad) transposed, columns up to whole vectors zeroed; returns these columns */
-static int transpose(const AttentionSize *s, float *to, int block, const float *rows, int count) {
-    int width = ROUND_UP(count, VL);
-    for (int i = 0; i < width; i++)
-        for (int j = 0; j < s->dim; j++) to[j * block + i] = i < count ? rows[i * s->pad + j] : 0;
+ALWAYS_INLINE int transpose(const AttentionSize *s, float *to, int block, const float *rows, int count) {
+    const int pad = s->pad, width = ROUND_UP(count, VL);
+    for (int i = 0; i < width; i += VL) {
+        for (int j = 0; j < pad; j += VL) {
+            vf x[VL];
+            if (i + VL <= count) {
+                UNROLL for (int l = 0; l < VL; l++) x[l] = vf_load(rows + (i + l) * pad + j);
+            } else {
+                UNROLL for (int l = 0; l < VL; l++) x[l] = i + l < count ? vf_load(rows + (i + l) * pad + j) : vf_set(0);
+            }
+            transpose_block(x);
+            UNROLL for (int l = 0; l < VL; l++) vf_store(to + (j + l) * block + i, x[l]);
+        }
+    }
     return width;
 }
 
 /* ---- forward ---- */
 
-static void pack_keys(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void pack_keys_chunk(const AttentionSize *s, const Task *t, int index) {
     Place p = place_of(s, index, s->chunks);
     const float *k = t->a->qkvo + (p.token * 4 + 1) * s->channels + p.channel;
     for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at), k += 4 * s->channels) {
         pack_turned(s, head_row(s, t->k, p.head, at.token), k, &at, 1);
         pack_row(s, head_row(s, t->v, p.head, at.token), k + s->channels);
     }
+}
+
+static void pack_keys(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, pack_keys_chunk, t, index);
 }
 
 /* The local enhancement, to where finish_block looks for it. */
@@ -108,7 +121,7 @@ typedef struct {
 } QueryBlock;
 
 /* scores become 2^(score - top); updates top, total and fade */
-static void exponentials(QueryBlock *b, int block, int width, int keys, bool first) {
+ALWAYS_INLINE void exponentials(QueryBlock *b, int block, int width, int keys, bool first) {
     for (int i = 0; i < width; i += VL) {
         float *x = b->scores + i;
         vf old = first ? vf_load(x) : vf_load(b->top + i), top = old, top2 = old;
@@ -130,9 +143,8 @@ static void exponentials(QueryBlock *b, int block, int width, int keys, bool fir
     }
 }
 
-static void finish_block(const Task *t, const QueryBlock *b, int64_t head, int64_t first, int count) {
-    const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void finish_block(const AttentionSize *s, const Attention *a, const QueryBlock *b, int64_t head,
+                                int64_t first, int count) {
     const int64_t token = head / s->heads * s->tokens + first, channel = head % s->heads * s->dim;
     const float *local = a->y ? a->y : a->mix;
     for (int i = 0; i < count; i++) {
@@ -149,10 +161,7 @@ static void finish_block(const Task *t, const QueryBlock *b, int64_t head, int64
     }
 }
 
-static void query_block(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void query_block(const AttentionSize *s, const Task *t, int index) {
     const int pad = s->pad, block = t->block, first = index % t->blocks * block;
     const int64_t head = index / t->blocks;
     const int count = MIN(block, s->tokens - first);
@@ -171,7 +180,13 @@ static void query_block(void *arg, int index, int thread) {
             for (int j = 0; j < pad; j += VL) vf_store(b.sum + r * pad + j, vf_load(b.sum + r * pad + j) * b.fade[r]);
         gemm_tn(b.sum, pad, b.scores, block, head_row(s, t->v, head, key), pad, count, pad, keys, i > 0);
     }
-    finish_block(t, &b, head, first, count);
+    finish_block(s, t->a, &b, head, first, count);
+}
+
+static void apply_queries(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, query_block, t, index);
 }
 
 void attention_softmax_forward(const Attention *a) {
@@ -180,17 +195,14 @@ void attention_softmax_forward(const Attention *a) {
     const int heads = a->size.batch * a->size.heads;
     parallel_for(heads * a->size.chunks, pack_keys, &t);
     if (a->y || a->mix) parallel_for(heads * a->size.chunks, local_chunk, &t);
-    parallel_for(heads * t.blocks, query_block, &t);
+    parallel_for(heads * t.blocks, apply_queries, &t);
 }
 
 /* ---- backward ---- */
 
 /* Packs q, k, v and g = dy o; finishes do = dy mix. */
-static void pack_chunk(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
+ALWAYS_INLINE void pack_chunk(const AttentionSize *s, const Task *t, int index) {
     const Attention *a = t->a;
-    const AttentionSize *s = &t->s;
     Place p = place_of(s, index, s->chunks);
     int64_t token = p.token * s->channels + p.channel, at4 = p.token * 4 * s->channels + p.channel;
     for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at)) {
@@ -207,6 +219,12 @@ static void pack_chunk(void *arg, int index, int thread) {
         token += s->channels;
         at4 += 4 * s->channels;
     }
+}
+
+static void pack_all(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, pack_chunk, t, index);
 }
 
 /* The convolution's gradients; lse and mean. */
@@ -250,8 +268,8 @@ static void score_gradient(KeyBlock *b, int block, int width, int queries, const
     }
 }
 
-static void key_block(const Task *t, KeyBlock *b, int64_t head, int split, int first, bool first_of_split) {
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void key_block(const AttentionSize *s, const Task *t, KeyBlock *b, int64_t head, int split, int first,
+                             bool first_of_split) {
     const int pad = s->pad, block = t->block, count = MIN(block, s->tokens - first);
     const float *k = head_row(s, t->k, head, first);
     const int width = transpose(s, b->k, block, k, count);
@@ -270,20 +288,21 @@ static void key_block(const Task *t, KeyBlock *b, int64_t head, int split, int f
     }
 }
 
-static void key_range(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
+ALWAYS_INLINE void key_range(const AttentionSize *s, const Task *t, int index) {
     KeyBlock b;
     const int split = index % t->splits;
     const int from = t->blocks * split / t->splits, to = t->blocks * (split + 1) / t->splits;
-    for (int i = from; i < to; i++) key_block(t, &b, index / t->splits, split, i * t->block, i == from);
+    for (int i = from; i < to; i++) key_block(s, t, &b, index / t->splits, split, i * t->block, i == from);
+}
+
+static void key_gradient(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, key_range, t, index);
 }
 
 /* Turns back and scales what the ranges found; the convolution's share of dv is there already. */
-static void finish_chunk(void *arg, int index, int thread) {
-    (void)thread;
-    const Task *t = arg;
-    const AttentionSize *s = &t->s;
+ALWAYS_INLINE void finish_chunk(const AttentionSize *s, const Task *t, int index) {
     Place p = place_of(s, index, s->chunks);
     float *out = t->a->dqkvo + p.token * 4 * s->channels + p.channel;
     for (Cursor at = cursor_at(s, p.y0 * s->width); at.row < p.y1; cursor_step(s, &at), out += 4 * s->channels) {
@@ -300,13 +319,19 @@ static void finish_chunk(void *arg, int index, int thread) {
     }
 }
 
+static void finish_all(void *arg, int index, int thread) {
+    (void)thread;
+    const Task *t = arg;
+    FOR_HEAD(t->s, finish_chunk, t, index);
+}
+
 void attention_softmax_backward(const Attention *a) {
     Task t;
     task_make(&t, a, &a->size, a->work, true);
     const int heads = a->size.batch * a->size.heads;
-    parallel_for(heads * a->size.chunks, pack_chunk, &t);
+    parallel_for(heads * a->size.chunks, pack_all, &t);
     parallel_for(heads * a->size.chunks, local_gradient, &t);
     if (!a->dqkvo) return;
-    parallel_for(heads * t.splits, key_range, &t);
-    parallel_for(heads * a->size.chunks, finish_chunk, &t);
+    parallel_for(heads * t.splits, key_gradient, &t);
+    parallel_for(heads * a->size.chunks, finish_all, &t);
 }
