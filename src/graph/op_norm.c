@@ -90,7 +90,8 @@ const OpDef op_def_batch_norm = {.name = "batch_norm", .min_in = 5, .max_in = 5,
 
 Val op_batch_norm(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps, float momentum) {
     Val out[3];
-    graph_emit(g, OP_batch_norm, (Attr){.norm = {eps, momentum}}, (Val[]){x, gain, bias, running_mean, running_var}, 5, out);
+    Val in[] = {x, gain, bias, running_mean, running_var};
+    graph_emit(g, OP_batch_norm, (Attr){.norm = {eps, momentum}}, in, 5, out);
     return out[0];
 }
 
@@ -123,8 +124,8 @@ const OpDef op_def_batch_norm_eval = {.name = "batch_norm_eval", .min_in = 5, .m
                                       .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = batch_norm_eval_infer};
 
 Val op_batch_norm_eval(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps) {
-    Val y;
-    graph_emit(g, OP_batch_norm_eval, (Attr){.norm = {.eps = eps}}, (Val[]){x, gain, bias, running_mean, running_var}, 5, &y);
+    Val y, in[] = {x, gain, bias, running_mean, running_var};
+    graph_emit(g, OP_batch_norm_eval, (Attr){.norm = {.eps = eps}}, in, 5, &y);
     return y;
 }
 

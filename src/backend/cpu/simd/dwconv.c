@@ -35,8 +35,8 @@ static bool inside(int i, int n) { return (unsigned)i < (unsigned)n; }
 
 /* ---- forward ---- */
 
-/* Columns ix .. ix + P of rows [y0, y1), channels c .. c + VL. Goes down the column of inputs once: each row of P + K - 1
- * inputs is loaded once and feeds the K rows of outputs above and below it, which are all in registers. */
+/* Columns ix .. ix + P of rows [y0, y1), channels c .. c + VL. Goes down the column of inputs once: each row of
+ * P + K - 1 inputs is loaded once and feeds the K rows of outputs around it, which are all in registers. */
 ALWAYS_INLINE void forward_column(const DwconvRows *d, int y0, int y1, int ix, int c, const int K, const int P) {
     const int pad = K / 2;
     vf w[MAX_TAPS], acc[MAX_KERNEL][MAX_TILE], in[MAX_TILE + MAX_KERNEL - 1];

@@ -49,25 +49,26 @@ typedef struct {
 ALWAYS_INLINE void layer_norm_rows(const LayerNorm *t, int64_t row, const int R) {
     const int64_t C = t->channels;
     const float *x = t->x + row * C;
+    const float share = 1 / (float)C;
     float mean[TOGETHER], rstd[TOGETHER];
     vf sum[TOGETHER] = {{0}}, squares[TOGETHER] = {{0}};
     for (int64_t c = 0; c < C; c += VL) {
         const int64_t n = MIN(VL, C - c);
         UNROLL for (int r = 0; r < R; r++) sum[r] += load(x + r * C + c, n);
     }
-    UNROLL for (int r = 0; r < R; r++) mean[r] = vf_sum(sum[r]) / (float)C;
+    UNROLL for (int r = 0; r < R; r++) mean[r] = vf_sum(sum[r]) * share;
     for (int64_t c = 0; c < C; c += VL) {
         const int64_t n = MIN(VL, C - c);
         UNROLL for (int r = 0; r < R; r++) {
             vf d = only(load(x + r * C + c, n) - mean[r], n);
             squares[r] += d * d;
+            __builtin_prefetch(x + (r + R) * C + c); /* the next rows, while the sums of these are waited for */
         }
     }
-    UNROLL for (int r = 0; r < R; r++) {
-        rstd[r] = 1 / sqrtf(vf_sum(squares[r]) / (float)C + t->eps);
-        if (t->mean) t->mean[row + r] = mean[r];
-        if (t->rstd) t->rstd[row + r] = rstd[r];
-    }
+    UNROLL for (int r = 0; r < R; r++) rstd[r] = vf_sum(squares[r]) * share + t->eps;
+    UNROLL for (int r = 0; r < R; r++) rstd[r] = 1 / sqrtf(rstd[r]);
+    for (int r = 0; r < R && t->mean; r++) t->mean[row + r] = mean[r];
+    for (int r = 0; r < R && t->rstd; r++) t->rstd[row + r] = rstd[r];
     float *y = t->y + row * C;
     for (int64_t c = 0; t->y && c < C; c += VL) {
         const int64_t n = MIN(VL, C - c);
@@ -118,10 +119,11 @@ ALWAYS_INLINE void layer_norm_bwd_rows(const LayerNorm *t, float *dg, float *db,
         store(db + c, load(db + c, n) + bias, n);
     }
     if (!t->y) return;
+    const float share = 1 / (float)C;
     float mean_dh[TOGETHER], mean_dhh[TOGETHER];
     UNROLL for (int r = 0; r < R; r++) {
-        mean_dh[r] = vf_sum(sum[r]) / (float)C;
-        mean_dhh[r] = vf_sum(sum_h[r]) / (float)C;
+        mean_dh[r] = vf_sum(sum[r]) * share;
+        mean_dhh[r] = vf_sum(sum_h[r]) * share;
     }
     float *dx = t->y + row * C;
     for (int64_t c = 0; c < C; c += VL) {
@@ -187,7 +189,7 @@ typedef struct {
 /* Rows that fit half of the first-level cache, so that a second look at them is free. */
 static int64_t block_rows(int64_t channels) { return MAX(8, 4096 / channels); }
 
-/* With m the sum of 1 (first pass: mean NULL) or of squares around mean, over `rows` rows of channels c .. c + n. */
+/* Of n channels over some rows: the sum (mean NULL), or the sum of squares around mean. */
 ALWAYS_INLINE vf column_sum(const float *x, const vf *mean, int64_t rows, int64_t C, int64_t n) {
     vf acc[TOGETHER] = {{0}};
     int64_t row = 0;
@@ -280,7 +282,8 @@ static size_t batch_norm_work(const Graph *g, const Node *n) {
 RUN(batch_norm) {
     const Shape *shape = call_in(call, 0);
     const float *g = call->in[1], eps = call->node->attr.norm.eps, momentum = call->node->attr.norm.momentum;
-    float *running_mean = call->in[3], *running_var = call->in[4], *saved_mean = call->out[1], *saved_rstd = call->out[2];
+    float *running_mean = call->in[3], *running_var = call->in[4];
+    float *saved_mean = call->out[1], *saved_rstd = call->out[2];
     const int64_t rows = shape_rows(shape), C = shape_last(shape);
     double *mean = call->work, *var = mean + C;
     float *center = (float *)(var + C), *scale = center + C;
