@@ -1,5 +1,5 @@
 /* linear.c - matrix products on gemm.h's tiles. Forward and gradient of the input are one routine (product) on weights
- * packed from either side; the gradient of the weights is the one that reduces over rows. */
+ * packed from either side, or transposed ahead of time. */
 #include "backend/cpu/simd/gemm.h"
 
 /* Parts that a product is cut into where its size allows it: enough for any number of threads that it can feed. */
@@ -162,131 +162,7 @@ static void transpose_panel(void *arg, int index, int thread) {
 
 RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], PANEL), transpose_panel, (void *)call); }
 
-/* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
- * and the chunks' sums are added in order; dw is cut into rectangles besides. */
-#define CHUNK_ROWS 512       /* fewest rows worth a sum of their own */
-#define CHUNKS_FLOATS 524288 /* all sums together */
-#define SLOT_FLOATS 32768    /* rows of x that are packed at a time */
-
-typedef struct {
-    const float *dy, *x;
-    float *dw, *db;
-    float *sums;  /* [chunks] (outs * ins + outs), when there is more than one */
-    float *slots; /* [parts] (slot_rows, part_columns): packed rows of x */
-    int64_t rows, outs, ins;
-    int64_t chunks, out_parts, column_parts, slot_rows, part_columns;
-} WeightGrad;
-
-static WeightGrad weight_grad_cut(int64_t rows, int64_t outs, int64_t ins) {
-    WeightGrad d = {.rows = rows, .outs = outs, .ins = ins, .column_parts = 1};
-    int64_t panels = CEIL_DIV(ins, PANEL);
-    d.chunks = MAX(1, MIN(MIN(rows / CHUNK_ROWS, PARTS), CHUNKS_FLOATS / (outs * ins + outs)));
-    int64_t rectangles = CEIL_DIV(PARTS, d.chunks);
-    while (4 * d.column_parts * d.column_parts <= rectangles) d.column_parts *= 2;
-    d.column_parts = MIN(d.column_parts, panels);
-    d.out_parts = MIN(CEIL_DIV(rectangles, d.column_parts), outs);
-    d.part_columns = CEIL_DIV(panels, d.column_parts) * PANEL;
-    d.slot_rows = MAX(64, MIN(256, SLOT_FLOATS / d.part_columns));
-    return d;
-}
-
-static int64_t slot_floats(const WeightGrad *d) { return d->slot_rows * d->part_columns; }
-static int64_t sum_floats(const WeightGrad *d) { return ROUND_UP(d->outs * d->ins + d->outs, 16); }
-
-/* Rows [row0, row1) of dy and x: adds to the rectangle [o0, o1) x [panel0, panel1) of sum (outs, ins). */
-static void add_outer(const WeightGrad *d, float *sum, float *slot, int64_t row0, int64_t row1, int64_t o0, int64_t o1,
-                      int64_t panel0, int64_t panel1) {
-    int64_t k = row1 - row0, tiles = CEIL_DIV(o1 - o0, TILE_ROWS);
-    int64_t full = MIN(panel1, d->ins / PANEL);
-    for (int64_t r = 0; r < k; r++)
-        for (int64_t p = panel0; p < full; p++)
-            memcpy(slot + ((p - panel0) * k + r) * PANEL, d->x + (row0 + r) * d->ins + p * PANEL,
-                   PANEL * sizeof(float));
-    for (int64_t p = full; p < panel1; p++)
-        gemm_pack(slot + (p - panel0) * k * PANEL, d->x + row0 * d->ins + p * PANEL, d->ins, 1, k,
-                  MIN(d->ins - p * PANEL, PANEL));
-    for (int64_t i = 0; i < tiles; i++) {
-        int64_t o = o0 + part_begin(o1 - o0, i, tiles), end = o0 + part_begin(o1 - o0, i + 1, tiles);
-        for (int64_t p = panel0; p < panel1; p++) {
-            float *c = sum + o * d->ins + p * PANEL;
-            gemm_tile(&(Gemm){.c = c,
-                              .c_row = d->ins,
-                              .start = c,
-                              .start_row = d->ins,
-                              .a = d->dy + row0 * d->outs + o,
-                              .a_row = 1,
-                              .a_k = d->outs,
-                              .b = slot + (p - panel0) * k * PANEL,
-                              .k = k,
-                              .taps = 1},
-                      end - o, MIN(d->ins - p * PANEL, PANEL));
-        }
-    }
-}
-
-static void add_columns(float *db, const float *dy, int64_t dy_row, int64_t rows, int64_t columns) {
-    memset(db, 0, (size_t)columns * sizeof(float));
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t o = 0; o < columns; o++) db[o] += dy[r * dy_row + o];
-}
-
-static void weight_grad_part(void *arg, int index, int thread) {
-    (void)thread;
-    const WeightGrad *d = arg;
-    int64_t chunk = index / (d->out_parts * d->column_parts), out_part = index / d->column_parts % d->out_parts;
-    int64_t column_part = index % d->column_parts;
-    int64_t row0 = part_begin(d->rows, chunk, d->chunks), row1 = part_begin(d->rows, chunk + 1, d->chunks);
-    int64_t o0 = part_begin(d->outs, out_part, d->out_parts), o1 = part_begin(d->outs, out_part + 1, d->out_parts);
-    float *dw = d->chunks > 1 ? d->sums + chunk * sum_floats(d) : d->dw;
-    float *db = d->chunks > 1 ? dw + d->outs * d->ins : d->db;
-    if (d->db && column_part == 0)
-        add_columns(db + o0, d->dy + row0 * d->outs + o0, d->outs, row1 - row0, o1 - o0);
-    if (!d->dw) return;
-    int64_t panels = CEIL_DIV(d->ins, PANEL), panel0 = part_begin(panels, column_part, d->column_parts);
-    int64_t panel1 = part_begin(panels, column_part + 1, d->column_parts);
-    size_t bytes = (size_t)(MIN(panel1 * PANEL, d->ins) - panel0 * PANEL) * sizeof(float);
-    for (int64_t o = o0; o < o1; o++) memset(dw + o * d->ins + panel0 * PANEL, 0, bytes);
-    for (int64_t r = row0; r < row1; r += d->slot_rows)
-        add_outer(d, dw, d->slots + index * slot_floats(d), r, MIN(r + d->slot_rows, row1), o0, o1, panel0, panel1);
-}
-
-/* Elements [begin, end) of all chunks' sums, from `first` on, into out. */
-static void add_chunks(float *out, const WeightGrad *d, int64_t first, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) out[i] = d->sums[first + i];
-    for (int64_t c = 1; c < d->chunks; c++)
-        for (int64_t i = begin; i < end; i++) out[i] += d->sums[c * sum_floats(d) + first + i];
-}
-
-static void weight_grad_sum(void *arg, int index, int thread) {
-    (void)thread;
-    const WeightGrad *d = arg;
-    int64_t count = d->outs * d->ins, begin = part_begin(count, index, PARTS), end = part_begin(count, index + 1, PARTS);
-    for (int64_t i = begin; d->dw && i < end; i += 1024) add_chunks(d->dw, d, 0, i, MIN(i + 1024, end));
-    if (d->db && index == 0) add_chunks(d->db, d, count, 0, d->outs);
-}
-
-static size_t linear_dw_workspace(const Graph *g, const Node *n) {
-    const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
-    WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
-    int64_t sums = d.chunks > 1 ? d.chunks * sum_floats(&d) : 0;
-    return (size_t)(sums + d.chunks * d.out_parts * d.column_parts * slot_floats(&d)) * sizeof(float);
-}
-
-RUN(linear_dw) {
-    const Shape *dy = call_in(call, 0), *x = call_in(call, 1);
-    WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
-    d.dy = call->in[0];
-    d.x = call->in[1];
-    d.dw = call->out[0];
-    d.db = call->out[1];
-    d.sums = call->work;
-    d.slots = d.sums + (d.chunks > 1 ? d.chunks * sum_floats(&d) : 0);
-    parallel_for((int)(d.chunks * d.out_parts * d.column_parts), weight_grad_part, &d);
-    if (d.chunks > 1) parallel_for(PARTS, weight_grad_sum, &d);
-}
-
 KERNEL(linear, .workspace = product_workspace);
 KERNEL(linear_dx, .workspace = product_workspace);
 KERNEL(linear_packed, .workspace = linear_packed_workspace);
-KERNEL(linear_dw, .workspace = linear_dw_workspace);
 KERNEL(transpose);
