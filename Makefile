@@ -12,7 +12,7 @@ Q       := $(if $(V),,@)
 
 VERSION := 0.1.0
 CPPFLAGS := -Isrc -D_GNU_SOURCE -DMALA_VERSION='"$(VERSION)"' -MMD -MP
-CFLAGS   := -std=c11 -fopenmp -g $(OPT) -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+CFLAGS   := -std=c11 -g $(OPT) -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
             -Wvla -Werror=implicit-function-declaration -fstack-protector-strong $(SAN)
 LDFLAGS  := $(SAN)
 LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lpthread -lm

@@ -1,14 +1,19 @@
-/* parallel.h - the compute threads: one team for the whole process, shared with the matrix library (both are OpenMP,
- * so they never compete). Work is cut by shape alone, never by the number of threads, so results do not depend on it. */
+/* parallel.h - the compute threads: one team for the process. Work is cut by shape alone, never by the number of
+ * threads, so results do not depend on it. A thread that waits spins for some microseconds, then sleeps: back-to-back
+ * ops meet awake threads, and a busy machine is not kept busier. */
 #ifndef MALA_PARALLEL_H
 #define MALA_PARALLEL_H
 
-/* Sets the number of threads of later calls from this thread; at least 1. */
+#define PARALLEL_MOST 256
+
+/* The number of threads of later calls, 1 .. PARALLEL_MOST; 1 until it is called. Not while a parallel_for runs. */
 void parallel_set_threads(int threads);
 int parallel_threads(void);
 
-/* Runs body(arg, index, thread) for index 0 .. count-1, each once, thread < parallel_threads(). Neighbouring indices
- * go to the same thread, so that a tile written by one op is in the cache of the thread that reads it next. */
+/* Runs body(arg, index, thread) for index 0 .. count-1, each once, thread < parallel_threads(). Each thread begins with
+ * a share of neighbouring indices, the same one in every call, so that a tile written by one op is in the cache of the
+ * thread that reads it next; who is done early takes from the others. A call from within a body, or while another
+ * thread of the program has the team, runs in the caller alone. */
 void parallel_for(int count, void (*body)(void *arg, int index, int thread), void *arg);
 
 #endif

@@ -48,7 +48,7 @@ static void linear_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_linear_dx, (Attr){0}, (Val[]){dout[0], w}, 2, &din[0]);
     graph_emit(g, OP_linear_dw, (Attr){0}, (Val[]){dout[0], x}, 2, dw);
     din[1] = dw[0];
-    Val bias = n.n_in > 2 ? node_in(g, &n, 2) : NO_VAL;
+    Val bias = node_in(g, &n, 2);
     if (bias != NO_VAL) din[2] = op_sums_to_zero(g, dout[0]) ? op_zeros(g, bias) : dw[1];
 }
 
@@ -91,9 +91,7 @@ static double linear_dw_macs(const Graph *g, const Node *n) {
 const OpDef op_def_linear_dw = {.name = "linear_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
                                 .infer = linear_dw_infer, .macs = linear_dw_macs};
 
-/* wt (I,O), wt[i][o] = w[o][i], w (O,I) or (O,I,1,1): inference transposes weights once, ahead of every run.
- * The one tensor that is not stored row by row: its columns lie in panels of 32, panel after panel, each (I, 32) row by
- * row and the last one narrower. linear_packed, which alone reads it, so streams through memory once and in order. */
+/* wt (I,O), wt[i][o] = w[o][i], w (O,I) or (O,I,1,1): inference transposes weights once, ahead of every run. */
 static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *w = operand(g, n, 0);
     if (!w || !is_matrix(w)) return "w must be (O,I) or (O,I,1,1)";
@@ -104,8 +102,8 @@ static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_O
 const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
                                 .infer = transpose_infer};
 
-/* y (...,O) = x wt + b, x (...,I), wt (I,O) as transpose stores it, b (O) or absent; gelu of that with attr gelu; and
- * with x0 (...,O) and gamma (O elements), y = x0 + gamma * that: a whole residual branch's end. */
+/* y (...,O) = x wt + b, x (...,I), wt (I,O), b (O) or absent; gelu of that with attr gelu; and with x0 (...,O) and
+ * gamma (O elements), y = x0 + gamma * that: a whole residual branch's end. */
 static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = operand(g, n, 0), *wt = operand(g, n, 1), *b = operand(g, n, 2);
     const Shape *x0 = operand(g, n, 3), *gamma = operand(g, n, 4);

@@ -48,16 +48,10 @@ REF(linear_dw) {
     }
 }
 
-/* Where element (i, o) of w^T (ins, outs) lies: see op_linear.c. */
-static int64_t panel_index(int64_t i, int64_t o, int64_t ins, int64_t outs) {
-    int64_t panel = o / 32 * 32, width = panel + 32 <= outs ? 32 : outs - panel;
-    return panel * ins + i * width + (o - panel);
-}
-
 REF(transpose) {
     int64_t outs = in_shape(g, n, 0)->dim[0], ins = in_shape(g, n, 0)->dim[1];
     for (int64_t i = 0; i < ins; i++)
-        for (int64_t o = 0; o < outs; o++) out[0][panel_index(i, o, ins, outs)] = in[0][o * ins + i];
+        for (int64_t o = 0; o < outs; o++) out[0][i * outs + o] = in[0][o * ins + i];
 }
 
 REF(linear_packed) {
@@ -67,7 +61,7 @@ REF(linear_packed) {
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t o = 0; o < outs; o++) {
             double sum = b ? b[o] : 0;
-            for (int64_t i = 0; i < ins; i++) sum += x[r * ins + i] * wt[panel_index(i, o, ins, outs)];
+            for (int64_t i = 0; i < ins; i++) sum += x[r * ins + i] * wt[i * outs + o];
             if (n->attr.linear.gelu) sum = gelu(sum);
             out[0][r * outs + o] = x0 ? x0[r * outs + o] + gamma[o] * sum : sum;
         }

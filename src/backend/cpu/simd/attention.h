@@ -43,8 +43,8 @@ typedef struct {
     float *work;
 } Attention;
 
-/* body(s, ...) with the heads of MAViT's sizes as constants, so that loops over a head's vectors unroll and sums stay in
- * registers; and in any case with a copy of the sizes that no store can be suspected to change. */
+/* body(s, ...) with the heads of MAViT's sizes as constants, so that loops over a head's vectors unroll and sums stay
+ * in registers; and in any case with a copy of the sizes that no store can be suspected to change. */
 #define FOR_HEAD(size, body, ...) \
     do { \
         AttentionSize fixed = (size); \

@@ -70,11 +70,12 @@ ALWAYS_INLINE int transpose(const AttentionSize *s, float *to, int block, const 
     const int pad = s->pad, width = ROUND_UP(count, VL);
     for (int i = 0; i < width; i += VL) {
         for (int j = 0; j < pad; j += VL) {
+            const float *from = rows + i * pad + j;
             vf x[VL];
             if (i + VL <= count) {
-                UNROLL for (int l = 0; l < VL; l++) x[l] = vf_load(rows + (i + l) * pad + j);
+                UNROLL for (int l = 0; l < VL; l++) x[l] = vf_load(from + l * pad);
             } else {
-                UNROLL for (int l = 0; l < VL; l++) x[l] = i + l < count ? vf_load(rows + (i + l) * pad + j) : vf_set(0);
+                UNROLL for (int l = 0; l < VL; l++) x[l] = i + l < count ? vf_load(from + l * pad) : vf_set(0);
             }
             transpose_block(x);
             UNROLL for (int l = 0; l < VL; l++) vf_store(to + (j + l) * block + i, x[l]);

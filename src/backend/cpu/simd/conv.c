@@ -1,215 +1,275 @@
-/* conv.c - dense convolutions as sums of matrix products on gemm.h's tiles, without im2col: a run of taps along a row
- * of a channels-last picture is contiguous, so A is read where it lies, and pixels whose window crosses the border
- * form blocks of their own with fewer taps. The gradient of the input is the same correlation on dy, one per residue
- * class of pixels modulo the stride. */
-#include "backend/cpu/simd/gemm.h"
+/* conv.c - dense convolutions as matrix products of the library. The window of each output pixel becomes a row of a
+ * matrix ("columns": taps by channels), a tile of pixels at a time, so that it never leaves the cache. A row is copied
+ * in runs, since neighbouring taps are neighbours in a channels-last picture.
+ *
+ * The library's own convolutions were not taken: they want a handle per shape, whose making costs milliseconds at every
+ * start of the program, and they share work among threads by the number of threads. */
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/simd/simd.h"
 
-#define PARTS 16
-#define PART_PIXELS 98
-#define PART_FLOATS 131072 /* what a part reads of the input for every panel: half of an L2 cache */
+#define PARTS 32            /* what a convolution is cut into at the most, each with working memory of its own */
+#define TILE_FLOATS 98304   /* of columns: three eighths of an L2 cache */
+#define TILE_PIXELS_MOST 256
+#define TILE_PIXELS_LEAST 49
+#define COLUMNS_LEAST 64    /* fewest output channels worth a tile of their own */
 
-static const float zeros[PANEL];
-
-/* One axis of a correlation: output pixel u is at begin + u*out_step, and tap t of it reads the input pixel
- * u*step + offset + t with the weights of the kernel's tap kernel_tap + t*kernel_step. */
 typedef struct {
-    int64_t count, begin, out_step;
-    int64_t size, step, offset; /* size: of the input */
-    int64_t taps, kernel_tap, kernel_step;
-} Axis;
-
-/* Pixels of the forward's input congruent to `class` modulo the stride see the kernel's taps first, first + stride ...,
- * and a later tap comes from an earlier pixel of dy: the correlation's taps run backwards. */
-static Axis backward_axis(int64_t class, int64_t size, int64_t dy_size, int64_t kernel, int64_t stride, int64_t pad) {
-    int64_t first = (class + pad) % stride;
-    int64_t taps = first < kernel ? (kernel - 1 - first) / stride + 1 : 0;
-    return (Axis){.count = class < size ? (size - 1 - class) / stride + 1 : 0, .begin = class, .out_step = stride,
-                  .size = dy_size, .step = 1, .offset = (class + pad - first) / stride - (taps - 1), .taps = taps,
-                  .kernel_tap = first + stride * (taps - 1), .kernel_step = -stride};
-}
-
-static Axis forward_axis(int64_t size, int64_t x_size, int64_t kernel, int64_t stride, int64_t pad) {
-    return (Axis){.count = size, .out_step = 1, .size = x_size, .step = stride, .offset = -pad, .taps = kernel,
-                  .kernel_step = 1};
-}
-
-/* the taps of output pixel u that fall inside the input */
-static int64_t first_tap(const Axis *a, int64_t u) { return MIN(MAX(0, -(u * a->step + a->offset)), a->taps); }
-static int64_t end_tap(const Axis *a, int64_t u) {
-    return MAX(first_tap(a, u), MIN(a->taps, a->size - (u * a->step + a->offset)));
-}
-
-/* The end of the run of output pixels from u on, at most to `end`, that have the same taps. */
-static int64_t run_end(const Axis *a, int64_t u, int64_t end) {
-    int64_t v = u + 1;
-    while (v < end && first_tap(a, v) == first_tap(a, u) && end_tap(a, v) == end_tap(a, u)) v++;
-    return v;
-}
-
-/* Either direction: `in` is x or dy, `out` is y or dx. */
-typedef struct {
-    float *out;      /* (batch, out_height, out_width, outs) */
-    const float *in; /* (batch, height, width, ins) */
-    const float *bias;
-    const float *w; /* of the kernel's tap (0,0): channel i of in and o of out at i*w_in + o*w_out */
-    int64_t w_in, w_out;
-    float *panels;
-    int64_t batch, height, width, ins, out_height, out_width, outs;
+    int64_t batch, height, width, ins;      /* x */
+    int64_t out_height, out_width, outs;    /* y */
     int64_t kernel, stride, pad;
-    bool backward;
-    int64_t rows; /* of a residue class (the forward has one); batch * rows are cut into parts */
-    int64_t row_parts, panel_parts;
+    int64_t taps;                           /* kernel * kernel * ins: a row of columns */
+    int64_t pixels;                         /* of y, per picture */
+    int64_t tile_pixels, tiles;             /* tiles per picture */
 } Conv;
 
+static int64_t part_begin(int64_t count, int64_t index, int64_t parts) { return count * index / parts; }
+
+static Conv conv_of(const Node *n, const Shape *x, const Shape *y) {
+    Conv c = {.batch = x->dim[0], .height = x->dim[1], .width = x->dim[2], .ins = x->dim[3],
+              .out_height = y->dim[1], .out_width = y->dim[2], .outs = y->dim[3],
+              .kernel = n->attr.conv.kernel, .stride = n->attr.conv.stride, .pad = n->attr.conv.pad};
+    c.taps = c.kernel * c.kernel * c.ins;
+    c.pixels = c.out_height * c.out_width;
+    c.tile_pixels = MIN(MAX(TILE_FLOATS / c.taps, TILE_PIXELS_LEAST), TILE_PIXELS_MOST);
+    c.tiles = CEIL_DIV(c.pixels, c.tile_pixels);
+    return c;
+}
+
+/* The taps [first, end) along one axis that fall inside the picture, for a window that begins at `from`. */
+static inline int64_t first_tap(int64_t from) { return from < 0 ? -from : 0; }
+static inline int64_t end_tap(int64_t from, int64_t kernel, int64_t size) { return MAX(MIN(kernel, size - from), 0); }
+
+/* columns (pixels, taps) of the output pixels [pixel0, pixel1) of one picture, taps in the order (row, column, channel). */
+static void gather(float *columns, const float *x, const Conv *c, int64_t pixel0, int64_t pixel1) {
+    int64_t row_floats = c->kernel * c->ins;
+    for (int64_t pixel = pixel0; pixel < pixel1; pixel++) {
+        int64_t top = pixel / c->out_width * c->stride - c->pad, left = pixel % c->out_width * c->stride - c->pad;
+        int64_t s0 = first_tap(left), s1 = MAX(end_tap(left, c->kernel, c->width), s0);
+        for (int64_t r = 0; r < c->kernel; r++, columns += row_floats) {
+            if (top + r < 0 || top + r >= c->height || s0 == s1) {
+                memset(columns, 0, (size_t)row_floats * sizeof(float));
+                continue;
+            }
+            memset(columns, 0, (size_t)(s0 * c->ins) * sizeof(float));
+            memcpy(columns + s0 * c->ins, x + ((top + r) * c->width + left + s0) * c->ins,
+                   (size_t)((s1 - s0) * c->ins) * sizeof(float));
+            memset(columns + s1 * c->ins, 0, (size_t)((c->kernel - s1) * c->ins) * sizeof(float));
+        }
+    }
+}
+
+/* Adds columns back to where they came from. */
+static void scatter_add(float *x, const float *columns, const Conv *c, int64_t pixel0, int64_t pixel1) {
+    int64_t row_floats = c->kernel * c->ins;
+    for (int64_t pixel = pixel0; pixel < pixel1; pixel++) {
+        int64_t top = pixel / c->out_width * c->stride - c->pad, left = pixel % c->out_width * c->stride - c->pad;
+        int64_t s0 = first_tap(left), s1 = MAX(end_tap(left, c->kernel, c->width), s0);
+        for (int64_t r = 0; r < c->kernel; r++, columns += row_floats) {
+            if (top + r < 0 || top + r >= c->height) continue;
+            float *to = x + ((top + r) * c->width + left) * c->ins;
+            int64_t i = s0 * c->ins, end = s1 * c->ins;
+            for (; i + VL <= end; i += VL) vf_store(to + i, vf_load(to + i) + vf_load(columns + i));
+            for (; i < end; i++) to[i] += columns[i];
+        }
+    }
+}
+
+/* Weights in the order of columns: packed (outs, taps) from the files' (outs, ins, kernel, kernel). */
+static void pack_weights(float *packed, const float *w, const Conv *c) {
+    int64_t area = c->kernel * c->kernel;
+    for (int64_t o = 0; o < c->outs; o++, packed += c->taps, w += c->taps)
+        for (int64_t t = 0; t < area; t++)
+            for (int64_t i = 0; i < c->ins; i++) packed[t * c->ins + i] = w[i * area + t];
+}
+
+static int64_t packed_floats(const Conv *c) { return ROUND_UP(c->outs * c->taps, 16); }
+static int64_t columns_floats(const Conv *c) { return ROUND_UP(c->tile_pixels * c->taps, 16); }
+
+/* ---- forward ---- */
+
 typedef struct {
-    Axis y, x;
-    float *panels; /* panel p at p * y.taps * x.taps * ins * PANEL: (tap y, tap x, channel, PANEL) */
-} Correlation;
+    Conv c;
+    const float *x, *bias;
+    float *y, *packed, *columns;
+    int64_t column_tiles, parts; /* tiles of output channels; what tile_run is called with */
+} Forward;
 
-static int classes_of(const Conv *c) { return c->backward ? (int)(c->stride * c->stride) : 1; }
-
-static Correlation correlation_of(const Conv *c, int class) {
-    Correlation k = {.panels = c->panels};
-    if (!c->backward) {
-        k.y = forward_axis(c->out_height, c->height, c->kernel, c->stride, c->pad);
-        k.x = forward_axis(c->out_width, c->width, c->kernel, c->stride, c->pad);
-        return k;
-    }
-    for (int i = 0; i <= class; i++) {
-        k.panels += k.y.taps * k.x.taps * c->ins * ROUND_UP(c->outs, PANEL);
-        k.y = backward_axis(i / c->stride, c->out_height, c->height, c->kernel, c->stride, c->pad);
-        k.x = backward_axis(i % c->stride, c->out_width, c->width, c->kernel, c->stride, c->pad);
-    }
-    return k;
+static Forward forward_cut(const Node *n, const Shape *x, const Shape *y) {
+    Forward f = {.c = conv_of(n, x, y)};
+    int64_t tiles = f.c.batch * f.c.tiles;
+    f.column_tiles = MAX(1, MIN(CEIL_DIV(8, tiles), f.c.outs / COLUMNS_LEAST));
+    f.parts = MIN(tiles * f.column_tiles, PARTS);
+    return f;
 }
 
-static void pack_panel(const Conv *c, int panel) {
-    int64_t channel = (int64_t)panel * PANEL, columns = MIN(c->outs - channel, PANEL);
-    if (!c->backward) { /* an output channel's weights lie in one piece */
-        gemm_pack_rows(c->panels + channel * c->w_out, c->w + channel * c->w_out, c->w_out, c->ins, c->w_in, columns);
-        return;
-    }
-    for (int class = 0; class < classes_of(c); class++) {
-        Correlation k = correlation_of(c, class);
-        float *to = k.panels + panel * k.y.taps * k.x.taps * c->ins * PANEL;
-        for (int64_t ty = 0; ty < k.y.taps; ty++)
-            for (int64_t tx = 0; tx < k.x.taps; tx++, to += c->ins * PANEL) {
-                int64_t r = k.y.kernel_tap + ty * k.y.kernel_step, s = k.x.kernel_tap + tx * k.x.kernel_step;
-                gemm_pack(to, c->w + channel * c->w_out + r * c->kernel + s, c->w_in, c->w_out, c->ins, columns);
-            }
+static void add_bias(float *y, int64_t y_row, const float *bias, int64_t rows, int64_t columns) {
+    for (int64_t r = 0; r < rows; r++, y += y_row) {
+        int64_t j = 0;
+        for (; j + VL <= columns; j += VL) vf_store(y + j, vf_load(y + j) + vf_load(bias + j));
+        for (; j < columns; j++) y[j] += bias[j];
     }
 }
 
-/* A rectangle of output pixels with the same taps, one panel of channels. */
-static void correlate_block(const Conv *c, const Correlation *k, int64_t image, int64_t u0, int64_t u1, int64_t v0,
-                            int64_t v1, int64_t panel) {
-    const Axis *y = &k->y, *x = &k->x;
-    int64_t ty = first_tap(y, u0), tx = first_tap(x, v0), channel = panel * PANEL;
-    int64_t taps_y = end_tap(y, u0) - ty, taps_x = end_tap(x, v0) - tx;
-    if (taps_x == 0) taps_y = 0;
-    int64_t columns = MIN(c->outs - channel, PANEL);
-    int64_t a_y = y->step * c->width * c->ins, a_x = x->step * c->ins;
-    int64_t c_y = y->out_step * c->out_width * c->outs, c_x = x->out_step * c->outs;
-    Gemm g = {.start = c->bias ? c->bias + channel : zeros,
-              .a_k = 1,
-              .a_tap = c->width * c->ins,
-              .b = k->panels + ((panel * y->taps + ty) * x->taps + tx) * c->ins * PANEL,
-              .b_tap = x->taps * c->ins * PANEL,
-              .k = taps_x * c->ins,
-              .taps = taps_y};
-    bool along_rows = v1 - v0 >= u1 - u0;
-    g.a_row = along_rows ? a_x : a_y;
-    g.c_row = along_rows ? c_x : c_y;
-    for (int64_t i = 0; i < (along_rows ? u1 - u0 : v1 - v0); i++) {
-        int64_t u = along_rows ? u0 + i : u0, v = along_rows ? v0 : v0 + i;
-        int64_t row = u * y->step + y->offset + ty, column = v * x->step + x->offset + tx;
-        int64_t out_row = y->begin + u * y->out_step, out_column = x->begin + v * x->out_step;
-        g.c = c->out + ((image * c->out_height + out_row) * c->out_width + out_column) * c->outs + channel;
-        g.a = taps_y > 0 ? c->in + ((image * c->height + row) * c->width + column) * c->ins : c->in;
-        gemm_panel(&g, along_rows ? v1 - v0 : u1 - u0, columns);
-    }
+static void forward_tile(const Forward *f, float *columns, int64_t index) {
+    const Conv *c = &f->c;
+    int64_t column_tile = index % f->column_tiles, tile = index / f->column_tiles % c->tiles;
+    int64_t image = index / f->column_tiles / c->tiles;
+    int64_t pixel0 = part_begin(c->pixels, tile, c->tiles), pixel1 = part_begin(c->pixels, tile + 1, c->tiles);
+    int64_t o0 = part_begin(c->outs, column_tile, f->column_tiles), o1 = part_begin(c->outs, column_tile + 1, f->column_tiles);
+    float *y = f->y + (image * c->pixels + pixel0) * c->outs + o0;
+    gather(columns, f->x + image * c->height * c->width * c->ins, c, pixel0, pixel1);
+    MatmulOperand a = {.data = columns, .stride = c->taps};
+    MatmulOperand b = {.data = f->packed + o0 * c->taps, .stride = c->taps, .transposed = true};
+    matmul(y, c->outs, a, b, pixel1 - pixel0, o1 - o0, c->taps, false);
+    add_bias(y, c->outs, f->bias + o0, pixel1 - pixel0, o1 - o0);
 }
 
-/* Output rows [begin, end) of an image. */
-static void correlate_rows(const Conv *c, const Correlation *k, int64_t image, int64_t begin, int64_t end,
-                           int64_t panel) {
-    end = MIN(end, k->y.count);
-    for (int64_t u = begin, u_end; u < end; u = u_end) {
-        u_end = run_end(&k->y, u, end);
-        for (int64_t v = 0, v_end; v < k->x.count; v = v_end) {
-            v_end = run_end(&k->x, v, k->x.count);
-            correlate_block(c, k, image, u, u_end, v, v_end, panel);
-        }
-    }
-}
-
-static void correlate_part(void *arg, int index, int thread) {
+static void forward_part(void *arg, int index, int thread) {
     (void)thread;
-    const Conv *c = arg;
-    int64_t row_part = index / c->panel_parts, panel_part = index % c->panel_parts;
-    int64_t panels = CEIL_DIV(c->outs, PANEL), rows = c->batch * c->rows;
-    int64_t row0 = part_begin(rows, row_part, c->row_parts), row1 = part_begin(rows, row_part + 1, c->row_parts);
-    int64_t panel1 = part_begin(panels, panel_part + 1, c->panel_parts);
-    for (int64_t panel = part_begin(panels, panel_part, c->panel_parts); panel < panel1; panel++) {
-        if (c->row_parts == 1) pack_panel(c, (int)panel);
-        for (int class = 0; class < classes_of(c); class++) {
-            Correlation k = correlation_of(c, class);
-            for (int64_t row = row0, end; row < row1; row = end) {
-                int64_t image = row / c->rows;
-                end = MIN(row1, (image + 1) * c->rows);
-                correlate_rows(c, &k, image, row - image * c->rows, end - image * c->rows, panel);
-            }
-        }
-    }
+    const Forward *f = arg;
+    int64_t tiles = f->c.batch * f->c.tiles * f->column_tiles;
+    for (int64_t i = part_begin(tiles, index, f->parts); i < part_begin(tiles, index + 1, f->parts); i++)
+        forward_tile(f, f->columns + index * columns_floats(&f->c), i);
 }
 
-static void pack_one(void *arg, int panel, int thread) {
-    (void)thread;
-    pack_panel(arg, panel);
-}
-
-static void conv_run(Conv *c) {
-    int64_t classes = c->backward ? c->stride : 1;
-    c->rows = CEIL_DIV(c->out_height, classes);
-    int64_t rows = c->batch * c->rows, pixels = rows * CEIL_DIV(c->out_width, classes);
-    int64_t floats = c->batch * c->height * c->width * c->ins;
-    int64_t by_pixels = MIN(CEIL_DIV(pixels, PART_PIXELS), PARTS);
-    c->row_parts = MIN(MAX(by_pixels, CEIL_DIV(floats, PART_FLOATS)), rows);
-    c->panel_parts = MIN(CEIL_DIV(PARTS, c->row_parts), CEIL_DIV(c->outs, PANEL));
-    /* where every panel belongs to one part, it is packed there: still in that core's cache when it is used */
-    if (c->row_parts > 1) parallel_for((int)CEIL_DIV(c->outs, PANEL), pack_one, c);
-    parallel_for((int)(c->row_parts * c->panel_parts), correlate_part, c);
-}
-
-/* the packed weights: per panel of output channels, every tap of the kernel once */
-static size_t conv_workspace(const Graph *g, const Node *n) {
-    int64_t k = n->attr.conv.kernel, columns = ROUND_UP(shape_last(out_shape(g, n, 0)), PANEL);
-    return (size_t)(k * k * shape_last(in_shape(g, n, 0)) * columns) * sizeof(float);
-}
-
-static Conv conv_of(const KernelCall *call) {
-    const Shape *in = call_in(call, 0), *out = call_out(call, 0);
-    return (Conv){.out = call->out[0], .in = call->in[0], .w = call->in[1], .panels = call->work, .batch = in->dim[0],
-                  .height = in->dim[1], .width = in->dim[2], .ins = in->dim[3], .out_height = out->dim[1],
-                  .out_width = out->dim[2], .outs = out->dim[3], .kernel = call->node->attr.conv.kernel,
-                  .stride = call->node->attr.conv.stride, .pad = call->node->attr.conv.pad};
+static size_t conv2d_workspace(const Graph *g, const Node *n) {
+    Forward f = forward_cut(n, in_shape(g, n, 0), out_shape(g, n, 0));
+    return (size_t)(packed_floats(&f.c) + f.parts * columns_floats(&f.c)) * sizeof(float);
 }
 
 RUN(conv2d) {
-    Conv c = conv_of(call);
-    c.bias = call->in[2];
-    c.w_in = c.kernel * c.kernel;
-    c.w_out = c.ins * c.w_in;
-    conv_run(&c);
+    Forward f = forward_cut(call->node, call_in(call, 0), call_out(call, 0));
+    f.x = call->in[0];
+    f.bias = call->in[2];
+    f.y = call->out[0];
+    f.packed = call->work;
+    f.columns = f.packed + packed_floats(&f.c);
+    pack_weights(f.packed, call->in[1], &f.c);
+    parallel_for((int)f.parts, forward_part, &f);
+}
+KERNEL(conv2d, .workspace = conv2d_workspace);
+
+/* ---- gradient of the input: columns = dy w, added back; a picture is one part, since its windows overlap ---- */
+
+typedef struct {
+    Conv c;
+    const float *dy;
+    float *dx, *packed, *columns;
+    int64_t parts;
+} InputGrad;
+
+static void input_grad_part(void *arg, int index, int thread) {
+    (void)thread;
+    const InputGrad *d = arg;
+    const Conv *c = &d->c;
+    float *columns = d->columns + index * columns_floats(c);
+    for (int64_t image = part_begin(c->batch, index, d->parts); image < part_begin(c->batch, index + 1, d->parts); image++) {
+        float *dx = d->dx + image * c->height * c->width * c->ins;
+        memset(dx, 0, (size_t)(c->height * c->width * c->ins) * sizeof(float));
+        for (int64_t tile = 0; tile < c->tiles; tile++) {
+            int64_t pixel0 = part_begin(c->pixels, tile, c->tiles), pixel1 = part_begin(c->pixels, tile + 1, c->tiles);
+            MatmulOperand a = {.data = d->dy + (image * c->pixels + pixel0) * c->outs, .stride = c->outs};
+            MatmulOperand b = {.data = d->packed, .stride = c->taps};
+            matmul(columns, c->taps, a, b, pixel1 - pixel0, c->taps, c->outs, false);
+            scatter_add(dx, columns, c, pixel0, pixel1);
+        }
+    }
+}
+
+static size_t conv2d_dx_workspace(const Graph *g, const Node *n) {
+    Conv c = conv_of(n, out_shape(g, n, 0), in_shape(g, n, 0));
+    return (size_t)(packed_floats(&c) + MIN(c.batch, PARTS) * columns_floats(&c)) * sizeof(float);
 }
 
 RUN(conv2d_dx) {
-    Conv c = conv_of(call);
-    c.backward = true;
-    c.w_out = c.kernel * c.kernel;
-    c.w_in = c.outs * c.w_out;
-    conv_run(&c);
+    InputGrad d = {.c = conv_of(call->node, call_out(call, 0), call_in(call, 0)), .dy = call->in[0], .dx = call->out[0],
+                   .packed = call->work};
+    d.columns = d.packed + packed_floats(&d.c);
+    d.parts = MIN(d.c.batch, PARTS);
+    pack_weights(d.packed, call->in[1], &d.c);
+    parallel_for((int)d.parts, input_grad_part, &d);
+}
+KERNEL(conv2d_dx, .workspace = conv2d_dx_workspace);
+
+/* ---- gradient of the weights: dy^T columns, summed over chunks of pictures in order. Where weights are many, chunks
+ * are few, and the output channels are cut instead. ---- */
+
+#define SUMS_FLOATS 1048576 /* all chunks together */
+
+typedef struct {
+    Conv c;
+    const float *dy, *x;
+    float *dw, *db, *sums, *columns;
+    int64_t chunks, out_parts;
+} WeightGrad;
+
+static WeightGrad weight_grad_cut(const Node *n, const Shape *dy, const Shape *x) {
+    WeightGrad d = {.c = conv_of(n, x, dy)};
+    d.chunks = MAX(1, MIN(MIN(d.c.batch, PARTS), SUMS_FLOATS / (d.c.outs * d.c.taps)));
+    d.out_parts = MAX(1, MIN(CEIL_DIV(8, d.chunks), d.c.outs / COLUMNS_LEAST));
+    return d;
 }
 
-KERNEL(conv2d, .workspace = conv_workspace);
-KERNEL(conv2d_dx, .workspace = conv_workspace);
+/* sums of a chunk: (outs, taps), then outs for the bias */
+static int64_t sum_floats(const WeightGrad *d) { return ROUND_UP(d->c.outs * d->c.taps + d->c.outs, 16); }
+
+static void weight_grad_part(void *arg, int index, int thread) {
+    (void)thread;
+    const WeightGrad *d = arg;
+    const Conv *c = &d->c;
+    int64_t chunk = index / d->out_parts, out_part = index % d->out_parts;
+    int64_t o0 = part_begin(c->outs, out_part, d->out_parts), o1 = part_begin(c->outs, out_part + 1, d->out_parts);
+    float *sum = d->sums + chunk * sum_floats(d), *bias = sum + c->outs * c->taps;
+    float *columns = d->columns + index * columns_floats(c);
+    memset(bias + o0, 0, (size_t)(o1 - o0) * sizeof(float));
+    bool first = true;
+    for (int64_t image = part_begin(c->batch, chunk, d->chunks); image < part_begin(c->batch, chunk + 1, d->chunks); image++) {
+        for (int64_t tile = 0; tile < c->tiles; tile++, first = false) {
+            int64_t pixel0 = part_begin(c->pixels, tile, c->tiles), pixel1 = part_begin(c->pixels, tile + 1, c->tiles);
+            const float *dy = d->dy + (image * c->pixels + pixel0) * c->outs;
+            gather(columns, d->x + image * c->height * c->width * c->ins, c, pixel0, pixel1);
+            MatmulOperand a = {.data = dy + o0, .stride = c->outs, .transposed = true};
+            MatmulOperand b = {.data = columns, .stride = c->taps};
+            matmul(sum + o0 * c->taps, c->taps, a, b, o1 - o0, c->taps, pixel1 - pixel0, !first);
+            for (int64_t p = 0; p < pixel1 - pixel0; p++)
+                for (int64_t o = o0; o < o1; o++) bias[o] += dy[p * c->outs + o];
+        }
+    }
+}
+
+/* One output channel: the chunks' sums in order, turned to the files' layout. */
+static void weight_grad_sum(void *arg, int o, int thread) {
+    (void)thread;
+    const WeightGrad *d = arg;
+    const Conv *c = &d->c;
+    int64_t area = c->kernel * c->kernel;
+    float *sum = d->sums + o * c->taps;
+    for (int64_t chunk = 1; chunk < d->chunks; chunk++) {
+        const float *more = sum + chunk * sum_floats(d);
+        for (int64_t i = 0; i < c->taps; i++) sum[i] += more[i];
+    }
+    for (int64_t t = 0; d->dw && t < area; t++)
+        for (int64_t i = 0; i < c->ins; i++) d->dw[o * c->taps + i * area + t] = sum[t * c->ins + i];
+    if (!d->db) return;
+    const float *bias = d->sums + c->outs * c->taps + o;
+    d->db[o] = bias[0];
+    for (int64_t chunk = 1; chunk < d->chunks; chunk++) d->db[o] += bias[chunk * sum_floats(d)];
+}
+
+static size_t conv2d_dw_workspace(const Graph *g, const Node *n) {
+    WeightGrad d = weight_grad_cut(n, in_shape(g, n, 0), in_shape(g, n, 1));
+    return (size_t)(d.chunks * sum_floats(&d) + d.chunks * d.out_parts * columns_floats(&d.c)) * sizeof(float);
+}
+
+RUN(conv2d_dw) {
+    WeightGrad d = weight_grad_cut(call->node, call_in(call, 0), call_in(call, 1));
+    d.dy = call->in[0];
+    d.x = call->in[1];
+    d.dw = call->out[0];
+    d.db = call->out[1];
+    d.sums = call->work;
+    d.columns = d.sums + d.chunks * sum_floats(&d);
+    parallel_for((int)(d.chunks * d.out_parts), weight_grad_part, &d);
+    parallel_for((int)d.c.outs, weight_grad_sum, &d);
+}
+KERNEL(conv2d_dw, .workspace = conv2d_dw_workspace);

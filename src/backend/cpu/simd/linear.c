@@ -1,109 +1,62 @@
-/* linear.c - matrix products on gemm.h's tiles. Forward and gradient of the input are one routine (product) on weights
- * packed from either side, or transposed ahead of time. */
-#include "backend/cpu/simd/gemm.h"
+/* linear.c - matrix products: the library multiplies tiles, what surrounds a product happens while its tile is in cache.
+ * Tiles are cut by shape alone. */
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/simd/math.h"
 
-/* Parts that a product is cut into where its size allows it: enough for any number of threads that it can feed. */
-#define PARTS 16
-#define PART_ROWS 98        /* fewest rows worth a part of their own: below, columns are cut as well */
-#define PART_FLOATS 131072  /* what a part reads again and again, of A or B: half of an L2 cache */
-
-static const float zeros[PANEL];
+#define TILE_ROWS 196  /* rows of a tile: a tile of y and what made it stay in L2; MAViT's maps are 196 * 4^i tokens */
+#define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
+#define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
 static const float *operand(const KernelCall *c, int i) { return i < c->node->n_in ? c->in[i] : NULL; }
+
+/* Where part `index` of `count` things begins when they are dealt to `parts` as evenly as can be. */
+static int64_t part_begin(int64_t count, int64_t index, int64_t parts) { return count * index / parts; }
 
 /* y (rows, columns) = [x0 + gamma *] [gelu] (x (rows, k) B + bias) */
 typedef struct {
     float *y;
     const float *x, *bias, *x0, *gamma;
+    MatmulOperand b;
     bool gelu;
-    const float *panels;     /* B: panel p at p * k * PANEL, but for a last one with fewer columns: */
-    const float *last_panel; /* NULL, or where that one is, padded */
     int64_t rows, k, columns;
-    int64_t row_parts, column_parts;
+    int64_t row_tiles, column_tiles;
 } Product;
 
-static void product_cut(Product *p) {
-    int64_t panels = CEIL_DIV(p->columns, PANEL), by_cache = CEIL_DIV(p->rows * p->k, PART_FLOATS);
-    int64_t by_rows = MIN(CEIL_DIV(p->rows, PART_ROWS), PARTS);
-    p->row_parts = MIN(MAX(by_rows, by_cache), CEIL_DIV(p->rows, TILE_ROWS));
-    p->column_parts = MIN(CEIL_DIV(PARTS, p->row_parts), panels);
-}
-
-/* Rows [row, end) of y, at most TILE_ROWS; one panel of its columns. */
-static void product_tile(const Product *p, int64_t row, int64_t end, int64_t panel) {
-    int64_t column = panel * PANEL, columns = MIN(p->columns - column, PANEL);
-    gemm_tile(&(Gemm){.c = p->y + row * p->columns + column,
-                      .c_row = p->columns,
-                      .start = p->bias ? p->bias + column : zeros,
-                      .a = p->x + row * p->k,
-                      .a_row = p->k,
-                      .a_k = 1,
-                      .b = columns < PANEL && p->last_panel ? p->last_panel : p->panels + column * p->k,
-                      .k = p->k,
-                      .taps = 1,
-                      .gelu = p->gelu,
-                      .residual = p->x0 ? p->x0 + row * p->columns + column : NULL,
-                      .residual_row = p->columns,
-                      .gamma = p->x0 ? p->gamma + column : NULL},
-              end - row, columns);
-}
-
-static void product_part(void *arg, int index, int thread) {
-    (void)thread;
-    const Product *p = arg;
-    int64_t row_part = index / p->column_parts, column_part = index % p->column_parts;
-    int64_t tiles = CEIL_DIV(p->rows, TILE_ROWS), panels = CEIL_DIV(p->columns, PANEL);
-    int64_t row0 = part_begin(tiles, row_part, p->row_parts) * TILE_ROWS;
-    int64_t rows = MIN(part_begin(tiles, row_part + 1, p->row_parts) * TILE_ROWS, p->rows) - row0;
-    int64_t panel0 = part_begin(panels, column_part, p->column_parts);
-    panels = part_begin(panels, column_part + 1, p->column_parts) - panel0;
-    /* More rows than a set of the L1 cache has ways would displace each other where they lie 4 kB apart. */
-    tiles = CEIL_DIV(rows, p->k % 1024 == 0 ? MIN(7, TILE_ROWS) : TILE_ROWS);
-    /* The smaller side is read again and again and stays in L2: B where it fits, else the rows of A. */
-    bool rows_first = panels * PANEL * p->k <= PART_FLOATS;
-    for (int64_t n = 0; n < tiles * panels; n++) {
-        int64_t tile = rows_first ? n / panels : n % tiles, panel = rows_first ? n % panels : n / tiles;
-        product_tile(p, row0 + part_begin(rows, tile, tiles), row0 + part_begin(rows, tile + 1, tiles),
-                     panel0 + panel);
+/* Rows of a tile of y after the product; columns in vectors, the rest one by one in a padded vector. */
+static void finish_tile(const Product *p, int64_t row0, int64_t row1, int64_t column0, int64_t column1) {
+    if (!p->bias && !p->gelu && !p->x0) return;
+    for (int64_t r = row0; r < row1; r++) {
+        float *y = p->y + r * p->columns;
+        const float *x0 = p->x0 ? p->x0 + r * p->columns : NULL;
+        for (int64_t j = column0; j < column1; j += VL) {
+            int64_t n = MIN(column1 - j, VL);
+            bool whole = n == VL;
+            vf v = whole ? vf_load(y + j) : vf_load_part(y + j, n);
+            if (p->bias) v += whole ? vf_load(p->bias + j) : vf_load_part(p->bias + j, n);
+            if (p->gelu) v = vf_gelu(v);
+            if (x0) {
+                vf gamma = whole ? vf_load(p->gamma + j) : vf_load_part(p->gamma + j, n);
+                v = (whole ? vf_load(x0 + j) : vf_load_part(x0 + j, n)) + gamma * v;
+            }
+            if (whole)
+                vf_store(y + j, v);
+            else
+                vf_store_part(y + j, v, n);
+        }
     }
 }
 
-static void product_run(Product *p) {
-    product_cut(p);
-    parallel_for((int)(p->row_parts * p->column_parts), product_part, p);
-}
-
-/* Packing: panel p of B (k, columns) at p * k * PANEL of the work space. */
-typedef struct {
-    float *panels;
-    const float *b;
-    bool by_columns; /* b is (columns, k), else (k, columns) */
-    int64_t k, columns;
-} Packing;
-
-static void pack_panel(void *arg, int index, int thread) {
+static void product_tile(void *arg, int index, int thread) {
     (void)thread;
-    const Packing *p = arg;
-    int64_t column = (int64_t)index * PANEL, columns = MIN(p->columns - column, PANEL);
-    if (p->by_columns)
-        gemm_pack_rows(p->panels + column * p->k, p->b + column * p->k, p->k, p->k, 1, columns);
-    else
-        gemm_pack(p->panels + column * p->k, p->b + column, p->columns, 1, p->k, columns);
-}
-
-static const float *pack(void *work, const float *b, bool by_columns, int64_t k, int64_t columns) {
-    Packing p = {.panels = work, .b = b, .by_columns = by_columns, .k = k, .columns = columns};
-    parallel_for((int)CEIL_DIV(columns, PANEL), pack_panel, &p);
-    return work;
-}
-
-static size_t packed_bytes(int64_t k, int64_t columns) {
-    return (size_t)(k * ROUND_UP(columns, PANEL)) * sizeof(float);
-}
-
-/* linear and linear_dx: panels run over the output's channels */
-static size_t product_workspace(const Graph *g, const Node *n) {
-    return packed_bytes(shape_last(in_shape(g, n, 0)), shape_last(out_shape(g, n, 0)));
+    const Product *p = arg;
+    int64_t row_tile = index / p->column_tiles, column_tile = index % p->column_tiles;
+    int64_t row0 = part_begin(p->rows, row_tile, p->row_tiles), row1 = part_begin(p->rows, row_tile + 1, p->row_tiles);
+    int64_t column0 = part_begin(p->columns, column_tile, p->column_tiles);
+    int64_t column1 = part_begin(p->columns, column_tile + 1, p->column_tiles);
+    MatmulOperand a = {.data = p->x + row0 * p->k, .stride = p->k}, b = p->b;
+    b.data += b.transposed ? column0 * b.stride : column0;
+    matmul(p->y + row0 * p->columns + column0, p->columns, a, b, row1 - row0, column1 - column0, p->k, false);
+    finish_tile(p, row0, row1, column0, column1);
 }
 
 static Product product_of(const KernelCall *c) {
@@ -111,58 +64,132 @@ static Product product_of(const KernelCall *c) {
                      .columns = shape_last(call_out(c, 0))};
 }
 
+static void product_run(Product *p) {
+    p->row_tiles = CEIL_DIV(p->rows, TILE_ROWS);
+    p->column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p->row_tiles), p->columns / TILE_COLUMNS));
+    parallel_for((int)(p->row_tiles * p->column_tiles), product_tile, p);
+}
+
 RUN(linear) {
     Product p = product_of(call);
+    p.b = (MatmulOperand){.data = call->in[1], .stride = p.k, .transposed = true};
     p.bias = operand(call, 2);
     p.gelu = call->node->attr.linear.gelu;
-    p.panels = pack(call->work, call->in[1], true, p.k, p.columns);
     product_run(&p);
 }
+KERNEL(linear);
 
 RUN(linear_dx) {
     Product p = product_of(call);
-    p.panels = pack(call->work, call->in[1], false, p.k, p.columns);
+    p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     product_run(&p);
 }
-
-/* the last panel of w^T, padded, where it has fewer columns */
-static size_t linear_packed_workspace(const Graph *g, const Node *n) {
-    return shape_last(out_shape(g, n, 0)) % PANEL ? packed_bytes(shape_last(in_shape(g, n, 0)), PANEL) : 0;
-}
+KERNEL(linear_dx);
 
 RUN(linear_packed) {
     Product p = product_of(call);
+    p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     p.bias = operand(call, 2);
     p.x0 = operand(call, 3);
     p.gamma = operand(call, 4);
     p.gelu = call->node->attr.linear.gelu;
-    p.panels = call->in[1];
-    int64_t rest = p.columns % PANEL;
-    if (rest) {
-        gemm_pack(call->work, p.panels + (p.columns - rest) * p.k, rest, 1, p.k, rest);
-        p.last_panel = call->work;
-    }
     product_run(&p);
 }
+KERNEL(linear_packed);
 
-static void transpose_panel(void *arg, int index, int thread) {
+#define SQUARE 16 /* numbers transposed at a time: a cache line of each side */
+
+static void transpose_band(void *arg, int index, int thread) {
     (void)thread;
     const KernelCall *call = arg;
-    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1], first = (int64_t)index * PANEL;
-    int64_t width = MIN(outs - first, PANEL);
-    const float *w = (const float *)call->in[0] + first * ins;
-    float *wt = (float *)call->out[0] + first * ins;
-    if (width == PANEL) {
-        gemm_pack_rows(wt, w, ins, ins, 1, PANEL);
-        return;
-    }
-    for (int64_t i = 0; i < ins; i++)
-        for (int64_t o = 0; o < width; o++) wt[i * width + o] = w[o * ins + i];
+    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1], o0 = (int64_t)index * SQUARE;
+    const float *w = call->in[0];
+    float *wt = call->out[0];
+    for (int64_t i0 = 0; i0 < ins; i0 += SQUARE)
+        for (int64_t i = i0; i < MIN(i0 + SQUARE, ins); i++)
+            for (int64_t o = o0; o < MIN(o0 + SQUARE, outs); o++) wt[i * outs + o] = w[o * ins + i];
 }
 
-RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], PANEL), transpose_panel, (void *)call); }
-
-KERNEL(linear, .workspace = product_workspace);
-KERNEL(linear_dx, .workspace = product_workspace);
-KERNEL(linear_packed, .workspace = linear_packed_workspace);
+RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], SQUARE), transpose_band, (void *)call); }
 KERNEL(transpose);
+
+/* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
+ * and the chunks' sums are added in order; dw is cut into rectangles besides. */
+#define CHUNK_ROWS 512       /* fewest rows worth a sum of their own */
+#define CHUNKS_FLOATS 524288 /* all sums together */
+
+typedef struct {
+    const float *dy, *x;
+    float *dw, *db;
+    float *sums; /* [chunks] (outs * ins + outs), when there is more than one */
+    int64_t rows, outs, ins;
+    int64_t chunks, out_parts, in_parts;
+} WeightGrad;
+
+static WeightGrad weight_grad_cut(int64_t rows, int64_t outs, int64_t ins) {
+    WeightGrad d = {.rows = rows, .outs = outs, .ins = ins};
+    d.chunks = MAX(1, MIN(MIN(rows / CHUNK_ROWS, TILES), CHUNKS_FLOATS / (outs * ins + outs)));
+    int64_t rectangles = CEIL_DIV(TILES, d.chunks);
+    d.out_parts = MAX(1, MIN(rectangles, outs / TILE_COLUMNS));
+    d.in_parts = MAX(1, MIN(rectangles / d.out_parts, ins / TILE_COLUMNS));
+    return d;
+}
+
+static int64_t sum_floats(const WeightGrad *d) { return ROUND_UP(d->outs * d->ins + d->outs, 16); }
+
+static void add_columns(float *db, const float *dy, int64_t dy_row, int64_t rows, int64_t columns) {
+    memset(db, 0, (size_t)columns * sizeof(float));
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = 0; o < columns; o++) db[o] += dy[r * dy_row + o];
+}
+
+static void weight_grad_part(void *arg, int index, int thread) {
+    (void)thread;
+    const WeightGrad *d = arg;
+    int64_t chunk = index / (d->out_parts * d->in_parts), out_part = index / d->in_parts % d->out_parts;
+    int64_t in_part = index % d->in_parts;
+    int64_t row0 = part_begin(d->rows, chunk, d->chunks), row1 = part_begin(d->rows, chunk + 1, d->chunks);
+    int64_t o0 = part_begin(d->outs, out_part, d->out_parts), o1 = part_begin(d->outs, out_part + 1, d->out_parts);
+    int64_t i0 = part_begin(d->ins, in_part, d->in_parts), i1 = part_begin(d->ins, in_part + 1, d->in_parts);
+    float *dw = d->chunks > 1 ? d->sums + chunk * sum_floats(d) : d->dw;
+    float *db = d->chunks > 1 ? dw + d->outs * d->ins : d->db;
+    if (d->db && in_part == 0) add_columns(db + o0, d->dy + row0 * d->outs + o0, d->outs, row1 - row0, o1 - o0);
+    if (!d->dw) return;
+    MatmulOperand a = {.data = d->dy + row0 * d->outs + o0, .stride = d->outs, .transposed = true};
+    MatmulOperand b = {.data = d->x + row0 * d->ins + i0, .stride = d->ins};
+    matmul(dw + o0 * d->ins + i0, d->ins, a, b, o1 - o0, i1 - i0, row1 - row0, false);
+}
+
+/* Elements [begin, end) of all chunks' sums, from `first` on, into out. */
+static void add_chunks(float *out, const WeightGrad *d, int64_t first, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) out[i] = d->sums[first + i];
+    for (int64_t c = 1; c < d->chunks; c++)
+        for (int64_t i = begin; i < end; i++) out[i] += d->sums[c * sum_floats(d) + first + i];
+}
+
+static void weight_grad_sum(void *arg, int index, int thread) {
+    (void)thread;
+    const WeightGrad *d = arg;
+    int64_t count = d->outs * d->ins, begin = part_begin(count, index, TILES), end = part_begin(count, index + 1, TILES);
+    for (int64_t i = begin; d->dw && i < end; i += 1024) add_chunks(d->dw, d, 0, i, MIN(i + 1024, end));
+    if (d->db && index == 0) add_chunks(d->db, d, count, 0, d->outs);
+}
+
+static size_t linear_dw_workspace(const Graph *g, const Node *n) {
+    const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
+    WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
+    return d.chunks > 1 ? (size_t)(d.chunks * sum_floats(&d)) * sizeof(float) : 0;
+}
+
+RUN(linear_dw) {
+    const Shape *dy = call_in(call, 0), *x = call_in(call, 1);
+    WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
+    d.dy = call->in[0];
+    d.x = call->in[1];
+    d.dw = call->out[0];
+    d.db = call->out[1];
+    d.sums = call->work;
+    parallel_for((int)(d.chunks * d.out_parts * d.in_parts), weight_grad_part, &d);
+    if (d.chunks > 1) parallel_for(TILES, weight_grad_sum, &d);
+}
+KERNEL(linear_dw, .workspace = linear_dw_workspace);
