@@ -34,7 +34,7 @@ static const char *conv2d_infer(const Graph *g, const Node *n, Type out[MAX_OUT]
     if (w->dim[1] != x->dim[3]) return "w must have as many input channels as x";
     if (shape_count(b) != w->dim[0]) return "b must have as many elements as w has output channels";
     int64_t height = out_side(x->dim[1], n), width = out_side(x->dim[2], n);
-    if (x->dim[1] + 2 * n->attr.conv.pad < n->attr.conv.kernel || x->dim[2] + 2 * n->attr.conv.pad < n->attr.conv.kernel)
+    if (MIN(x->dim[1], x->dim[2]) + 2 * n->attr.conv.pad < n->attr.conv.kernel)
         return "the picture is smaller than the kernel";
     out[0] = (Type){SHAPE(x->dim[0], height, width, w->dim[0]), DT_F32};
     return NULL;

@@ -6,7 +6,8 @@ static const Shape *operand(const Graph *g, const Node *n, int i) { return i < n
 
 static const char *all_f32(const Graph *g, const Node *n) {
     for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) != NO_VAL && graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
+        if (node_in(g, n, i) != NO_VAL && graph_value(g, node_in(g, n, i))->dtype != DT_F32)
+            return "operands must be f32";
     return NULL;
 }
 
@@ -48,7 +49,7 @@ static void linear_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_linear_dx, (Attr){0}, (Val[]){dout[0], w}, 2, &din[0]);
     graph_emit(g, OP_linear_dw, (Attr){0}, (Val[]){dout[0], x}, 2, dw);
     din[1] = dw[0];
-    Val bias = node_in(g, &n, 2);
+    Val bias = n.n_in > 2 ? node_in(g, &n, 2) : NO_VAL;
     if (bias != NO_VAL) din[2] = op_sums_to_zero(g, dout[0]) ? op_zeros(g, bias) : dw[1];
 }
 

@@ -33,9 +33,9 @@ static void each_product(const Sizes *s, void (*visit)(double *const array[3], i
                             }
 }
 
-static void add_to_y(double *const array[3], int64_t y, int64_t x, int64_t w) { array[0][y] += array[1][x] * array[2][w]; }
-static void add_to_x(double *const array[3], int64_t y, int64_t x, int64_t w) { array[1][x] += array[0][y] * array[2][w]; }
-static void add_to_w(double *const array[3], int64_t y, int64_t x, int64_t w) { array[2][w] += array[0][y] * array[1][x]; }
+static void add_to_y(double *const a[3], int64_t y, int64_t x, int64_t w) { a[0][y] += a[1][x] * a[2][w]; }
+static void add_to_x(double *const a[3], int64_t y, int64_t x, int64_t w) { a[1][x] += a[0][y] * a[2][w]; }
+static void add_to_w(double *const a[3], int64_t y, int64_t x, int64_t w) { a[2][w] += a[0][y] * a[1][x]; }
 
 REF(conv2d) {
     Sizes s = sizes_of(n, in_shape(g, n, 0), out_shape(g, n, 0));
