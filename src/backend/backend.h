@@ -36,6 +36,7 @@ struct Backend {
     const char *name;         /* "cpu" */
     char description[160];    /* "cpu: AMD EPYC, avx512, 2 threads" */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
+    bool host_memory;             /* the host may write and read device memory itself */
     bool (*alloc)(Backend *b, void **memory, size_t bytes, Err *err); /* zeroed, 256-byte aligned */
     void (*free)(Backend *b, void *memory);
     /* optional: the contents of a range are no longer wanted; its pages may go back to the system */

@@ -126,13 +126,14 @@ void state_attach(State *s, StateSource source) {
 
 bool state_require(State *s, int32_t param, Err *err) {
     if (!s->source.read || s->present[param]) return true;
+    StateRole role = s->params[param].buffer ? ROLE_BUFFER : ROLE_WEIGHT;
+    if (s->backend->host_memory)
+        return s->present[param] = s->source.read(s->source.self, s, param, state_slot(s, role, param), err);
     float *host;
     if (!mem_try((void **)&host, (size_t)state_count(s, param) * sizeof(float), err)) return false;
-    StateRole role = s->params[param].buffer ? ROLE_BUFFER : ROLE_WEIGHT;
     bool ok = s->source.read(s->source.self, s, param, host, err) && state_write(s, role, param, host, err);
     free(host);
-    s->present[param] = ok;
-    return ok;
+    return s->present[param] = ok;
 }
 
 void state_release(State *s, int32_t param) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "backend/backend.h"
 #include "base/cpus.h"
@@ -38,6 +39,14 @@ static void cpu_free(Backend *b, void *memory) {
     char *p = (char *)memory - HEADER;
     memcpy(&total, p, sizeof total);
     (void)munmap(p, total);
+}
+
+/* Whole pages inside the range go back to the system and read as zero from then on. */
+static void cpu_discard(Backend *b, void *memory, size_t bytes) {
+    (void)b;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ROUND_UP((uintptr_t)memory, page), to = ((uintptr_t)memory + bytes) / page * page;
+    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
 static bool cpu_upload(Backend *b, void *device, const void *host, size_t bytes, int stream, Err *err) {
@@ -131,7 +140,9 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
     *out = (Backend){.name = "cpu",
                      .kernels = isa.kernels,
                      .alloc = cpu_alloc,
+                     .host_memory = true,
                      .free = cpu_free,
+                     .discard = cpu_discard,
                      .upload = cpu_upload,
                      .download = cpu_download,
                      .wait = cpu_wait,
