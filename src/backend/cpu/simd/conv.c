@@ -7,8 +7,8 @@
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd/simd.h"
 
-#define PARTS 32            /* what a convolution is cut into at the most, each with working memory of its own */
-#define TILE_FLOATS 98304   /* of columns: three eighths of an L2 cache */
+#define PARTS 16            /* what a convolution is cut into at the most, each with working memory of its own */
+#define TILE_FLOATS 49152   /* of columns: a fifth of an L2 cache, the product wants the rest */
 #define TILE_PIXELS_MOST 256
 #define TILE_PIXELS_LEAST 49
 #define COLUMNS_LEAST 64    /* fewest output channels worth a tile of their own */
