@@ -141,12 +141,21 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
     return ok;
 }
 
+static bool bench_peak(const Bench *b, const Backend *backend) {
+    double gflops = backend->peak_gflops();
+    if (b->json)
+        printf("{\"what\":\"peak\",\"gflops\":%.1f}\n", gflops);
+    else
+        printf("peak on %s: %.1f GFLOP/s\n", backend->description, gflops);
+    return true;
+}
+
 static bool run(const Cli *cli, Log *log, Err *err) {
     (void)log;
     const char *what = cli->argument_count ? cli->arguments[0] : "infer";
-    bool training = strcmp(what, "train") == 0;
-    if (cli->argument_count > 1 || (!training && strcmp(what, "infer") != 0))
-        return err_set(err, EXIT_USAGE, "command line: bench takes infer or train");
+    bool training = strcmp(what, "train") == 0, peak = strcmp(what, "peak") == 0;
+    if (cli->argument_count > 1 || (!training && !peak && strcmp(what, "infer") != 0))
+        return err_set(err, EXIT_USAGE, "command line: bench takes infer, train or peak");
     int64_t batch = training ? 8 : 1, rounds = 15;
     Config config;
     Backend backend = {0};
@@ -157,7 +166,9 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"), .json = cli_flag(cli, "json"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
-        ok = training ? bench_train(&b, &config, classes, &backend, err) : bench_infer(&b, &config, classes, &backend, err);
+        ok = peak       ? bench_peak(&b, &backend)
+             : training ? bench_train(&b, &config, classes, &backend, err)
+                        : bench_infer(&b, &config, classes, &backend, err);
     }
     if (backend.close) backend.close(&backend);
     config_free(&config);
@@ -166,8 +177,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 
 const CliCommand command_bench = {.name = "bench",
                                   .also = "benchmark",
-                                  .arguments = "infer|train",
-                                  .summary = "time inference or a training step on random pictures",
+                                  .arguments = "infer|train|peak",
+                                  .summary = "time inference or a training step on random pictures, or the processor's own peak",
                                   .flags = flags,
                                   .flag_count = COUNTOF(flags),
                                   .config = true,

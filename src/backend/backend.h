@@ -50,6 +50,8 @@ struct Backend {
     bool (*capture_end)(Backend *b, void **captured, Err *err);
     bool (*capture_launch)(Backend *b, void *captured, Err *err);
     void (*capture_free)(Backend *b, void *captured);
+    /* optional: measures the most float32 arithmetic the device can do, in GFLOP/s; takes a fraction of a second */
+    double (*peak_gflops)(void);
     void (*close)(Backend *b);
     void *self;
 };

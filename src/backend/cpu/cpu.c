@@ -73,21 +73,24 @@ static void cpu_close(Backend *b) { *b = (Backend){0}; }
 extern const Kernel *const cpu_kernels_generic[OP_COUNT];
 #if defined(__x86_64__)
 extern const Kernel *const cpu_kernels_v3[OP_COUNT], *const cpu_kernels_v4[OP_COUNT];
+extern double cpu_peak_v3(void), cpu_peak_v4(void);
 #endif
+extern double cpu_peak_generic(void);
 
 typedef struct {
     const char *name, *extension; /* the value of MALA_ISA, and what people call it */
     const Kernel *const *kernels;
+    double (*peak)(void);
     bool usable;
 } Isa;
 
 /* Fills isa[], best last, with what was built and whether this processor has it; returns how many. */
 static int list_isas(Isa isa[3]) {
     int n = 0;
-    isa[n++] = (Isa){"generic", "baseline", cpu_kernels_generic, true};
+    isa[n++] = (Isa){"generic", "baseline", cpu_kernels_generic, cpu_peak_generic, true};
 #if defined(__x86_64__)
-    isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, __builtin_cpu_supports("x86-64-v3")};
-    isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, __builtin_cpu_supports("x86-64-v4")};
+    isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, cpu_peak_v3, __builtin_cpu_supports("x86-64-v3")};
+    isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, cpu_peak_v4, __builtin_cpu_supports("x86-64-v4")};
 #endif
     return n;
 }
@@ -141,6 +144,7 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
                      .kernels = isa.kernels,
                      .alloc = cpu_alloc,
                      .host_memory = true,
+                     .peak_gflops = isa.peak,
                      .free = cpu_free,
                      .discard = cpu_discard,
                      .upload = cpu_upload,
