@@ -80,19 +80,17 @@ deps:
 check-rooms:
 	@scripts/check_rooms.sh
 
-test: check-rooms $(TESTS) mala
-	@scripts/run_tests.sh $(TESTS)
+test: check-rooms run-tests
 
 asan:
-	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" build/asan/mala
 	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" run-tests
 
 tsan:
 	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
 	build/tsan/tests/test_loader
 
-run-tests: $(TESTS)
-	@scripts/run_tests.sh $(TESTS)
+run-tests: $(TESTS) $(B)/mala
+	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS)
 
 demo: mala
 	@scripts/demo.sh

@@ -82,7 +82,7 @@ static double number_of(const cJSON *object, const char *key) {
 
 static void test_run_directory(void **state) {
     (void)state;
-    static const char *const files[] = {"config.json", "classes.txt", "results.csv", "log.txt",
+    static const char *const files[] = {"config.json", "classes.txt", "results.csv", "metrics.jsonl", "log.txt",
                                         "weights/best.safetensors", "weights/last.safetensors"};
     for (size_t i = 0; i < COUNTOF(files); i++) {
         char path[256];
@@ -236,15 +236,16 @@ static void test_bad_images(void **state) {
     EXPECT(3, "infer $T/bad_images/files --weights $T/run/weights/best.safetensors --json");
     snprintf(path, sizeof path, "%s/bad_images/splits/must_be_rejected.txt", folder);
     static char list[1 << 16];
-    if (access(path, R_OK) == 0) {
-        read_text(list, sizeof list, path);
-        for (char *line = strtok(list, "\n"); line; line = strtok(NULL, "\n")) {
-            const char *name = strrchr(line, '/');
-            const char *dot = strrchr(line, '.');
-            bool listed = dot && (!strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg") || !strcasecmp(dot, ".png"));
-            if (listed) expect_text(errors, name ? name + 1 : line);
-        }
+    read_text(list, sizeof list, path);
+    int named = 0;
+    for (char *line = strtok(list, "\n"); line; line = strtok(NULL, "\n")) {
+        const char *name = strrchr(line, '/'), *dot = strrchr(line, '.');
+        /* names without a picture's extension are not picked up from a folder */
+        if (!dot || (strcasecmp(dot, ".jpg") != 0 && strcasecmp(dot, ".jpeg") != 0 && strcasecmp(dot, ".png") != 0)) continue;
+        expect_text(errors, name ? name + 1 : line);
+        named++;
     }
+    assert_true(named >= 50);
     /* the same files as training pictures: skipped, named, counted; the good ones train */
     snprintf(command, sizeof command,
              "cd %s && mkdir -p bad/train/good bad/val && cp -r bad_images/files bad/train/odd && "

@@ -173,18 +173,20 @@ static void describe(const Trainer *t) {
 typedef struct {
     double loss_sum;
     int64_t steps, images;
-    double start, wait;
+    double start;
+    float loss, norm, lr; /* of the last step */
 } EpochTotals;
 
-static bool write_metrics(Trainer *t, int epoch, float loss, float norm, float lr, double rate, Err *err) {
+static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "step"), json_write_int(&w, t->step);
     json_write_key(&w, "epoch"), json_write_int(&w, epoch);
-    json_write_key(&w, "train/loss"), json_write_float(&w, loss);
-    json_write_key(&w, "train/grad_norm"), json_write_float(&w, norm);
-    json_write_key(&w, "lr/pg0"), json_write_float(&w, lr);
-    json_write_key(&w, "perf/images_per_sec"), json_write_double(&w, rate);
+    json_write_key(&w, "train/loss"), json_write_float(&w, totals->loss);
+    json_write_key(&w, "train/grad_norm"), json_write_float(&w, totals->norm);
+    json_write_key(&w, "lr/pg0"), json_write_float(&w, totals->lr);
+    json_write_key(&w, "perf/images_per_sec");
+    json_write_double(&w, (double)totals->images / (time_now() - totals->start));
     json_write_key(&w, "time"), json_write_double(&w, time_now() - t->start);
     json_write_end(&w);
     bool ok = rundir_append(&t->dir, "metrics.jsonl", json_writer_text(&w), err);
@@ -221,12 +223,12 @@ static bool train_step(Trainer *t, int epoch, const Batch *b, EpochTotals *total
     if (!check_health(t, loss, norm, err)) return false;
     if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
     totals->images += b->count;
+    totals->loss = loss, totals->norm = norm, totals->lr = hyper[HYPER_LR];
     t->step++;
-    double rate = (double)totals->images / (time_now() - totals->start);
     char note[64];
     snprintf(note, sizeof note, "loss %.4f", totals->loss_sum / (double)MAX(totals->steps, 1));
     progress_update(t->log, totals->images, note);
-    return t->step % t->config->log.interval || write_metrics(t, epoch, loss, norm, hyper[HYPER_LR], rate, err);
+    return t->step % t->config->log.interval || write_metrics(t, epoch, totals, err);
 }
 
 static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
@@ -244,7 +246,8 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
     }
     progress_end(t->log);
     report_bad(t->train_loader, &t->train_bad, t->log);
-    return ok;
+    bool written = totals->images == 0 || t->step % t->config->log.interval == 0;
+    return ok && (written || write_metrics(t, epoch, totals, err));
 }
 
 /* ---- evaluation and saving ---- */
