@@ -25,6 +25,7 @@ const OpCase attention_cases[] = {
     CASES("3x33, a head of 20", 1, 3, 33, 1, 20),
     CASES("7x7, heads of 64", 2, 7, 7, 2, 64),
     CASES("9x11, a head of 96", 1, 9, 11, 1, 96),
+    CASES("16x8, 256 heads of 4: images in two groups", 3, 16, 8, 256, 4),
     {.name = "attention mala 56x14, one head", .build = build, .d = {1, 56, 14, 1, 64, ATTN_MALA}},
     {.name = "attention softmax 14x14, one head", .build = build, .d = {1, 14, 14, 1, 64, ATTN_SOFTMAX}},
     {.name = "attention softmax 19x29", .build = build, .d = {1, 19, 29, 1, 8, ATTN_SOFTMAX}},

@@ -21,10 +21,10 @@ typedef struct {
     int batch, height, width, tokens, channels, heads, dim;
     int pad;           /* dim in whole vectors */
     int tile;          /* tokens per tile: tile * pad <= TILE_FLOATS */
-    int group;         /* images taken at a time: batch, in what is not the kernel itself */
+    int group;         /* images taken at a time; batch is that or less in the passes over a group */
     int chunks;        /* bands of rows per image: the tasks of most passes, and partial sums over the tokens */
     float scale;       /* dim^-1/2 */
-    const float *rope; /* (height + width, 2, pad), see rope_make */
+    const float *rope; /* (height + width, 2, pad), see Rope */
 } AttentionSize;
 
 /* A call, or its share of some images. What is a gradient is NULL in a forward call; so is what nobody wants. */
@@ -32,7 +32,7 @@ typedef struct {
     AttentionSize size;
     const float *qkvo;   /* (B,N,4C) */
     const float *taps;   /* (25,C): w transposed */
-    const float *turned; /* the same, turned by half a turn */
+    const float *turned; /* the same, by half a turn */
     const float *bias;   /* (C) */
     float *y, *mix;      /* (B,N,C) */
     float *stats;

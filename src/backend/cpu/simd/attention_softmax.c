@@ -18,15 +18,17 @@ typedef struct {
     int block;  /* queries (forward) or keys (backward) along vectors: a multiple of VL */
     int blocks; /* per head */
     int splits; /* backward: ranges of blocks of keys per head */
-    /* per head (N,pad): turned and in backward also scaled q, turned k, v, gradient of mix, then of those */
+    /* (B * heads, N, pad): copies of q (turned and scaled), k (turned), v and the gradient of mix; gradients of the
+     * first three, that of q once per split */
     float *q, *k, *v, *g, *dq, *dk, *dv;
-    float *lse, *mean; /* per head (N): in powers of two; g . attention */
+    float *lse, *mean; /* (B * heads, N): the saved logarithms, to base 2; g . attention */
 } Task;
 
 static size_t task_make(Task *t, const Attention *a, const AttentionSize *s, float *work, bool backward) {
     *t = (Task){.a = a, .s = *s, .block = MAX(VL, s->tile / VL * VL)};
     t->blocks = CEIL_DIV(s->tokens, t->block);
-    t->splits = MIN(MIN(CEIL_DIV(16, s->batch * s->heads), MAX_SPLITS), t->blocks);
+    /* by the group, not the batch: the last group may be smaller, and the workspace is for a whole one */
+    t->splits = MIN(MIN(CEIL_DIV(16, s->group * s->heads), MAX_SPLITS), t->blocks);
     size_t used = 0, rows = (size_t)s->batch * (size_t)s->heads * (size_t)s->tokens, pad = (size_t)s->pad;
     size_t k = take(&used, rows * pad), v = take(&used, rows * pad);
     size_t q = 0, g = 0, dq = 0, dk = 0, dv = 0, lse = 0, mean = 0;
