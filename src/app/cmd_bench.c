@@ -15,11 +15,12 @@ static const CliFlag flags[] = {
     {"batch", 'b', "N", "pictures a step (1 for infer, 8 for train)", "batch-size", NULL, NULL},
     {"rounds", 0, "N", "timed steps (15)", NULL, NULL, NULL},
     {"ops", 0, NULL, "time by op, largest first", NULL, NULL, NULL},
+    {"steps", 0, NULL, "time of every step, in order", NULL, NULL, NULL},
 };
 
 typedef struct {
     int batch, rounds;
-    bool ops, json;
+    bool ops, steps, json;
     const char *what;
 } Bench;
 
@@ -56,6 +57,18 @@ static void print_ops(const Plan *p, const double *seconds, int rounds) {
     }
 }
 
+static void print_steps(const Plan *p, const double *seconds, int rounds) {
+    printf("%-48s %18s %10s %10s %8s\n", "step", "output", "ms", "GFLOP/s", "GB/s");
+    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
+        const Node *n = p->steps[i].call.node;
+        Cost c = cost_node(p->graph, n);
+        char shape[96] = "";
+        if (n->n_out) shape_print(shape, sizeof shape, out_shape(p->graph, n, 0));
+        printf("%-48s %18s %10.3f %10.1f %8.1f\n", n->name, shape, 1e3 * seconds[i] / rounds,
+               2e-9 * c.macs * rounds / seconds[i], 1e-9 * c.bytes * rounds / seconds[i]);
+    }
+}
+
 static bool measure(const Bench *b, Plan *p, const char *device, double macs, Err *err) {
     double *ms = mem_zalloc((size_t)b->rounds, sizeof *ms), *seconds = mem_zalloc((size_t)p->n_steps, sizeof *seconds);
     for (int i = -3; i < b->rounds; i++) {
@@ -85,10 +98,9 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n", b->what,
                b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
     }
-    if (b->ops) {
-        for (int i = 0; i < b->rounds; i++) plan_run_timed(p, seconds);
-        print_ops(p, seconds, b->rounds);
-    }
+    for (int i = 0; i < b->rounds && (b->ops || b->steps); i++) plan_run_timed(p, seconds);
+    if (b->ops) print_ops(p, seconds, b->rounds);
+    if (b->steps) print_steps(p, seconds, b->rounds);
     free(seconds);
     free(ms);
     return true;
@@ -163,7 +175,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               cli_flag_int(cli, "batch", &batch, 1, 65536, err) && cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) &&
               backend_open_cpu(&backend, config_threads(&config), err);
     if (ok) {
-        Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"), .json = cli_flag(cli, "json"),
+        Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
+                   .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         ok = peak       ? bench_peak(&b, &backend)

@@ -85,7 +85,7 @@ typedef enum { ATTN_MALA, ATTN_SOFTMAX, ATTN_LINEAR, ATTN_INLINE } AttentionKind
 
 /* What an op needs to know beside its operands: one small named struct per family. */
 typedef union {
-    struct { int32_t kernel, stride, pad; int32_t in_height, in_width; } conv; /* in_*: conv2d_dx only */
+    struct { int32_t kernel, stride, pad; int32_t in_height, in_width; bool gelu; } conv; /* in_*: conv2d_dx alone */
     struct { int32_t kernel; bool residual; } dwconv;
     struct { float eps, momentum; } norm;
     struct { AttentionKind kind; int32_t heads; } attention;

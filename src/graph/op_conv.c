@@ -25,11 +25,11 @@ static bool fits_kernel(const Shape *w, const Node *n) {
 
 /* y[b,p,q,o] = b[o] + sum over i,r,s of x[b, p*stride + r - pad, q*stride + s - pad, i] w[o,i,r,s], x being 0 outside.
  * x (B,H,W,I), w (O,I,k,k), b (O) -> y (B,H',W',O), H' = (H + 2 pad - k) / stride + 1. */
-static const char *conv2d_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+static const char *forward_infer(const Graph *g, const Node *n, const Shape *w, Type out[MAX_OUT]) {
     const char *misfit = all_f32(g, n);
     if (!misfit) misfit = attr_misfit(n);
     if (misfit) return misfit;
-    const Shape *x = in_shape(g, n, 0), *w = in_shape(g, n, 1), *b = in_shape(g, n, 2);
+    const Shape *x = in_shape(g, n, 0), *b = in_shape(g, n, 2);
     if (x->rank != 4 || !fits_kernel(w, n)) return "x must be (B,H,W,I), w (O,I,k,k)";
     if (w->dim[1] != x->dim[3]) return "w must have as many input channels as x";
     if (shape_count(b) != w->dim[0]) return "b must have as many elements as w has output channels";
@@ -38,6 +38,10 @@ static const char *conv2d_infer(const Graph *g, const Node *n, Type out[MAX_OUT]
         return "the picture is smaller than the kernel";
     out[0] = (Type){SHAPE(x->dim[0], height, width, w->dim[0]), DT_F32};
     return NULL;
+}
+
+static const char *conv2d_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    return forward_infer(g, n, in_shape(g, n, 1), out);
 }
 
 /* All three ops multiply every output element of the forward with every weight of its channel. */
@@ -113,3 +117,24 @@ static double conv2d_dw_macs(const Graph *g, const Node *n) {
 
 const OpDef op_def_conv2d_dw = {.name = "conv2d_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
                                 .infer = conv2d_dw_infer, .macs = conv2d_dw_macs};
+
+/* packed[o,r,s,i] = w[o,i,r,s]: inference turns weights once, ahead of every run. */
+static const char *pack_conv_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    const Shape *w = in_shape(g, n, 0);
+    if (!w || w->rank != 4) return "w must be (O,I,k,k)";
+    out[0] = (Type){SHAPE(w->dim[0], w->dim[2], w->dim[3], w->dim[1]), DT_F32};
+    return all_f32(g, n);
+}
+
+const OpDef op_def_pack_conv = {.name = "pack_conv", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+                                .infer = pack_conv_infer};
+
+/* conv2d on the weights that pack_conv made, and gelu of that with attr gelu. */
+static const char *conv2d_packed_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    const Shape *w = in_shape(g, n, 1);
+    if (!w || w->rank != 4) return "w must be (O,k,k,I)";
+    return forward_infer(g, n, &SHAPE(w->dim[0], w->dim[3], w->dim[1], w->dim[2]), out);
+}
+
+const OpDef op_def_conv2d_packed = {.name = "conv2d_packed", .min_in = 3, .max_in = 3, .n_out = 1,
+                                    .flags = OPF_NO_GRAD, .infer = conv2d_packed_infer, .macs = conv2d_macs};

@@ -32,13 +32,15 @@ static void count_uses(Fuse *f, const Val *keep, int n_keep) {
 static const Node *absorbs(const Fuse *f, const Node *n) {
     const Graph *g = f->from;
     const Node *p = NULL;
-    unsigned transposed = f->patterns & FUSE_TRANSPOSED;
+    unsigned packed = f->patterns & FUSE_PACKED;
     if (n->op == OP_batch_norm_eval && f->patterns & FUSE_BATCH_NORM) {
         p = only_producer(f, node_in(g, n, 0), OP_conv2d);
         if (!p) p = only_producer(f, node_in(g, n, 0), OP_linear);
-    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && transposed) {
+    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && packed) {
         p = only_producer(f, node_in(g, n, 0), OP_linear);
-    } else if (n->op == OP_residual && f->patterns & FUSE_RESIDUAL && transposed && node_in(g, n, 3) == NO_VAL) {
+        /* a norm that goes into its product takes the GELU along */
+        if (!p && (p = only_producer(f, node_in(g, n, 0), OP_batch_norm_eval)) && !absorbs(f, p)) p = NULL;
+    } else if (n->op == OP_residual && f->patterns & FUSE_RESIDUAL && packed && node_in(g, n, 3) == NO_VAL) {
         p = only_producer(f, node_in(g, n, 1), OP_linear);
     }
     return p;
@@ -51,20 +53,27 @@ static Val emit1(Graph *g, OpId op, Attr attr, const Val *in, int n_in) {
 }
 
 static Val emit_linear(const Fuse *f, Val x, Val w, Val b, bool gelu, Val x0, Val gamma) {
-    if (!(f->patterns & FUSE_TRANSPOSED)) return op_linear(f->to, x, w, b);
+    if (!(f->patterns & FUSE_PACKED)) return op_linear(f->to, x, w, b);
     Val wt = emit1(f->to, OP_transpose, (Attr){0}, (Val[]){w}, 1);
     return emit1(f->to, OP_linear_packed, (Attr){.linear = {.gelu = gelu}}, (Val[]){x, wt, b, x0, gamma}, 5);
 }
 
-static Val emit_with_batch_norm(const Fuse *f, const Node *product, const Node *norm) {
+static Val emit_conv(const Fuse *f, Attr attr, Val x, Val w, Val b, bool gelu) {
+    if (!(f->patterns & FUSE_PACKED)) return emit1(f->to, OP_conv2d, attr, (Val[]){x, w, b}, 3);
+    attr.conv.gelu = gelu;
+    Val packed = emit1(f->to, OP_pack_conv, (Attr){0}, (Val[]){w}, 1);
+    return emit1(f->to, OP_conv2d_packed, attr, (Val[]){x, packed, b}, 3);
+}
+
+static Val emit_with_batch_norm(const Fuse *f, const Node *product, const Node *norm, bool gelu) {
     const Graph *g = f->from;
     Val in[6] = {mapped(f, node_in(g, product, 1)), mapped(f, node_in(g, product, 2))};
     for (int i = 0; i < 4; i++) in[2 + i] = mapped(f, node_in(g, norm, 1 + i));
     Val folded[MAX_OUT];
     graph_emit(f->to, OP_fold_batch_norm, norm->attr, in, 6, folded);
     Val x = mapped(f, node_in(g, product, 0));
-    if (product->op == OP_linear) return emit_linear(f, x, folded[0], folded[1], false, NO_VAL, NO_VAL);
-    return emit1(f->to, OP_conv2d, product->attr, (Val[]){x, folded[0], folded[1]}, 3);
+    if (product->op == OP_linear) return emit_linear(f, x, folded[0], folded[1], gelu, NO_VAL, NO_VAL);
+    return emit_conv(f, product->attr, x, folded[0], folded[1], gelu);
 }
 
 static void rewrite_node(Fuse *f, const Node *n) {
@@ -72,7 +81,12 @@ static void rewrite_node(Fuse *f, const Node *n) {
     Val out = n->n_out ? node_out(g, n, 0) : NO_VAL;
     const Node *p = absorbs(f, n);
     if (p && n->op == OP_batch_norm_eval) {
-        f->map[out] = emit_with_batch_norm(f, p, n);
+        f->map[out] = emit_with_batch_norm(f, p, n, false);
+    } else if (p && p->op == OP_batch_norm_eval) {
+        f->map[out] = emit_with_batch_norm(f, absorbs(f, p), p, true);
+    } else if (n->op == OP_conv2d) {
+        f->map[out] = emit_conv(f, n->attr, mapped(f, node_in(g, n, 0)), mapped(f, node_in(g, n, 1)),
+                                mapped(f, node_in(g, n, 2)), false);
     } else if (p || n->op == OP_linear) {
         const Node *product = p ? p : n;
         bool residual = n->op == OP_residual;
@@ -117,4 +131,3 @@ Graph *fuse(const Graph *g, unsigned patterns, Val *keep, int n_keep) {
     free(f.absorbed);
     return f.to;
 }
-

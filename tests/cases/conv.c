@@ -9,6 +9,16 @@ static void build_conv(Graph *g, const int *d) {
     op_conv2d(g, x, w, case_input(g, "b", SHAPE(d[OUTS]), -1, 1), d[KERNEL], d[STRIDE], d[PAD]);
 }
 
+/* what inference makes of a convolution: weights packed, gelu behind it */
+static void build_packed(Graph *g, const int *d) {
+    Val x = case_input(g, "x", SHAPE(d[BATCH], d[HEIGHT], d[WIDTH], d[INS]), -1, 1);
+    Val w = case_input(g, "w", SHAPE(d[OUTS], d[INS], d[KERNEL], d[KERNEL]), -1, 1), b = case_input(g, "b", SHAPE(d[OUTS]), -1, 1);
+    Attr attr = {.conv = {.kernel = d[KERNEL], .stride = d[STRIDE], .pad = d[PAD], .gelu = d[PAD] > 0}};
+    Val packed, y;
+    graph_emit(g, OP_pack_conv, (Attr){0}, &w, 1, &packed);
+    graph_emit(g, OP_conv2d_packed, attr, (Val[]){x, packed, b}, 3, &y);
+}
+
 const OpCase conv_cases[] = {
     {.name = "conv 1x1 map", .build = build_conv, .d = {1, 1, 1, 1, 1, 3, 1, 1}},
     {.name = "conv 3x3 odd", .build = build_conv, .d = {2, 5, 7, 3, 17, 3, 1, 1}},
@@ -22,4 +32,8 @@ const OpCase conv_cases[] = {
     {.name = "conv stem 3->32", .build = build_conv, .d = {1, 32, 30, 3, 32, 3, 2, 1}},
     {.name = "conv stem 32->32", .build = build_conv, .d = {2, 14, 19, 32, 32, 3, 1, 1}},
     {.name = "conv downsample 64->128", .build = build_conv, .d = {1, 14, 14, 64, 128, 3, 2, 1}},
+    {.name = "packed conv 3x3 gelu odd", .build = build_packed, .d = {2, 5, 7, 3, 17, 3, 1, 1}, .no_grad = true},
+    {.name = "packed conv 3x3 stride 2 gelu", .build = build_packed, .d = {3, 8, 9, 33, 5, 3, 2, 1}, .no_grad = true},
+    {.name = "packed conv 3x3 no pad, no gelu", .build = build_packed, .d = {1, 6, 5, 4, 19, 3, 1, 0}, .no_grad = true},
+    {.name = "packed conv downsample 256->512", .build = build_packed, .d = {1, 14, 14, 64, 512, 3, 2, 1}, .no_grad = true},
     {0}};

@@ -2,6 +2,8 @@
  * an input element under it; they differ in which two of the three arrays are read. */
 #include "backend/cpu/ref.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The sizes of the forward convolution, and its three arrays: y (B,H',W',O), x (B,H,W,I), w (O,I,k,k). */
@@ -57,4 +59,30 @@ REF(conv2d_dw) {
     each_product(&s, add_to_w, (double *[]){in[0], in[1], out[0]});
     memset(out[1], 0, (size_t)s.outs * sizeof(double));
     for (int64_t y = 0; y < count; y++) out[1][y % s.outs] += in[0][y];
+}
+
+REF(pack_conv) {
+    const Shape *w = in_shape(g, n, 0);
+    int64_t k = w->dim[2];
+    for (int64_t o = 0; o < w->dim[0]; o++)
+        for (int64_t i = 0; i < w->dim[1]; i++)
+            for (int64_t r = 0; r < k; r++)
+                for (int64_t s = 0; s < k; s++)
+                    out[0][((o * k + r) * k + s) * w->dim[1] + i] = in[0][((o * w->dim[1] + i) * k + r) * k + s];
+}
+
+/* conv2d on weights turned back to the files' order */
+REF(conv2d_packed) {
+    const Shape *w = in_shape(g, n, 1);
+    int64_t k = w->dim[1], ins = w->dim[3];
+    double *plain = mem_zalloc((size_t)shape_count(w), sizeof(double));
+    for (int64_t o = 0; o < w->dim[0]; o++)
+        for (int64_t i = 0; i < ins; i++)
+            for (int64_t r = 0; r < k; r++)
+                for (int64_t s = 0; s < k; s++)
+                    plain[((o * ins + i) * k + r) * k + s] = in[1][((o * k + r) * k + s) * ins + i];
+    ref_conv2d(g, n, (double *[]){in[0], plain, in[2]}, out);
+    for (int64_t i = 0; n->attr.conv.gelu && i < shape_count(out_shape(g, n, 0)); i++)
+        out[0][i] *= 0.5 * erfc(-out[0][i] * sqrt(0.5));
+    free(plain);
 }

@@ -5,7 +5,7 @@
  * The library's own convolutions were not taken: they want a handle per shape, whose making costs milliseconds at every
  * start of the program, and they share work among threads by the number of threads. */
 #include "backend/cpu/matmul.h"
-#include "backend/cpu/simd/simd.h"
+#include "backend/cpu/simd/math.h"
 
 #define PARTS 16            /* what a convolution is cut into at the most, each with working memory of its own */
 #define TILE_FLOATS 49152   /* of columns: a fifth of an L2 cache, the product wants the rest */
@@ -39,21 +39,27 @@ static Conv conv_of(const Node *n, const Shape *x, const Shape *y) {
 static inline int64_t first_tap(int64_t from) { return from < 0 ? -from : 0; }
 static inline int64_t end_tap(int64_t from, int64_t kernel, int64_t size) { return MAX(MIN(kernel, size - from), 0); }
 
+static inline void copy(float *to, const float *from, int64_t count) {
+    int64_t i = 0;
+    for (; i + VL <= count; i += VL) vf_store(to + i, vf_load(from + i));
+    for (; i < count; i++) to[i] = from[i];
+}
+
 /* columns (pixels, taps) of the output pixels [pixel0, pixel1) of one picture, taps in the order (row, column, channel). */
 static void gather(float *columns, const float *x, const Conv *c, int64_t pixel0, int64_t pixel1) {
-    int64_t row_floats = c->kernel * c->ins;
+    int64_t row_floats = c->kernel * c->ins, x_row = c->width * c->ins;
     for (int64_t pixel = pixel0; pixel < pixel1; pixel++) {
         int64_t top = pixel / c->out_width * c->stride - c->pad, left = pixel % c->out_width * c->stride - c->pad;
+        const float *from = x + (top * c->width + left) * c->ins;
+        if (top >= 0 && left >= 0 && top + c->kernel <= c->height && left + c->kernel <= c->width) {
+            for (int64_t r = 0; r < c->kernel; r++, columns += row_floats) copy(columns, from + r * x_row, row_floats);
+            continue;
+        }
         int64_t s0 = first_tap(left), s1 = MAX(end_tap(left, c->kernel, c->width), s0);
         for (int64_t r = 0; r < c->kernel; r++, columns += row_floats) {
-            if (top + r < 0 || top + r >= c->height || s0 == s1) {
-                memset(columns, 0, (size_t)row_floats * sizeof(float));
-                continue;
-            }
-            memset(columns, 0, (size_t)(s0 * c->ins) * sizeof(float));
-            memcpy(columns + s0 * c->ins, x + ((top + r) * c->width + left + s0) * c->ins,
-                   (size_t)((s1 - s0) * c->ins) * sizeof(float));
-            memset(columns + s1 * c->ins, 0, (size_t)((c->kernel - s1) * c->ins) * sizeof(float));
+            memset(columns, 0, (size_t)row_floats * sizeof(float));
+            if (top + r >= 0 && top + r < c->height)
+                copy(columns + s0 * c->ins, from + r * x_row + s0 * c->ins, (s1 - s0) * c->ins);
         }
     }
 }
@@ -75,12 +81,30 @@ static void scatter_add(float *x, const float *columns, const Conv *c, int64_t p
 }
 
 /* Weights in the order of columns: packed (outs, taps) from the files' (outs, ins, kernel, kernel). */
-static void pack_weights(float *packed, const float *w, const Conv *c) {
-    int64_t area = c->kernel * c->kernel;
-    for (int64_t o = 0; o < c->outs; o++, packed += c->taps, w += c->taps)
-        for (int64_t t = 0; t < area; t++)
-            for (int64_t i = 0; i < c->ins; i++) packed[t * c->ins + i] = w[i * area + t];
+typedef struct {
+    float *packed;
+    const float *w;
+    int64_t ins, area;
+} Packing;
+
+static void pack_filter(void *arg, int o, int thread) {
+    (void)thread;
+    const Packing *p = arg;
+    float *packed = p->packed + o * p->ins * p->area;
+    const float *w = p->w + o * p->ins * p->area;
+    for (int64_t t = 0; t < p->area; t++)
+        for (int64_t i = 0; i < p->ins; i++) packed[t * p->ins + i] = w[i * p->area + t];
 }
+
+static void pack_weights(float *packed, const float *w, int64_t outs, int64_t ins, int64_t area) {
+    parallel_for((int)outs, pack_filter, &(Packing){packed, w, ins, area});
+}
+
+RUN(pack_conv) {
+    const Shape *w = call_in(call, 0);
+    pack_weights(call->out[0], call->in[0], w->dim[0], w->dim[1], w->dim[2] * w->dim[3]);
+}
+KERNEL(pack_conv);
 
 static int64_t packed_floats(const Conv *c) { return ROUND_UP(c->outs * c->taps, 16); }
 static int64_t columns_floats(const Conv *c) { return ROUND_UP(c->tile_pixels * c->taps, 16); }
@@ -89,8 +113,9 @@ static int64_t columns_floats(const Conv *c) { return ROUND_UP(c->tile_pixels * 
 
 typedef struct {
     Conv c;
-    const float *x, *bias;
-    float *y, *packed, *columns;
+    const float *x, *bias, *packed;
+    float *y, *columns;
+    bool gelu;
     int64_t column_tiles, parts; /* tiles of output channels; what tile_run is called with */
 } Forward;
 
@@ -102,11 +127,18 @@ static Forward forward_cut(const Node *n, const Shape *x, const Shape *y) {
     return f;
 }
 
-static void add_bias(float *y, int64_t y_row, const float *bias, int64_t rows, int64_t columns) {
+/* y = [gelu] (y + bias) on a tile that is still in the nearest cache */
+static void finish(float *y, int64_t y_row, const float *bias, bool gelu, int64_t rows, int64_t columns) {
     for (int64_t r = 0; r < rows; r++, y += y_row) {
-        int64_t j = 0;
-        for (; j + VL <= columns; j += VL) vf_store(y + j, vf_load(y + j) + vf_load(bias + j));
-        for (; j < columns; j++) y[j] += bias[j];
+        for (int64_t j = 0; j < columns; j += VL) {
+            int64_t n = MIN(columns - j, VL);
+            vf v = n == VL ? vf_load(y + j) + vf_load(bias + j) : vf_load_part(y + j, n) + vf_load_part(bias + j, n);
+            if (gelu) v = vf_gelu(v);
+            if (n == VL)
+                vf_store(y + j, v);
+            else
+                vf_store_part(y + j, v, n);
+        }
     }
 }
 
@@ -121,7 +153,7 @@ static void forward_tile(const Forward *f, float *columns, int64_t index) {
     MatmulOperand a = {.data = columns, .stride = c->taps};
     MatmulOperand b = {.data = f->packed + o0 * c->taps, .stride = c->taps, .transposed = true};
     matmul(y, c->outs, a, b, pixel1 - pixel0, o1 - o0, c->taps, false);
-    add_bias(y, c->outs, f->bias + o0, pixel1 - pixel0, o1 - o0);
+    finish(y, c->outs, f->bias + o0, f->gelu, pixel1 - pixel0, o1 - o0);
 }
 
 static void forward_part(void *arg, int index, int thread) {
@@ -132,6 +164,13 @@ static void forward_part(void *arg, int index, int thread) {
         forward_tile(f, f->columns + index * columns_floats(&f->c), i);
 }
 
+static void forward_run(Forward *f, const KernelCall *call) {
+    f->x = call->in[0];
+    f->bias = call->in[2];
+    f->y = call->out[0];
+    parallel_for((int)f->parts, forward_part, f);
+}
+
 static size_t conv2d_workspace(const Graph *g, const Node *n) {
     Forward f = forward_cut(n, in_shape(g, n, 0), out_shape(g, n, 0));
     return (size_t)(packed_floats(&f.c) + f.parts * columns_floats(&f.c)) * sizeof(float);
@@ -139,15 +178,27 @@ static size_t conv2d_workspace(const Graph *g, const Node *n) {
 
 RUN(conv2d) {
     Forward f = forward_cut(call->node, call_in(call, 0), call_out(call, 0));
-    f.x = call->in[0];
-    f.bias = call->in[2];
-    f.y = call->out[0];
-    f.packed = call->work;
-    f.columns = f.packed + packed_floats(&f.c);
-    pack_weights(f.packed, call->in[1], &f.c);
-    parallel_for((int)f.parts, forward_part, &f);
+    float *packed = call->work;
+    pack_weights(packed, call->in[1], f.c.outs, f.c.ins, f.c.kernel * f.c.kernel);
+    f.packed = packed;
+    f.columns = packed + packed_floats(&f.c);
+    forward_run(&f, call);
 }
 KERNEL(conv2d, .workspace = conv2d_workspace);
+
+static size_t conv2d_packed_workspace(const Graph *g, const Node *n) {
+    Forward f = forward_cut(n, in_shape(g, n, 0), out_shape(g, n, 0));
+    return (size_t)(f.parts * columns_floats(&f.c)) * sizeof(float);
+}
+
+RUN(conv2d_packed) {
+    Forward f = forward_cut(call->node, call_in(call, 0), call_out(call, 0));
+    f.packed = call->in[1];
+    f.columns = call->work;
+    f.gelu = call->node->attr.conv.gelu;
+    forward_run(&f, call);
+}
+KERNEL(conv2d_packed, .workspace = conv2d_packed_workspace);
 
 /* ---- gradient of the input: columns = dy w, added back; a picture is one part, since its windows overlap ---- */
 
@@ -186,7 +237,7 @@ RUN(conv2d_dx) {
                    .packed = call->work};
     d.columns = d.packed + packed_floats(&d.c);
     d.parts = MIN(d.c.batch, PARTS);
-    pack_weights(d.packed, call->in[1], &d.c);
+    pack_weights(d.packed, call->in[1], d.c.outs, d.c.ins, d.c.kernel * d.c.kernel);
     parallel_for((int)d.parts, input_grad_part, &d);
 }
 KERNEL(conv2d_dx, .workspace = conv2d_dx_workspace);
