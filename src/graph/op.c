@@ -15,5 +15,12 @@ bool op_sums_to_zero(const Graph *g, Val gradient) {
     const Value *v = graph_value(g, gradient);
     if (v->def < 0) return false;
     const Node *n = &g->nodes[v->def];
-    return n->op == OP_batch_norm_bwd && node_out(g, n, 0) == gradient;
+    if (node_out(g, n, 0) != gradient) return false;
+    switch (n->op) {
+    case OP_batch_norm_bwd: return true;
+    /* what maps every row alike keeps the property; a convolution's border and dropped samples do not */
+    case OP_linear_dx: return op_sums_to_zero(g, node_in(g, n, 0));
+    case OP_residual_bwd: return node_in(g, n, 3) == NO_VAL && op_sums_to_zero(g, node_in(g, n, 0));
+    default: return false;
+    }
 }

@@ -38,6 +38,7 @@ static void dwconv_grad(Graph *g, Node n, const Val *dout, Val *din) {
     Val x = node_in(g, &n, 0), w = node_in(g, &n, 1);
     graph_emit(g, OP_dwconv_dx, n.attr, (Val[]){dout[0], w}, 2, &din[0]);
     graph_emit(g, OP_dwconv_dw, n.attr, (Val[]){dout[0], x}, 2, &din[1]);
+    if (op_sums_to_zero(g, dout[0])) din[2] = op_zeros(g, node_in(g, &n, 2));
 }
 
 const OpDef op_def_dwconv = {.name = "dwconv", .min_in = 3, .max_in = 3, .n_out = 1, .infer = dwconv_infer,
