@@ -182,6 +182,8 @@ static void test_errors(void **state) {
     EXPECT(2, "infer");
     EXPECT(2, "infer x.jpg");
     expect_text(errors, "--weights");
+    EXPECT(6, "train data.path=$T/data --device cuda output=$T/gpu");
+    expect_text(errors, "no CUDA backend");
     EXPECT(3, "infer x.jpg --weights $T/missing.safetensors");
     expect_text(errors, "missing.safetensors");
     EXPECT(3, "infer $T/missing.jpg --weights $T/run/weights/best.safetensors");

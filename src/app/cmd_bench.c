@@ -173,7 +173,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Backend backend = {0};
     bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
               cli_flag_int(cli, "batch", &batch, 1, 65536, err) && cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) &&
-              backend_open_cpu(&backend, config_threads(&config), err);
+              config_open_backend(&backend, &config, err);
     if (ok) {
         Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
                    .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"),

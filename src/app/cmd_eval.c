@@ -34,7 +34,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     if (ok) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         classify_metrics_init(&metrics, model->class_count);
-        ok = loader_open(&loader, &options, &data, err) && backend_open_cpu(&backend, config_threads(c), err) &&
+        ok = loader_open(&loader, &options, &data, err) && config_open_backend(&backend, c, err) &&
              predictor_open(&predictor, model, &backend, options.batch, err);
     }
     if (ok) {

@@ -168,7 +168,7 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
     Backend backend = {0};
-    bool ok = backend_open_cpu(&backend, config_threads(&model->config), err) &&
+    bool ok = config_open_backend(&backend, &model->config, err) &&
               predictor_open(&in.predictor, model, &backend, batch_for(cli), err);
     if (ok) {
         in.pixels = mem_zalloc(BATCH, in.predictor.image_bytes);

@@ -8,8 +8,7 @@
 static const CliFlag flags[] = {
     {"train", 0, "N", "training pictures a kind", NULL, NULL, NULL},
     {"val", 0, "N", "validation pictures a kind", NULL, NULL, NULL},
-    {"scenes", 0, "N", "training pictures of several objects, with boxes, polygons and label maps; a quarter for validation",
-     NULL, NULL, NULL},
+    {"scenes", 0, "N", "training pictures of several objects; a quarter as many for validation", NULL, NULL, NULL},
     {"size", 0, "N", "shorter side of the pictures", "img-size imgsz", NULL, NULL},
     {"seed", 0, "N", "the same seed gives the same bytes", NULL, NULL, NULL},
     {"threads", 't', "N", "threads; all usable CPUs without it", NULL, NULL, NULL},

@@ -11,7 +11,7 @@ enum { MODEL_T, MODEL_S, MODEL_B, MODEL_L, MODEL_CUSTOM };
 enum { BAD_IMAGE_SKIP, BAD_IMAGE_ERROR };
 enum { INTERPOLATION_BICUBIC, INTERPOLATION_BILINEAR };
 enum { CROP_RRC, CROP_PAD, CROP_NONE };
-enum { DEVICE_AUTO, DEVICE_CPU };
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 /* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
 typedef struct {

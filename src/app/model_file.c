@@ -51,6 +51,12 @@ LoaderOptions config_loader(const Config *c, int batch, bool train) {
     return o;
 }
 
+bool config_open_backend(Backend *out, const Config *c, Err *err) {
+    if (c->device == DEVICE_CUDA)
+        return err_set(err, EXIT_DEVICE, "device: this build has no CUDA backend yet - use --device cpu");
+    return backend_open_cpu(out, config_threads(c), err);
+}
+
 /* ---- the file ---- */
 
 static void take_class(ModelFile *m, const char *name) {

@@ -26,6 +26,9 @@ EvalTransform config_eval_transform(const Config *c);
 /* Options of a loader over training (shuffled, augmented) or evaluation pictures. */
 LoaderOptions config_loader(const Config *c, int batch, bool train);
 
+/* The device a config asks for. False: EXIT_DEVICE where this build has none of that kind, EXIT_USAGE, EXIT_MEMORY. */
+bool config_open_backend(Backend *out, const Config *c, Err *err);
+
 /* Writes weights of a role with metadata: config, class names, and `metrics` (a JSON object). */
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
                      int class_count, const char *metrics, Err *err);

@@ -120,7 +120,7 @@ static bool open_network(Trainer *t, Err *err) {
     t->spec = config_classify(c, t->train_data.class_count);
     t->graph = classify_train_graph(&t->spec, t->batch, height, width);
     Val keep[] = {t->graph.loss, t->graph.norm};
-    if (!backend_open_cpu(&t->backend, config_threads(c), err) ||
+    if (!config_open_backend(&t->backend, c, err) ||
         !state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) || !start_weights(t, err) ||
         !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err) ||
         !plan_upload(t->plan, t->graph.scale, &(float){1}, sizeof(float), err))
