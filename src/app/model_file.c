@@ -194,8 +194,10 @@ static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
 bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err) {
     WeightsReport report;
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, err) &&
-        weights_attach(&report, &p->state, &m->file, err) && predictor_plan(p, backend, err))
+        weights_attach(&report, &p->state, &m->file, err) && predictor_plan(p, backend, err)) {
+        weights_drop_pages(&m->file);
         return true;
+    }
     predictor_close(p);
     return false;
 }

@@ -68,18 +68,19 @@ bool weights_check(WeightsReport *report, const State *s, const SafeTensors *fil
                    shaped.count ? ")" : "");
 }
 
-/* Once read, a tensor's pages of the mapping need not stay resident. */
-static void drop_pages(const SafeTensor *t) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = ROUND_UP((uintptr_t)t->data, page), to = ((uintptr_t)t->data + t->bytes) / page * page;
-    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+/* Once read, pages of the mapping need not stay resident; what is wanted again is read again. */
+static void drop_pages(const void *data, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)data / page * page;
+    madvise((void *)from, (uintptr_t)data + bytes - from, MADV_DONTNEED);
 }
+
+void weights_drop_pages(const SafeTensors *file) { drop_pages(file->file, file->file_bytes); }
 
 static bool read_tensor(void *self, const State *s, int32_t param, float *host, Err *err) {
     const SafeTensors *file = self;
     const SafeTensor *t = safetensors_find(file, s->params[param].name);
     if (!safetensors_read_f32(host, file, t, err)) return false;
-    drop_pages(t);
+    drop_pages(t->data, t->bytes);
     return true;
 }
 

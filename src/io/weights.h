@@ -24,6 +24,9 @@ bool weights_load(WeightsReport *report, State *s, const SafeTensors *file, Head
 /* weights_check, then lets plans read each tensor when they need it; file must stay open as long as the state. */
 bool weights_attach(WeightsReport *report, State *s, const SafeTensors *file, Err *err);
 
+/* When plans have read what they wanted: lets the file's pages go, neighbours that the system read ahead included. */
+void weights_drop_pages(const SafeTensors *file);
+
 /* Writes weights (role ROLE_WEIGHT or ROLE_EMA) and running statistics, float32, atomically. */
 bool weights_save(const char *path, const State *s, StateRole role, const SafePair *metadata, size_t count, Err *err);
 

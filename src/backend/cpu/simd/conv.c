@@ -106,6 +106,9 @@ RUN(pack_conv) {
 }
 KERNEL(pack_conv);
 
+/* Which of at most PARTS working memories a part may use. Few threads share few, and the others are never touched. */
+static int64_t slot_of(int part, int thread) { return parallel_threads() <= PARTS ? thread : part; }
+
 static int64_t packed_floats(const Conv *c) { return ROUND_UP(c->outs * c->taps, 16); }
 static int64_t columns_floats(const Conv *c) { return ROUND_UP(c->tile_pixels * c->taps, 16); }
 
@@ -157,11 +160,11 @@ static void forward_tile(const Forward *f, float *columns, int64_t index) {
 }
 
 static void forward_part(void *arg, int index, int thread) {
-    (void)thread;
     const Forward *f = arg;
+    float *columns = f->columns + slot_of(index, thread) * columns_floats(&f->c);
     int64_t tiles = f->c.batch * f->c.tiles * f->column_tiles;
     for (int64_t i = part_begin(tiles, index, f->parts); i < part_begin(tiles, index + 1, f->parts); i++)
-        forward_tile(f, f->columns + index * columns_floats(&f->c), i);
+        forward_tile(f, columns, i);
 }
 
 static void forward_run(Forward *f, const KernelCall *call) {
@@ -173,7 +176,7 @@ static void forward_run(Forward *f, const KernelCall *call) {
 
 static size_t conv2d_workspace(const Graph *g, const Node *n) {
     Forward f = forward_cut(n, in_shape(g, n, 0), out_shape(g, n, 0));
-    return (size_t)(packed_floats(&f.c) + f.parts * columns_floats(&f.c)) * sizeof(float);
+    return (size_t)(packed_floats(&f.c) + PARTS * columns_floats(&f.c)) * sizeof(float);
 }
 
 RUN(conv2d) {
@@ -188,7 +191,7 @@ KERNEL(conv2d, .workspace = conv2d_workspace);
 
 static size_t conv2d_packed_workspace(const Graph *g, const Node *n) {
     Forward f = forward_cut(n, in_shape(g, n, 0), out_shape(g, n, 0));
-    return (size_t)(f.parts * columns_floats(&f.c)) * sizeof(float);
+    return (size_t)(PARTS * columns_floats(&f.c)) * sizeof(float);
 }
 
 RUN(conv2d_packed) {
@@ -210,10 +213,9 @@ typedef struct {
 } InputGrad;
 
 static void input_grad_part(void *arg, int index, int thread) {
-    (void)thread;
     const InputGrad *d = arg;
     const Conv *c = &d->c;
-    float *columns = d->columns + index * columns_floats(c);
+    float *columns = d->columns + slot_of(index, thread) * columns_floats(c);
     for (int64_t image = part_begin(c->batch, index, d->parts); image < part_begin(c->batch, index + 1, d->parts); image++) {
         float *dx = d->dx + image * c->height * c->width * c->ins;
         memset(dx, 0, (size_t)(c->height * c->width * c->ins) * sizeof(float));
@@ -229,7 +231,7 @@ static void input_grad_part(void *arg, int index, int thread) {
 
 static size_t conv2d_dx_workspace(const Graph *g, const Node *n) {
     Conv c = conv_of(n, out_shape(g, n, 0), in_shape(g, n, 0));
-    return (size_t)(packed_floats(&c) + MIN(c.batch, PARTS) * columns_floats(&c)) * sizeof(float);
+    return (size_t)(packed_floats(&c) + PARTS * columns_floats(&c)) * sizeof(float);
 }
 
 RUN(conv2d_dx) {
