@@ -169,7 +169,7 @@ static void test_nano_eval(void **state) {
     OK(safetensors_open(&st, "tests/golden/nano_eval.safetensors", &err));
     check_map(&st, "logits", p, c.logits, 1e-5);
     for (int i = 0; !fusion && i < MAVIT_STAGES; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "stage%d", i);
         check_map(&st, name, p, c.stage[i], 1e-5);
     }
@@ -242,7 +242,7 @@ static void test_trajectory(void **state) {
     const cJSON *losses = cJSON_GetObjectItemCaseSensitive(json, "loss");
     const cJSON *norms = cJSON_GetObjectItemCaseSensitive(json, "gradient_norm_before_clipping");
     for (int step = 0; step < 40; step++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "batch%d", step % 4);
         upload_images(p, c.images, name);
         int32_t labels[4];
