@@ -107,7 +107,8 @@ static void test_threads_change_nothing(void **state) {
     SynthOptions o = small_options(dir);
     o.threads = 3;
     write_or_fail(&o);
-    assert_int_equal(same_trees(one_thread, dir), 3 * synth_class_count() + 2 * (SCENES + VAL_SCENES) + 3);
+    int pictures = 3 * synth_class_count() + SCENES + VAL_SCENES;
+    assert_int_equal(same_trees(one_thread, dir), 2 * pictures + 3); /* label maps; classes.txt and annotations */
     free(dir);
 }
 
@@ -123,9 +124,20 @@ static void test_seed_changes_pictures(void **state) {
     assert_true(a != b || memcmp(mine, other, a) != 0);
     free(mine);
     free(other);
-    char *unasked = path_join(dir, "annotations");
-    assert_false(path_is_dir(unasked));
-    free(unasked);
+    static const char *const unasked[] = {"val", "scenes", "labels/val", "labels/scenes"};
+    for (size_t i = 0; i < COUNTOF(unasked); i++) {
+        char *path = path_join(dir, unasked[i]);
+        assert_false(path_is_dir(path));
+        free(path);
+    }
+    char *annotations = path_join(dir, "annotations");
+    DirList list;
+    Err err = {0};
+    assert_true(dir_list(&list, annotations, &err));
+    assert_int_equal(list.count, 1);
+    assert_string_equal(list.names[0], "instances_train.json");
+    dir_list_free(&list);
+    free(annotations);
     free(dir);
 }
 
@@ -317,7 +329,50 @@ static void check_picture(const cJSON *annotations, int image, const uint8_t *la
     free(mask);
 }
 
-static void check_split(const char *split, int scenes, Seen *seen) {
+/* Ids count from 1, so none comes twice. */
+static void check_ids(const cJSON *list) {
+    int expected = 1;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list) assert_int_equal(int_of(item, "id"), expected++);
+}
+
+/* A class picture shows its class, once. */
+static void check_class_picture(const cJSON *annotations, int image, const char *file) {
+    const char *kind = strchr(file, '/') + 1;
+    const cJSON *a;
+    int objects = 0;
+    cJSON_ArrayForEach(a, annotations) {
+        if (int_of(a, "image_id") != image) continue;
+        const char *name = synth_class_name(int_of(a, "category_id") - 1);
+        assert_memory_equal(kind, name, strlen(name));
+        assert_int_equal(kind[strlen(name)], '/');
+        assert_false(int_of(a, "iscrowd"));
+        objects++;
+    }
+    assert_int_equal(objects, 1);
+}
+
+static void check_file(const cJSON *annotations, const cJSON *image, Seen *seen) {
+    const char *file = cJSON_GetObjectItem(image, "file_name")->valuestring;
+    char name[160];
+    Image photo, map;
+    Err err = {0};
+    snprintf(name, sizeof name, "%s/%s", one_thread, file);
+    if (!image_load(&photo, name, &err)) fail_msg("%s", err.text);
+    snprintf(name, sizeof name, "%s/labels/%.*s.png", one_thread, (int)strlen(file) - 4, file);
+    if (!image_load(&map, name, &err)) fail_msg("%s", err.text);
+    assert_true(photo.width == int_of(image, "width") && photo.height == int_of(image, "height"));
+    assert_true(map.width == photo.width && map.height == photo.height);
+    int pixels = map.width * map.height;
+    for (int i = 0; i < pixels; i++) map.pixels[i] = map.pixels[3 * i]; /* grey: one byte a pixel from here on */
+    check_picture(annotations, int_of(image, "id"), map.pixels, map.width, map.height, seen);
+    if (strncmp(file, "scenes/", 7) != 0) check_class_picture(annotations, int_of(image, "id"), file);
+    image_free(&photo);
+    image_free(&map);
+}
+
+/* per_class: described pictures of each class. */
+static void check_split(const char *split, int per_class, int scenes, Seen *seen) {
     char name[128];
     size_t count;
     snprintf(name, sizeof name, "annotations/instances_%s.json", split);
@@ -325,40 +380,37 @@ static void check_split(const char *split, int scenes, Seen *seen) {
     cJSON *json = cJSON_ParseWithOpts(text, NULL, true);
     assert_non_null(json);
     free(text);
-    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(json, "images")), scenes);
+    const cJSON *images = cJSON_GetObjectItem(json, "images"), *annotations = cJSON_GetObjectItem(json, "annotations");
+    assert_int_equal(cJSON_GetArraySize(images), per_class * synth_class_count() + scenes);
+    check_ids(images);
+    check_ids(annotations);
     const cJSON *categories = cJSON_GetObjectItem(json, "categories"), *image;
     for (int k = 0; k < synth_class_count(); k++) {
         const cJSON *category = cJSON_GetArrayItem(categories, k);
         assert_int_equal(int_of(category, "id"), k + 1);
         assert_string_equal(cJSON_GetObjectItem(category, "name")->valuestring, synth_class_name(k));
     }
-    cJSON_ArrayForEach(image, cJSON_GetObjectItem(json, "images")) {
+    int in_scenes = 0;
+    cJSON_ArrayForEach(image, images) {
         const char *file = cJSON_GetObjectItem(image, "file_name")->valuestring;
-        Image photo, map;
-        Err err = {0};
-        snprintf(name, sizeof name, "%s/scenes/%s/%s", one_thread, split, file);
-        if (!image_load(&photo, name, &err)) fail_msg("%s", err.text);
-        snprintf(name, sizeof name, "%s/labels/%s/%.6s.png", one_thread, split, file);
-        if (!image_load(&map, name, &err)) fail_msg("%s", err.text);
-        assert_true(photo.width == int_of(image, "width") && photo.height == int_of(image, "height"));
-        assert_true(map.width == photo.width && map.height == photo.height);
-        int pixels = map.width * map.height;
-        for (int i = 0; i < pixels; i++) map.pixels[i] = map.pixels[3 * i]; /* grey: one byte a pixel from here on */
-        check_picture(cJSON_GetObjectItem(json, "annotations"), int_of(image, "id"), map.pixels, map.width, map.height,
-                      seen);
-        image_free(&photo);
-        image_free(&map);
+        snprintf(name, sizeof name, "scenes/%s/", split);
+        bool scene = strncmp(file, name, strlen(name)) == 0;
+        assert_true(scene || (strncmp(file, split, strlen(split)) == 0 && file[strlen(split)] == '/'));
+        in_scenes += scene;
+        check_file(annotations, image, seen);
     }
+    assert_int_equal(in_scenes, scenes);
     cJSON_Delete(json);
 }
 
 static void test_annotations_say_what_the_pictures_show(void **state) {
     (void)state;
     Seen seen = {0};
-    check_split("train", SCENES, &seen);
-    check_split("val", VAL_SCENES, &seen);
-    assert_true(seen.annotations >= 2 * SCENES);
-    assert_true(seen.crowds > 0 && seen.alone > SCENES);
+    check_split("train", 2, SCENES, &seen);
+    check_split("val", 1, VAL_SCENES, &seen);
+    int class_pictures = 3 * synth_class_count();
+    assert_true(seen.annotations >= class_pictures + 2 * SCENES);
+    assert_true(seen.crowds > 0 && seen.alone > class_pictures + SCENES);
 }
 
 /* ---- tracing ---- */
@@ -448,7 +500,7 @@ static void test_pixels_are_the_same_everywhere(void **state) {
         assert_in_range(shown, SIDE * SIDE / 50, SIDE * SIDE * 9 / 10);
         for (int i = 0; i < 3 * SIDE * SIDE; i++) hash = (hash ^ image.pixels[i]) * 0x100000001b3u;
     }
-    if (hash != 0x9022d1fc4b49fc82u) fail_msg("the pixels' hash is 0x%016llx", (unsigned long long)hash);
+    if (hash != 0xd18e84f32b8cb03au) fail_msg("the pixels' hash is 0x%016llx", (unsigned long long)hash);
     image_free(&image);
     film_free(&film);
     free(scene);

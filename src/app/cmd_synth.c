@@ -25,8 +25,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     SynthOptions o = synth_defaults();
     o.dir = cli->arguments[0];
     o.threads = cpus_usable();
-    int64_t train = o.train_per_class, val = o.val_per_class, scenes = o.train_scenes, size = o.size, threads = o.threads;
-    int64_t seed = (int64_t)o.seed;
+    int64_t train = o.train_per_class, val = o.val_per_class, scenes = o.train_scenes, size = o.size;
+    int64_t threads = o.threads, seed = (int64_t)o.seed;
     if (!cli_flag_int(cli, "train", &train, 0, 99999, err) || !cli_flag_int(cli, "val", &val, 0, 99999, err) ||
         !cli_flag_int(cli, "scenes", &scenes, 0, 99999, err) || !cli_flag_int(cli, "size", &size, 32, 1024, err) ||
         !cli_flag_int(cli, "seed", &seed, 0, INT64_MAX, err) || !cli_flag_int(cli, "threads", &threads, 1, 1024, err))
@@ -39,7 +39,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     progress_begin(log, "rendering", total, "pictures");
     bool ok = synth_write(&o, show_progress, log, err);
     progress_end(log);
-    if (ok) log_info(log, "%s: %d pictures of %d kinds in %.1f s", o.dir, total, synth_class_count(), time_now() - start);
+    if (ok)
+        log_info(log, "%s: %d pictures of %d kinds in %.1f s", o.dir, total, synth_class_count(), time_now() - start);
     return ok;
 }
 

@@ -17,18 +17,18 @@
 
 enum { NAME_SIZE = 96, PROGRESS_EVERY = 50 };
 
-/* The four parts of a data set. The order numbers the random streams. */
-typedef enum { TRAIN, VAL, TRAIN_SCENES, VAL_SCENES, GROUPS } Group;
-static const char *const split_name[GROUPS] = {"train", "val", "train", "val"};
+/* The four parts of a data set, split by split. The order numbers the random streams. */
+typedef enum { TRAIN, TRAIN_SCENES, VAL, VAL_SCENES, GROUPS } Group;
+static const char *const split_name[GROUPS] = {"train", "train", "val", "val"};
 
-static bool holds_scenes(Group group) { return group >= TRAIN_SCENES; }
+static bool holds_scenes(Group group) { return group == TRAIN_SCENES || group == VAL_SCENES; }
 
 typedef struct {
     const SynthOptions *options;
     SynthProgress progress;
     void *progress_arg;
     int count[GROUPS], total;
-    SynthPicture *scenes[GROUPS]; /* what the pictures of a group of scenes hold */
+    SynthPicture *pictures; /* (total) what they hold, group by group */
     atomic_int next, done;
     atomic_bool failed;
     pthread_mutex_t lock; /* err, progress */
@@ -38,8 +38,8 @@ typedef struct {
 SynthOptions synth_defaults(void) {
     return (SynthOptions){.train_per_class = 500,
                           .val_per_class = 50,
-                          .train_scenes = 400,
-                          .val_scenes = 80,
+                          .train_scenes = 240,
+                          .val_scenes = 60,
                           .size = 72,
                           .scene_size = 128,
                           .jpeg_quality_min = 70,
@@ -69,9 +69,9 @@ static bool write_jpeg(const char *path, const Image *image, int quality, Err *e
     return ok;
 }
 
-/* labels: rows of 8-bit grey */
+/* labels: rows of 8-bit grey. Unfiltered and lightly compressed: flat areas gain nothing from more. */
 static bool write_labels(const char *path, const uint8_t *labels, int width, int height, Err *err) {
-    png_image png = {.version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_GRAY};
+    png_image png = {.version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_GRAY, .flags = PNG_IMAGE_FLAG_FAST};
     png.width = (png_uint_32)width, png.height = (png_uint_32)height;
     png_alloc_size_t count = PNG_IMAGE_PNG_SIZE_MAX(png);
     uint8_t *bytes = mem_zalloc(count, 1);
@@ -84,33 +84,32 @@ static bool write_labels(const char *path, const uint8_t *labels, int width, int
 
 static char *path_in(const Job *job, const char *name) { return path_join(job->options->dir, name); }
 
-static bool write_pictures(Job *job, Group group, int index, const Image *image, Film *film, const Scene *scene,
-                           int quality, Err *err) {
-    char name[NAME_SIZE];
-    if (!holds_scenes(group)) {
-        const char *kind = synth_kinds[index % SYNTH_KINDS].name;
-        snprintf(name, sizeof name, "%s/%s/%s_%05d.jpg", split_name[group], kind, kind, index / SYNTH_KINDS + 1);
-        char *path = path_in(job, name);
-        bool ok = write_jpeg(path, image, quality, err);
-        free(path);
-        return ok;
-    }
-    char file[SCENE_NAME_SIZE];
-    synth_scene_name(file, index, "jpg");
-    snprintf(name, sizeof name, "scenes/%s/%s", split_name[group], file);
-    char *path = path_in(job, name);
-    synth_scene_name(file, index, "png");
-    snprintf(name, sizeof name, "labels/%s/%s", split_name[group], file);
-    char *labels = path_in(job, name);
-    picture_annotate(&job->scenes[group][index], film->ids, film->width, film->height, scene->object,
-                     scene->object_count);
-    bool ok = write_jpeg(path, image, quality, err) && write_labels(labels, film->ids, film->width, film->height, err);
+/* The picture's path in the data set, without extension; the label map's below labels/ is the same. */
+static void picture_name(char out[NAME_SIZE], Group group, int index) {
+    const char *kind = synth_kinds[index % SYNTH_KINDS].name;
+    if (holds_scenes(group))
+        snprintf(out, NAME_SIZE, "scenes/%s/%06d", split_name[group], index + 1);
+    else
+        snprintf(out, NAME_SIZE, "%s/%s/%s_%05d", split_name[group], kind, kind, index / SYNTH_KINDS + 1);
+}
+
+/* Photograph and label map; the film's ids become labels. */
+static bool write_picture(const Job *job, SynthPicture *picture, const char *name, const Image *image, Film *film,
+                          const Scene *scene, int quality, Err *err) {
+    char file[NAME_SIZE + 16];
+    snprintf(file, sizeof file, "%s.jpg", name);
+    picture_annotate(picture, file, film->ids, film->width, film->height, scene->object, scene->object_count);
+    char *path = path_in(job, file);
+    bool ok = write_jpeg(path, image, quality, err);
     free(path);
-    free(labels);
+    snprintf(file, sizeof file, "labels/%s.png", name);
+    path = path_in(job, file);
+    ok = ok && write_labels(path, film->ids, film->width, film->height, err);
+    free(path);
     return ok;
 }
 
-static bool make_picture(Job *job, Scene *scene, Group group, int index, Err *err) {
+static bool make_picture(const Job *job, SynthPicture *picture, Scene *scene, Group group, int index, Err *err) {
     const SynthOptions *o = job->options;
     Rng rng = rng_make(o->seed, RNG_SYNTH, (uint64_t)group << 40 | (uint64_t)index, 0);
     int shorter = holds_scenes(group) ? o->scene_size : o->size, width = shorter, height = shorter;
@@ -126,7 +125,9 @@ static bool make_picture(Job *job, Scene *scene, Group group, int index, Err *er
     if (ok) {
         film_render(&film, scene);
         film_develop(&image, &film, &scene->camera, &rng);
-        ok = write_pictures(job, group, index, &image, &film, scene, quality, err);
+        char name[NAME_SIZE];
+        picture_name(name, group, index);
+        ok = write_picture(job, picture, name, &image, &film, scene, quality, err);
         image_free(&image);
     }
     film_free(&film);
@@ -152,9 +153,10 @@ static void work(void *arg, int index, int thread) {
     Scene *scene = mem_zalloc(1, sizeof *scene);
     for (int i; !atomic_load(&job->failed) && (i = atomic_fetch_add(&job->next, 1)) < job->total;) {
         Group group = TRAIN;
-        while (i >= job->count[group]) i -= job->count[group++];
+        int first = 0;
+        while (i - first >= job->count[group]) first += job->count[group++];
         Err err = {0};
-        make_picture(job, scene, group, i, &err);
+        make_picture(job, &job->pictures[i], scene, group, i - first, &err);
         report(job, &err);
     }
     free(scene);
@@ -185,30 +187,45 @@ static bool check_options(const SynthOptions *o, Err *err) {
            err_set(err, EXIT_USAGE, "%s: is not empty - name a new directory or empty this one", o->dir);
 }
 
-static bool make_dir(const Job *job, const char *name, Err *err) {
-    char *path = path_in(job, name);
-    bool ok = dir_make(path, err);
+/* name below the data set and below its labels */
+static bool make_dirs_of(const Job *job, const char *name, Err *err) {
+    char *path = path_in(job, name), *labels = path_in(job, "labels"), *map = path_join(labels, name);
+    bool ok = dir_make(path, err) && dir_make(map, err);
     free(path);
+    free(labels);
+    free(map);
     return ok;
 }
 
 /* Only what will hold something: an image folder with empty classes would be an error to its readers. */
 static bool make_dirs(const Job *job, Err *err) {
     char name[NAME_SIZE];
-    if (!dir_make(job->options->dir, err)) return false;
-    for (Group g = TRAIN; g < GROUPS; g++) {
+    char *annotations = path_in(job, "annotations");
+    bool ok = dir_make(job->options->dir, err) && (job->total == 0 || dir_make(annotations, err));
+    free(annotations);
+    for (Group g = TRAIN; ok && g < GROUPS; g++) {
         if (job->count[g] == 0) continue;
-        if (holds_scenes(g)) {
-            snprintf(name, sizeof name, "scenes/%s", split_name[g]);
-            if (!make_dir(job, name, err)) return false;
-            snprintf(name, sizeof name, "labels/%s", split_name[g]);
-            if (!make_dir(job, name, err) || !make_dir(job, "annotations", err)) return false;
-            continue;
-        }
-        for (int k = 0; k < SYNTH_KINDS; k++) {
+        snprintf(name, sizeof name, "scenes/%s", split_name[g]);
+        if (holds_scenes(g)) ok = make_dirs_of(job, name, err);
+        for (int k = 0; ok && k < SYNTH_KINDS && !holds_scenes(g); k++) {
             snprintf(name, sizeof name, "%s/%s", split_name[g], synth_kinds[k].name);
-            if (!make_dir(job, name, err)) return false;
+            ok = make_dirs_of(job, name, err);
         }
+    }
+    return ok;
+}
+
+static bool write_annotations(const Job *job, Err *err) {
+    const SynthPicture *pictures = job->pictures;
+    for (Group g = TRAIN; g < GROUPS; g += 2) {
+        int count = job->count[g] + job->count[g + 1];
+        char name[NAME_SIZE];
+        snprintf(name, sizeof name, "annotations/instances_%s.json", split_name[g]);
+        char *path = path_in(job, name);
+        bool ok = count == 0 || coco_write(path, pictures, count, err);
+        free(path);
+        if (!ok) return false;
+        pictures += count;
     }
     return true;
 }
@@ -216,15 +233,7 @@ static bool make_dirs(const Job *job, Err *err) {
 static bool write_lists(const Job *job, Err *err) {
     char text[NAME_SIZE * SYNTH_KINDS];
     int count = 0;
-    for (Group g = TRAIN_SCENES; g < GROUPS; g++) {
-        if (job->count[g] == 0) continue;
-        char name[NAME_SIZE];
-        snprintf(name, sizeof name, "annotations/instances_%s.json", split_name[g]);
-        char *path = path_in(job, name);
-        bool ok = coco_write(path, job->scenes[g], job->count[g], err);
-        free(path);
-        if (!ok) return false;
-    }
+    if (!write_annotations(job, err)) return false;
     for (int k = 0; k < SYNTH_KINDS; k++)
         count += snprintf(text + count, sizeof text - (size_t)count, "%s\n", synth_kinds[k].name);
     char *path = path_in(job, "classes.txt");
@@ -242,11 +251,9 @@ bool synth_write(const SynthOptions *options, SynthProgress progress, void *arg,
         .progress = progress,
         .progress_arg = arg,
         .lock = PTHREAD_MUTEX_INITIALIZER,
-        .count = {o->train_per_class * SYNTH_KINDS, o->val_per_class * SYNTH_KINDS, o->train_scenes, o->val_scenes}};
-    for (Group g = TRAIN; g < GROUPS; g++) {
-        job.total += job.count[g];
-        if (holds_scenes(g)) job.scenes[g] = mem_zalloc((size_t)job.count[g] + 1, sizeof *job.scenes[g]);
-    }
+        .count = {o->train_per_class * SYNTH_KINDS, o->train_scenes, o->val_per_class * SYNTH_KINDS, o->val_scenes}};
+    for (Group g = TRAIN; g < GROUPS; g++) job.total += job.count[g];
+    job.pictures = mem_zalloc((size_t)job.total, sizeof *job.pictures);
     bool ok = make_dirs(&job, err);
     if (ok) {
         int threads = parallel_threads();
@@ -255,10 +262,8 @@ bool synth_write(const SynthOptions *options, SynthProgress progress, void *arg,
         parallel_set_threads(threads);
         ok = !job.failed ? write_lists(&job, err) : err_set(err, job.err.code, "%s", job.err.text);
     }
-    for (Group g = TRAIN; g < GROUPS; g++) {
-        for (int i = 0; job.scenes[g] && i < job.count[g]; i++) picture_free(&job.scenes[g][i]);
-        free(job.scenes[g]);
-    }
+    for (int i = 0; i < job.total; i++) picture_free(&job.pictures[i]);
+    free(job.pictures);
     pthread_mutex_destroy(&job.lock);
     return ok;
 }

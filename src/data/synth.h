@@ -3,9 +3,10 @@
  *   classes.txt                                   names of the kinds, line k is category id k; written last
  *   train/KIND/KIND_00001.jpg, val/KIND/...       one object each (image folders)
  *   scenes/train/000001.jpg, scenes/val/...       two to four objects, now and then a crowd of small ones
- *   annotations/instances_{train,val}.json        COCO: the scenes' boxes and polygons; crowds as run lengths;
- *                                                 file_name is relative to scenes/train, scenes/val
- *   labels/{train,val}/000001.png                 8-bit grey, of the scenes: 0 background, k category id k, 255 ignore
+ *   annotations/instances_{train,val}.json        COCO, of all pictures of a split, file_name relative to DIR: boxes,
+ *                                                 polygons, areas; crowds as run lengths
+ *   labels/train/KIND/KIND_00001.png,             of every picture, 8-bit grey: 0 background, k category id k, 255
+ *   labels/scenes/train/000001.png, ...           ignore
  *
  * The kinds differ in shape alone. The same options give the same bytes, for any number of threads. */
 #ifndef MALA_SYNTH_H

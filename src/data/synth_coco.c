@@ -1,7 +1,6 @@
-/* synth_coco.c - room data: what is known about a scene, in COCO's words. */
+/* synth_coco.c - room data: what is known about pictures, in COCO's words. */
 #include "data/synth_coco.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/file.h"
@@ -9,10 +8,11 @@
 
 enum { VISIBLE_MIN = 16, LABEL_IGNORE = 255 }; /* VISIBLE_MIN: pixels */
 
-void picture_annotate(SynthPicture *picture, uint8_t *ids, int width, int height, const SynthObject *objects,
-                      int count) {
+void picture_annotate(SynthPicture *picture, const char *name, uint8_t *ids, int width, int height,
+                      const SynthObject *objects, int count) {
     uint8_t label[256] = {0};
-    *picture = (SynthPicture){.width = width, .height = height};
+    *picture = (SynthPicture){.name = mem_strdup(name), .width = width, .height = height};
+    picture->annotation = mem_zalloc((size_t)count, sizeof *picture->annotation);
     for (int i = 0; i < count; i++) {
         MaskTrace trace;
         label[i + 1] = LABEL_IGNORE;
@@ -36,11 +36,9 @@ void picture_free(SynthPicture *picture) {
         mask_trace_free(&picture->annotation[i].trace);
         free(picture->annotation[i].runs);
     }
+    free(picture->annotation);
+    free(picture->name);
     *picture = (SynthPicture){0};
-}
-
-void synth_scene_name(char out[SCENE_NAME_SIZE], int index, const char *extension) {
-    snprintf(out, SCENE_NAME_SIZE, "%06d.%s", index + 1, extension);
 }
 
 static void key_int(JsonWriter *w, const char *key, int value) {
@@ -100,11 +98,9 @@ bool coco_write(const char *path, const SynthPicture *pictures, int count, Err *
     json_write_key(&w, "images");
     json_write_array(&w);
     for (int i = 0; i < count; i++) {
-        char name[SCENE_NAME_SIZE];
-        synth_scene_name(name, i, "jpg");
         json_write_object(&w);
         key_int(&w, "id", i + 1);
-        key_text(&w, "file_name", name);
+        key_text(&w, "file_name", pictures[i].name);
         key_int(&w, "width", pictures[i].width);
         key_int(&w, "height", pictures[i].height);
         json_write_end(&w);

@@ -1,4 +1,4 @@
-/* synth_coco.h - annotations of scenes: collected picture by picture, written as COCO JSON. */
+/* synth_coco.h - annotations: collected picture by picture, written as COCO JSON. */
 #ifndef MALA_SYNTH_COCO_H
 #define MALA_SYNTH_COCO_H
 
@@ -14,19 +14,17 @@ typedef struct {
 } SynthAnnotation;
 
 typedef struct {
+    char *name; /* file_name */
     int width, height, count;
-    SynthAnnotation annotation[OBJECTS_MAX];
+    SynthAnnotation *annotation; /* (count) */
 } SynthPicture;
 
 /* Annotates every object of which a person could see something, and turns ids into the label map: category ids, 255
  * for crowds and for objects too hidden to be annotated. */
-void picture_annotate(SynthPicture *picture, uint8_t *ids, int width, int height, const SynthObject *objects,
-                      int count);
+void picture_annotate(SynthPicture *picture, const char *name, uint8_t *ids, int width, int height,
+                      const SynthObject *objects, int count);
 void picture_free(SynthPicture *picture);
 
-/* pictures (count): number i is named as synth_scene_name gives it */
 bool coco_write(const char *path, const SynthPicture *pictures, int count, Err *err);
-enum { SCENE_NAME_SIZE = 32 };
-void synth_scene_name(char out[SCENE_NAME_SIZE], int index, const char *extension);
 
 #endif

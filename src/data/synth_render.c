@@ -1,16 +1,16 @@
 /* synth_render.c - room data: traces a Scene onto a Film. A ray keeps only the parts whose bounding spheres it meets
- * and walks by the distance to the nearest of them; ground and wall are planes and met exactly. */
+ * and walks by their distances; ground and wall are planes and met exactly. */
 #include "data/synth_render.h"
 
 #include <stdlib.h>
 
-enum { STEPS_MAX = 64, SHADOW_STEPS_MAX = 28, MET_MAX = 128 };
+enum { STEPS_MAX = 128, SHADOW_STEPS_MAX = 28, MET_MAX = 128 };
 
 typedef struct {
     Vec from, way; /* way has length 1 */
 } Ray;
 
-/* Parts a ray may meet, with where it enters and leaves their bounding spheres. */
+/* A part that a ray may meet, with where it enters and leaves the bounding sphere. */
 typedef struct {
     const Part *part;
     int body;
@@ -70,27 +70,21 @@ static Hit plane_hit(const Scene *scene, const Ray *ray) {
     return hit;
 }
 
+/* Every part is walked along by itself, by its own distance, always the one that is least far: a part that lies apart
+ * is asked a few times only, however small the steps past another are. */
 static Hit trace(const Scene *scene, const Ray *ray) {
     Hit hit = plane_hit(scene, ray);
     Met met[MET_MAX];
     int count = gather(met, scene, ray, 0);
-    float t = 1e30f;
-    for (int i = 0; i < count; i++) t = MIN(t, met[i].in);
-    for (int step = 0; step < STEPS_MAX && t < hit.distance; step++) {
-        Vec p = vec_along(ray->from, ray->way, t);
-        float nearest = 1e30f;
-        const Met *which = NULL;
-        for (int i = 0; i < count; i++) {
-            if (t > met[i].out) continue;
-            float d = met[i].in > t ? met[i].in - t + 1e-4f : part_distance(met[i].part, p);
-            if (d < nearest) nearest = d, which = &met[i];
-        }
-        if (!which) break;
-        if (nearest < 6e-4f) {
-            hit = (Hit){.surface = SURFACE_PART, .distance = t, .part = which->part, .body = which->body};
-            break;
-        }
-        t += nearest;
+    for (int step = 0; step < STEPS_MAX && count > 0; step++) {
+        Met *m = met;
+        for (int i = 1; i < count; i++)
+            if (met[i].in < m->in) m = &met[i];
+        if (m->in >= hit.distance) break;
+        float d = part_distance(m->part, vec_along(ray->from, ray->way, m->in));
+        if (d < 6e-4f) return (Hit){.surface = SURFACE_PART, .distance = m->in, .part = m->part, .body = m->body};
+        m->in += d;
+        if (m->in > m->out) *m = met[--count];
     }
     return hit;
 }
@@ -100,22 +94,15 @@ static float light_reaching(const Scene *scene, Vec p, Vec normal) {
     Ray ray = {vec_along(p, normal, 4e-3f), scene->light};
     Met met[MET_MAX];
     int count = gather(met, scene, &ray, scene->softness);
-    if (!count) return 1;
-    float share = 1, t = 6e-3f, end = 0;
-    for (int i = 0; i < count; i++) end = MAX(end, met[i].out);
-    for (int step = 0; step < SHADOW_STEPS_MAX && t < end; step++) {
-        Vec q = vec_along(ray.from, ray.way, t);
-        float nearest = 1e30f, enter = 1e30f;
-        for (int i = 0; i < count; i++) {
-            if (t > met[i].out) continue;
-            if (met[i].in > t)
-                enter = MIN(enter, met[i].in - t + 1e-3f);
-            else
-                nearest = MIN(nearest, part_distance(met[i].part, q));
+    float share = 1;
+    for (int i = 0; i < count; i++) {
+        float t = MAX(met[i].in, 6e-3f);
+        for (int step = 0; step < SHADOW_STEPS_MAX && t < met[i].out; step++) {
+            float d = part_distance(met[i].part, vec_along(ray.from, ray.way, t));
+            if (d < 1e-3f) return 0;
+            share = MIN(share, d / (scene->softness * t));
+            t += MAX(d, 0.012f);
         }
-        if (nearest < 1e-3f) return 0;
-        share = MIN(share, nearest / (scene->softness * t));
-        t += MIN(enter, MAX(nearest, 0.012f));
     }
     return smoothf(unitf(share));
 }
@@ -237,7 +224,7 @@ static Sample sample(const Scene *scene, const Film *film, float x, float y) {
 static bool differ(const Sample *a, const Sample *b) {
     if (a->what != b->what) return true;
     Vec d = vec_sub(a->light, b->light);
-    return vec_dot(d, d) > 0.004f;
+    return vec_dot(d, d) > 0.01f;
 }
 
 /* Four samples on a rotated grid about the pixel's middle. */
