@@ -15,7 +15,8 @@ run ./mala eval "$out/run/weights/best.safetensors" --data "$out/pictures"
 
 set --
 for class in "$out"/pictures/val/*; do
-    set -- "$@" "$(ls "$class"/*.jpg | head -n 1)"
+    first=$(ls "$class"/*.jpg | head -n 1)
+    set -- "$@" "${first#"$out/"}" # a list's names start from its directory
 done
 printf '%s\n' "$@" | head -n 6 >"$out/list.txt"
 say "./mala infer $out/list.txt --weights $out/run/weights/best.safetensors --topk 3"
