@@ -42,7 +42,7 @@ def main():
                 if a.modes is None or mode in a.modes:
                     commands[mode] = [sys.executable, os.path.join(HERE, 'pytorch_speed.py'), '--reference', a.reference,
                                       '--what', what, '--batch', str(batch), '--mode', mode, '--threads', str(a.threads),
-                                      '--rounds', '5' if what == 'infer' else '3']
+                                      '--rounds', '5']
             for name, command in commands.items():
                 result = last_json(command)
                 if result:
