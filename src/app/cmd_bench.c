@@ -115,7 +115,7 @@ static uint8_t *random_pixels(size_t bytes) {
 
 static bool bench_infer(const Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
     Predictor p;
-    if (!predictor_open_random(&p, c, classes, backend, b->batch, err)) return false;
+    if (!predictor_open_random(&p, c, classes, backend, b->batch, true, err)) return false;
     uint8_t *pixels = random_pixels(p.image_bytes * (size_t)b->batch);
     ClassifySpec spec = config_classify(c, classes);
     ClassifyGraph plain = classify_eval_graph(&spec, b->batch, c->input.size[0], c->input.size[1], 0);

@@ -202,10 +202,12 @@ bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batc
     return false;
 }
 
-bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err) {
-    if (predictor_graph(p, c, classes, backend, batch, err) && state_init(&p->state, 0, err) &&
-        predictor_plan(p, backend, err))
-        return true;
+bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool on_demand,
+                           Err *err) {
+    static const uint64_t seed = 0;
+    bool ok = predictor_graph(p, c, classes, backend, batch, err);
+    if (ok && on_demand) state_attach(&p->state, state_initial_source(&seed));
+    if (ok && (on_demand || state_init(&p->state, seed, err)) && predictor_plan(p, backend, err)) return true;
     predictor_close(p);
     return false;
 }

@@ -126,7 +126,7 @@ static bool open_network(Trainer *t, Err *err) {
         !plan_upload(t->plan, t->graph.scale, &(float){1}, sizeof(float), err))
         return false;
     int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
-    return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, err);
+    return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, false, err);
 }
 
 static bool open_run(Trainer *t, int argc, char **argv, Err *err) {

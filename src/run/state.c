@@ -95,25 +95,34 @@ static uint32_t hash_name(const char *name) { /* FNV-1a, 32 bits */
     return h;
 }
 
+static bool draw_initial(void *self, const State *s, int32_t param, float *host, Err *err) {
+    (void)err;
+    const ParamSpec *spec = &s->params[param];
+    Rng r = rng_make(*(const uint64_t *)self, RNG_INIT, hash_name(spec->name), 0);
+    for (int64_t i = 0; i < state_count(s, param); i++) {
+        switch (spec->init) {
+        case INIT_ZERO: host[i] = 0; break;
+        case INIT_ONE: host[i] = 1; break;
+        case INIT_CONST: host[i] = spec->init_value; break;
+        case INIT_TRUNC_NORMAL: host[i] = spec->init_value * truncated_normal(&r); break;
+        }
+    }
+    return true;
+}
+
+StateSource state_initial_source(const uint64_t *seed) {
+    return (StateSource){.read = draw_initial, .self = (void *)seed};
+}
+
 bool state_init(State *s, uint64_t seed, Err *err) {
     int64_t most = 0;
     for (int32_t p = 0; p < s->n_params; p++) most = MAX(most, state_count(s, p));
     float *host;
     if (!mem_try((void **)&host, (size_t)most * sizeof(float), err)) return false;
     bool ok = true;
-    for (int32_t p = 0; ok && p < s->n_params; p++) {
-        const ParamSpec *spec = &s->params[p];
-        Rng r = rng_make(seed, RNG_INIT, hash_name(spec->name), 0);
-        for (int64_t i = 0; i < state_count(s, p); i++) {
-            switch (spec->init) {
-            case INIT_ZERO: host[i] = 0; break;
-            case INIT_ONE: host[i] = 1; break;
-            case INIT_CONST: host[i] = spec->init_value; break;
-            case INIT_TRUNC_NORMAL: host[i] = spec->init_value * truncated_normal(&r); break;
-            }
-        }
-        ok = state_write(s, spec->buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
-    }
+    for (int32_t p = 0; ok && p < s->n_params; p++)
+        ok = draw_initial(&seed, s, p, host, err) &&
+             state_write(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
     free(host);
     return ok;
 }

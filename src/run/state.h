@@ -30,6 +30,8 @@ void state_free(State *s);
 
 /* Draws the initial weights as each ParamSpec says: a pure function of (seed, name). */
 bool state_init(State *s, uint64_t seed, Err *err);
+/* The same as a source of weights on demand; *seed must outlive the state. */
+StateSource state_initial_source(const uint64_t *seed);
 
 /* Index of a name; -1 when there is none. */
 int32_t state_find(const State *s, const char *name);
