@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /* A file that could not be used for one place of a batch. */
 typedef struct Failure {
@@ -130,9 +131,16 @@ static void do_ticket(Loader *l, int64_t ticket, Resizer *resizer) {
     if (slot->missing == 0 || l->busy == 0) pthread_cond_signal(&l->done);
 }
 
+/* Decoding gives way to computing: where both want a core, an op that waits for its last tile costs more than a batch
+ * that is ready later. When batches do run out, whoever waits for them leaves the cores free. */
+#define LOADER_NICE 10
+
 static void *work(void *arg) {
     Loader *l = arg;
     Resizer resizer = {0};
+#if defined(__linux__)
+    (void)setpriority(PRIO_PROCESS, 0, LOADER_NICE); /* on Linux of this thread alone */
+#endif
     pthread_mutex_lock(&l->lock);
     while (!l->stop) {
         int64_t ticket;
