@@ -30,6 +30,7 @@ typedef struct {
         int workers;              /* or auto */
         int on_bad_image;         /* BAD_IMAGE_* */
         double max_bad;           /* share of the images */
+        int cache_mb;             /* decoded images kept in memory, for each split */
     } data;
     struct {
         int size[2];       /* height, width: multiples of 32 */

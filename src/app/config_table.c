@@ -54,6 +54,8 @@ const Option config_table[] = {
              "decoding threads; auto: half of the usable CPUs"),
     ENUM("data.on_bad_image", data.on_bad_image, "skip", "skip error", NULL, "what an unreadable image does"),
     FLOAT("data.max_bad", data.max_bad, "0.01", 0, 1, NULL, "share of unreadable images that ends the run"),
+    INT("data.cache_mb", data.cache_mb, "512", 0, 1 << 20, "cache",
+        "megabytes of decoded images kept in memory, for each split; 0: none"),
 
     {"input.size", OPTION_INT, 2, OPTION_SPREAD, AT(input.size), "224", 32, 8192, NULL, "imgsz img_size image_size res",
      "pixels, one number or [height, width]; multiples of 32"},

@@ -46,6 +46,7 @@ LoaderOptions config_loader(const Config *c, int batch, bool train) {
     o.seed = (uint64_t)c->train.seed;
     o.on_bad = c->data.on_bad_image == BAD_IMAGE_ERROR ? BAD_ERROR : BAD_SKIP;
     o.max_bad = c->data.max_bad;
+    o.keep_bytes = (size_t)c->data.cache_mb << 20;
     o.train_transform = train_transform(c);
     o.eval_transform = config_eval_transform(c);
     return o;

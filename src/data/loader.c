@@ -39,6 +39,8 @@ struct Loader {
 
     BadSample *bad;
     size_t bad_count, bad_room;
+    _Atomic(Image *) *kept; /* [data->count] decoded pictures, NULL where there is none */
+    atomic_size_t kept_bytes;
     _Atomic uint8_t *known_bad; /* [data->count] set when a batch is handed out, never by a worker */
 
     pthread_t *threads;
@@ -56,12 +58,33 @@ struct Loader {
 
 static bool is_bad(const Err *err) { return err->code == EXIT_INPUT || err->code == EXIT_IO; }
 
+/* Hands the picture over to the loader where its room allows; true: it is the loader's now. Two threads may meet over
+ * one sample (it stands in for a bad one): the first keeps it. */
+static bool keep_image(Loader *l, uint32_t sample, const Image *image) {
+    size_t bytes = 3 * (size_t)image->width * (size_t)image->height + sizeof *image;
+    if (!l->kept || atomic_fetch_add(&l->kept_bytes, bytes) + bytes > l->options.keep_bytes) {
+        if (l->kept) atomic_fetch_sub(&l->kept_bytes, bytes);
+        return false;
+    }
+    Image *copy = mem_zalloc(1, sizeof *copy), *none = NULL;
+    *copy = *image;
+    if (atomic_compare_exchange_strong(&l->kept[sample], &none, copy)) return true;
+    atomic_fetch_sub(&l->kept_bytes, bytes);
+    free(copy);
+    return false;
+}
+
 /* One file to pixels. who: the sample whose random draws are used. */
 static bool load_sample(Loader *l, uint8_t *pixels, uint32_t sample, uint32_t who, Resizer *resizer, Err *err) {
-    char path[DATASET_PATH_MAX];
+    const Image *kept = l->kept ? atomic_load(&l->kept[sample]) : NULL;
     Image image;
-    dataset_path(l->data, sample, path);
-    if (!image_load(&image, path, err)) return false;
+    if (kept) {
+        image = *kept;
+    } else {
+        char path[DATASET_PATH_MAX];
+        dataset_path(l->data, sample, path);
+        if (!image_load(&image, path, err)) return false;
+    }
     bool ok;
     if (l->options.train) {
         Rng rng = rng_make(l->options.seed, RNG_AUGMENT, who, l->epoch);
@@ -69,7 +92,7 @@ static bool load_sample(Loader *l, uint8_t *pixels, uint32_t sample, uint32_t wh
     } else {
         ok = transform_eval(resizer, pixels, &image, &l->options.eval_transform, err);
     }
-    image_free(&image);
+    if (!kept && !keep_image(l, sample, &image)) image_free(&image);
     return ok;
 }
 
@@ -284,6 +307,7 @@ static bool take_memory(Loader *l, Err *err) {
     if (o->train) l->order = memory;
     if (!mem_try(&memory, n, err)) return false;
     l->known_bad = memory;
+    if (l->options.keep_bytes) l->kept = mem_zalloc(n, sizeof *l->kept);
     l->ring = mem_zalloc(ahead, sizeof *l->ring);
     for (size_t i = 0; i < ahead; i++) {
         Slot *slot = &l->ring[i];
@@ -354,6 +378,12 @@ void loader_close(Loader *l) {
     resizer_free(&l->own_resizer);
     pthread_cond_destroy(&l->work), pthread_cond_destroy(&l->done);
     pthread_mutex_destroy(&l->lock);
+    for (size_t i = 0; l->kept && i < l->data->count; i++) {
+        Image *image = atomic_load(&l->kept[i]);
+        if (image) image_free(image);
+        free(image);
+    }
+    free((void *)l->kept);
     free(l->ring), free(l->ring_pixels), free(l->order), free(l->known_bad), free(l->bad), free(l->threads);
     free(l);
 }

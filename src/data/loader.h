@@ -24,13 +24,14 @@ typedef struct {
     bool train;     /* shuffled order and train_transform; else the data set's order and eval_transform */
     LastBatch last; /* evaluation: LAST_SHORT only */
     uint64_t seed;
+    size_t keep_bytes; /* decoded pictures kept for later epochs, the first that fit; 0: none */
     BadPolicy on_bad;
     double max_bad; /* BAD_SKIP: share of the data set that may be bad before the loader stops, 0 to 1 */
     TrainTransform train_transform;
     EvalTransform eval_transform;
 } LoaderOptions;
 
-/* decoding in the caller, BAD_SKIP with 1 %, seed 0; training drops an incomplete last batch */
+/* decoding in the caller, nothing kept, BAD_SKIP with 1 %, seed 0; training drops an incomplete last batch */
 LoaderOptions loader_defaults(int batch, int width, int height, bool train);
 
 typedef struct {
