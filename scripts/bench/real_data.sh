@@ -26,16 +26,16 @@ if [ ! -d "$work/flowers5/train" ]; then
 fi
 
 for name; do
-    pack=$name
-    [ "$name" = cifar10 ] && pack=cifar10_jpg
+    pack=$name val=val
+    [ "$name" = cifar10 ] && pack=cifar10_jpg val=test
     rm -rf "build/runs/$name"
     start=$(date +%s)
-    ./mala train --config "configs/${name}_small.json" data.path="$work/$pack" output="build/runs/$name" --json \
+    ./mala train --config "configs/${name}_small.json" data.path="$work/$pack" data.val=$val output="build/runs/$name" --json \
         >"$results/${name}_mala.json"
     echo "$name: mala $(($(date +%s) - start)) s: $(cat "$results/${name}_mala.json")"
     cp "build/runs/$name/results.csv" "$results/${name}_mala.csv"
     start=$(date +%s)
     "$python" scripts/bench/pytorch_train.py --reference "$reference" --config "configs/${name}_small.json" \
-        --data "$work/$pack" --mode channels_last >"$results/${name}_pytorch.jsonl"
+        --data "$work/$pack" --mode channels_last data.val=$val >"$results/${name}_pytorch.jsonl"
     echo "$name: PyTorch $(($(date +%s) - start)) s: $(tail -n 2 "$results/${name}_pytorch.jsonl")"
 done
