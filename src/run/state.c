@@ -79,13 +79,14 @@ bool state_copy_role(State *s, StateRole to, StateRole from, Err *err) {
     return ok;
 }
 
-/* Standard normal by Box and Muller's polar form; values beyond two deviations are drawn again, as truncation wants. */
-static float truncated_normal(Rng *r) {
+/* Normal numbers by Box and Muller's polar form, cut at +-2: at the deviations in use hardly anything is, which is what
+ * the released initialisation does. */
+static float truncated_normal(Rng *r, float deviation) {
     for (;;) {
         float u = 2 * rng_uniform(r) - 1, v = 2 * rng_uniform(r) - 1, q = u * u + v * v;
         if (q >= 1 || q == 0) continue;
-        float z = u * sqrtf(-2 * logf(q) / q);
-        if (fabsf(z) <= 2) return z;
+        float x = deviation * u * sqrtf(-2 * logf(q) / q);
+        if (fabsf(x) <= 2) return x;
     }
 }
 
@@ -104,7 +105,7 @@ static bool draw_initial(void *self, const State *s, int32_t param, float *host,
         case INIT_ZERO: host[i] = 0; break;
         case INIT_ONE: host[i] = 1; break;
         case INIT_CONST: host[i] = spec->init_value; break;
-        case INIT_TRUNC_NORMAL: host[i] = spec->init_value * truncated_normal(&r); break;
+        case INIT_TRUNC_NORMAL: host[i] = truncated_normal(&r, spec->init_value); break;
         }
     }
     return true;
