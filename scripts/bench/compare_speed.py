@@ -31,11 +31,13 @@ def main():
     p.add_argument('--reference', required=True)
     p.add_argument('--threads', type=int, default=2)
     p.add_argument('--rounds', type=int, default=5)
+    p.add_argument('--rows', nargs='*', help='only these, as infer:1')
     p.add_argument('--modes', nargs='*', help='only these of PyTorch')
     a = p.parse_args()
+    chosen = [(what, batch) for what, batch in ROWS if a.rows is None or f'{what}:{batch}' in a.rows]
     runs = {}
     for round_ in range(a.rounds):
-        for what, batch in ROWS:
+        for what, batch in chosen:
             commands = {'mala': ['./mala', 'bench', what, '--batch', str(batch), '--threads', str(a.threads),
                                  '--rounds', '9' if what == 'infer' else '4', '--json']}
             for mode in MODES[what]:
@@ -53,7 +55,7 @@ def main():
 
     peak = statistics.median(r['gflops'] for r in runs[('peak', 0, 'mala')])
     rows = []
-    for what, batch in ROWS:
+    for what, batch in chosen:
         speed = {name: statistics.median(r['images_per_s'] for r in list_)
                  for (w, b, name), list_ in runs.items() if (w, b) == (what, batch)}
         memory = {name: max(r['peak_rss_mb'] for r in list_)
@@ -69,7 +71,7 @@ def main():
               f'{best} {others.get(best, 0):.1f}, ratio {rows[-1]["ratio"]}; memory {memory["mala"]:.0f} MB '
               f'against {memory.get(best, 0):.0f}', file=sys.stderr)
     versions = [r[0] for (w, b, n), r in runs.items() if n != 'mala']
-    device = runs[('infer', 1, 'mala')][0]['device']
+    device = runs[(*chosen[0], 'mala')][0]['device']
     print(json.dumps({'device': device, 'threads': a.threads, 'rounds': a.rounds, 'peak_gflops': round(peak, 1),
                       'torch': versions[0]['torch'] if versions else None, 'rows': rows}, indent=1))
 
