@@ -1,5 +1,6 @@
 /* rundir.h - the directory of one training run: who owns it, and the lines that grow in it.
- *     config.json  classes.txt  command.json (overrides typed)  results.csv  metrics.jsonl  log.txt  weights/{best,last}.safetensors */
+ *     config.json  classes.txt  command.json (the overrides typed)  results.csv  metrics.jsonl  log.txt
+ *     weights/{best,last}.safetensors */
 #ifndef MALA_RUNDIR_H
 #define MALA_RUNDIR_H
 
