@@ -24,3 +24,9 @@ bool op_sums_to_zero(const Graph *g, Val gradient) {
     default: return false;
     }
 }
+
+const char *op_all_f32(const Graph *g, const Node *n) {
+    for (int i = 0; i < n->n_in; i++)
+        if (node_in(g, n, i) != NO_VAL && graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
+    return NULL;
+}

@@ -59,6 +59,9 @@ enum {
  * would leave rounding noise, which AdamW's division by its own size turns into steps. */
 bool op_sums_to_zero(const Graph *g, Val gradient);
 
+/* For infer: NULL when every operand that is present is float32 (the required ones are: graph_emit saw to that). */
+const char *op_all_f32(const Graph *g, const Node *n);
+
 /* Builders. Shapes and formulas are in ops.def. */
 Val op_normalize(Graph *g, Val images, const float mean[3], const float std[3]);
 Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad);

@@ -2,13 +2,6 @@
  * all four sides, the same stride both ways; no dilation, no groups (depthwise is op_dwconv.c). */
 #include "graph/op.h"
 
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) == NO_VAL || graph_value(g, node_in(g, n, i))->dtype != DT_F32)
-            return "operands must be present and f32";
-    return NULL;
-}
-
 static int64_t out_side(int64_t side, const Node *n) {
     return (side + 2 * n->attr.conv.pad - n->attr.conv.kernel) / n->attr.conv.stride + 1;
 }
@@ -26,7 +19,7 @@ static bool fits_kernel(const Shape *w, const Node *n) {
 /* y[b,p,q,o] = b[o] + sum over i,r,s of x[b, p*stride + r - pad, q*stride + s - pad, i] w[o,i,r,s], x being 0 outside.
  * x (B,H,W,I), w (O,I,k,k), b (O) -> y (B,H',W',O), H' = (H + 2 pad - k) / stride + 1. */
 static const char *forward_infer(const Graph *g, const Node *n, const Shape *w, Type out[MAX_OUT]) {
-    const char *misfit = all_f32(g, n);
+    const char *misfit = op_all_f32(g, n);
     if (!misfit) misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *x = in_shape(g, n, 0), *b = in_shape(g, n, 2);
@@ -76,7 +69,7 @@ Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad) {
 /* dx[b,h,w,i] = sum over o and all (p,r), (q,s) with p*stride + r - pad = h, q*stride + s - pad = w of
  * dy[b,p,q,o] w[o,i,r,s]. dy (B,H',W',O), w (O,I,k,k) -> dx (B, in_height, in_width, I). */
 static const char *conv2d_dx_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    const char *misfit = all_f32(g, n);
+    const char *misfit = op_all_f32(g, n);
     if (!misfit) misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *dy = in_shape(g, n, 0), *w = in_shape(g, n, 1);
@@ -98,7 +91,7 @@ const OpDef op_def_conv2d_dx = {.name = "conv2d_dx", .min_in = 2, .max_in = 2, .
 /* dw[o,i,r,s] = sum over b,p,q of dy[b,p,q,o] x[b, p*stride + r - pad, q*stride + s - pad, i]; db[o] = sum of dy.
  * dy (B,H',W',O), x (B,H,W,I) -> dw (O,I,k,k), db (O). */
 static const char *conv2d_dw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    const char *misfit = all_f32(g, n);
+    const char *misfit = op_all_f32(g, n);
     if (!misfit) misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
@@ -123,7 +116,7 @@ static const char *pack_conv_infer(const Graph *g, const Node *n, Type out[MAX_O
     const Shape *w = in_shape(g, n, 0);
     if (!w || w->rank != 4) return "w must be (O,I,k,k)";
     out[0] = (Type){SHAPE(w->dim[0], w->dim[2], w->dim[3], w->dim[1]), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_pack_conv = {.name = "pack_conv", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,

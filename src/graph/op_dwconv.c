@@ -2,13 +2,6 @@
  * odd k. Strides, dilation and channel multipliers are refused: no model here has them. */
 #include "graph/op.h"
 
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) == NO_VAL || graph_value(g, node_in(g, n, i))->dtype != DT_F32)
-            return "operands must be present and f32";
-    return NULL;
-}
-
 /* picture (B,H,W,C), weights (C,1,k,k) or NULL */
 static const char *misfit(const Graph *g, const Node *n, const Shape *picture, const Shape *w) {
     const int k = n->attr.dwconv.kernel;
@@ -16,7 +9,7 @@ static const char *misfit(const Graph *g, const Node *n, const Shape *picture, c
     if (picture->rank != 4) return "pictures must be (B,H,W,C)";
     if (w && (w->rank != 4 || w->dim[0] != picture->dim[3] || w->dim[1] != 1 || w->dim[2] != k || w->dim[3] != k))
         return "w must be (C,1,k,k)";
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 /* one multiplication per tap and element of the picture in all three ops */

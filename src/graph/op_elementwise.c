@@ -5,16 +5,6 @@
 /* the shape of operand i; NULL when it is absent */
 static const Shape *operand(const Graph *g, const Node *n, int i) { return i < n->n_in ? in_shape(g, n, i) : NULL; }
 
-static bool is_f32(const Graph *g, const Node *n, int i) {
-    return !operand(g, n, i) || graph_value(g, node_in(g, n, i))->dtype == DT_F32;
-}
-
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++)
-        if (!is_f32(g, n, i)) return "operands must be f32";
-    return NULL;
-}
-
 static Type f32(const Shape *shape) { return (Type){*shape, DT_F32}; }
 
 static Val emit1(Graph *g, OpId op, Attr attr, const Val *in, int n_in) {
@@ -31,7 +21,7 @@ static const char *map_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
         if (!shape_equal(a, operand(g, n, i))) return "operands must have the same shape";
     }
     out[0] = f32(a);
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 /* y = (images / 255 - mean) / std, images u8 (B,H,W,3), mean and std per channel, in units of the full scale */
@@ -96,7 +86,7 @@ static const char *branch_misfit(const Graph *g, const Node *n, const Shape *u, 
     if (shape_count(operand(g, n, gamma)) != shape_last(u)) return "gamma must have one element per channel";
     const Shape *k = operand(g, n, keep);
     if (k && (u->rank < 2 || shape_count(k) != u->dim[0])) return "keep must have one element per sample";
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 /* y = x + keep[b] gamma[c] u, x and u (B,...,C), gamma C elements in any shape, keep (B) or absent (1)
@@ -141,7 +131,7 @@ static const char *mean_pool_infer(const Graph *g, const Node *n, Type out[MAX_O
     const Shape *x = operand(g, n, 0);
     if (!x || x->rank != 4) return "x must be (B,H,W,C)";
     out[0] = (Type){SHAPE(x->dim[0], x->dim[3]), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 static void mean_pool_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -157,7 +147,7 @@ static const char *mean_pool_bwd_infer(const Graph *g, const Node *n, Type out[M
     const Shape *dy = operand(g, n, 0);
     if (!dy || dy->rank != 2) return "dy must be (B,C)";
     out[0] = (Type){SHAPE(dy->dim[0], n->attr.pool.height, n->attr.pool.width, dy->dim[1]), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_mean_pool_bwd = {.name = "mean_pool_bwd", .min_in = 1, .max_in = 1, .n_out = 1,
@@ -167,7 +157,7 @@ Val op_mean_pool(Graph *g, Val x) { return emit1(g, OP_mean_pool, (Attr){0}, &x,
 
 static const char *zeros_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     out[0] = (Type){*in_shape(g, n, 0), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_zeros = {.name = "zeros", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,

@@ -4,13 +4,6 @@
 
 static const Shape *operand(const Graph *g, const Node *n, int i) { return i < n->n_in ? in_shape(g, n, i) : NULL; }
 
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) != NO_VAL && graph_value(g, node_in(g, n, i))->dtype != DT_F32)
-            return "operands must be f32";
-    return NULL;
-}
-
 /* a matrix, or the weights of a 1x1 convolution */
 static bool is_matrix(const Shape *w) {
     return w->rank == 2 || (w->rank == 4 && w->dim[2] == 1 && w->dim[3] == 1);
@@ -36,7 +29,7 @@ static const char *linear_infer(const Graph *g, const Node *n, Type out[MAX_OUT]
     if (w->dim[1] != shape_last(x)) return "w must have as many columns as x has channels";
     if (!is_vector(b, w->dim[0])) return "b must have as many elements as w has rows";
     out[0] = with_last(x, w->dim[0]);
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 static double linear_macs(const Graph *g, const Node *n) {
@@ -69,7 +62,7 @@ static const char *linear_dx_infer(const Graph *g, const Node *n, Type out[MAX_O
     if (dy->rank < 1 || !is_matrix(w)) return "dy must have channels, w must be (O,I) or (O,I,1,1)";
     if (w->dim[0] != shape_last(dy)) return "w must have as many rows as dy has channels";
     out[0] = with_last(dy, w->dim[1]);
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_linear_dx = {.name = "linear_dx", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -82,7 +75,7 @@ static const char *linear_dw_infer(const Graph *g, const Node *n, Type out[MAX_O
     if (dy->rank < 1 || x->rank < 1 || shape_rows(dy) != shape_rows(x)) return "dy and x must have the same rows";
     out[0] = (Type){SHAPE(shape_last(dy), shape_last(x)), DT_F32};
     out[1] = (Type){SHAPE(shape_last(dy)), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 static double linear_dw_macs(const Graph *g, const Node *n) {
@@ -97,7 +90,7 @@ static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_O
     const Shape *w = operand(g, n, 0);
     if (!w || !is_matrix(w)) return "w must be (O,I) or (O,I,1,1)";
     out[0] = (Type){SHAPE(w->dim[1], w->dim[0]), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -116,7 +109,7 @@ static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[M
     if (!x0 != !gamma) return "x0 and gamma come together";
     if (x0 && !shape_equal(x0, &out[0].shape)) return "x0 must have the shape of y";
     if (!is_vector(gamma, wt->dim[1])) return "gamma must have as many elements as w^T has columns";
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 5, .n_out = 1,

@@ -3,13 +3,6 @@
  * for the backward ops alone and take no gradient. */
 #include "graph/op.h"
 
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) == NO_VAL || graph_value(g, node_in(g, n, i))->dtype != DT_F32)
-            return "operands must be present and f32";
-    return NULL;
-}
-
 /* Operands `first` .. end must be vectors of `count` elements, in whatever rank. */
 static const char *vectors_misfit(const Graph *g, const Node *n, int first, int end, int64_t count) {
     for (int i = first; i < end; i++)
@@ -31,7 +24,7 @@ static const char *layer_norm_infer(const Graph *g, const Node *n, Type out[MAX_
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_rows(x));
     const char *misfit = vectors_misfit(g, n, 1, 3, shape_last(x));
-    return misfit ? misfit : all_f32(g, n);
+    return misfit ? misfit : op_all_f32(g, n);
 }
 
 static void layer_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -60,7 +53,7 @@ static const char *layer_norm_bwd_infer(const Graph *g, const Node *n, Type out[
     if (shape_count(in_shape(g, n, 3)) != shape_rows(x) || shape_count(in_shape(g, n, 4)) != shape_rows(x))
         return "mean and rstd must have as many elements as x has rows";
     const char *misfit = vectors_misfit(g, n, 2, 3, shape_last(x));
-    return misfit ? misfit : all_f32(g, n);
+    return misfit ? misfit : op_all_f32(g, n);
 }
 
 const OpDef op_def_layer_norm_bwd = {.name = "layer_norm_bwd", .min_in = 5, .max_in = 5, .n_out = 3,
@@ -76,7 +69,7 @@ static const char *batch_norm_infer(const Graph *g, const Node *n, Type out[MAX_
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_last(x));
     const char *misfit = vectors_misfit(g, n, 1, 5, shape_last(x));
-    return misfit ? misfit : all_f32(g, n);
+    return misfit ? misfit : op_all_f32(g, n);
 }
 
 static void batch_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -104,7 +97,7 @@ static const char *batch_norm_bwd_infer(const Graph *g, const Node *n, Type out[
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_last(x));
     const char *misfit = vectors_misfit(g, n, 2, 5, shape_last(x));
-    return misfit ? misfit : all_f32(g, n);
+    return misfit ? misfit : op_all_f32(g, n);
 }
 
 const OpDef op_def_batch_norm_bwd = {.name = "batch_norm_bwd", .min_in = 5, .max_in = 5, .n_out = 3,
@@ -117,7 +110,7 @@ static const char *batch_norm_eval_infer(const Graph *g, const Node *n, Type out
     if (x->rank < 1) return "x must have a channel dimension";
     out[0] = (Type){*x, DT_F32};
     const char *misfit = vectors_misfit(g, n, 1, 5, shape_last(x));
-    return misfit ? misfit : all_f32(g, n);
+    return misfit ? misfit : op_all_f32(g, n);
 }
 
 const OpDef op_def_batch_norm_eval = {.name = "batch_norm_eval", .min_in = 5, .max_in = 5, .n_out = 1,
@@ -139,7 +132,7 @@ static const char *fold_batch_norm_infer(const Graph *g, const Node *n, Type out
     out[1] = vector(w->dim[0]);
     for (int i = 1; i < 6; i++)
         if (shape_count(in_shape(g, n, i)) != w->dim[0]) return "vectors must have as many elements as w has outputs";
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_fold_batch_norm = {.name = "fold_batch_norm", .min_in = 6, .max_in = 6, .n_out = 2,

@@ -2,14 +2,6 @@
  * the moving average. The optimizer ops take whole groups of parameters as one rank-1 tensor. */
 #include "graph/op.h"
 
-static const char *all_f32(const Graph *g, const Node *n) {
-    for (int i = 0; i < n->n_in; i++) {
-        if (node_in(g, n, i) == NO_VAL) return "every operand must be present";
-        if (graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
-    }
-    return NULL;
-}
-
 static bool is_hyper(const Shape *s) { return s->rank == 1 && s->dim[0] == HYPER_COUNT; }
 
 /* keep (B): 0 with probability rate, else 1 / (1 - rate). counter u64 (2): seed, step. Sample b takes draw b of the
@@ -37,7 +29,7 @@ Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
 /* norm (1) = sqrt of the sum of g^2 */
 static const char *grad_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     out[0] = (Type){SHAPE(1), DT_F32};
-    return all_f32(g, n);
+    return op_all_f32(g, n);
 }
 
 const OpDef op_def_grad_norm = {.name = "grad_norm", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -57,7 +49,7 @@ Val op_grad_norm(Graph *g, Val grads) {
  * When norm is not finite nothing changes: one bad batch must not destroy a run. */
 static const char *adamw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     (void)out;
-    const char *misfit = all_f32(g, n);
+    const char *misfit = op_all_f32(g, n);
     if (misfit) return misfit;
     for (int i = 1; i < 4; i++)
         if (shape_count(in_shape(g, n, i)) != shape_count(in_shape(g, n, 0)))
@@ -77,7 +69,7 @@ void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool
 /* average = d average + (1 - d) w, d = hyper[HYPER_EMA_DECAY] */
 static const char *ema_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     (void)out;
-    const char *misfit = all_f32(g, n);
+    const char *misfit = op_all_f32(g, n);
     if (misfit) return misfit;
     if (shape_count(in_shape(g, n, 0)) != shape_count(in_shape(g, n, 1))) return "w and average must be of one size";
     return is_hyper(in_shape(g, n, 2)) ? NULL : "hyper must be (HYPER_COUNT)";

@@ -22,8 +22,6 @@ typedef struct {
     int64_t tile_pixels, tiles;             /* tiles per picture */
 } Conv;
 
-static int64_t part_begin(int64_t count, int64_t index, int64_t parts) { return count * index / parts; }
-
 static Conv conv_of(const Node *n, const Shape *x, const Shape *y) {
     Conv c = {.batch = x->dim[0], .height = x->dim[1], .width = x->dim[2], .ins = x->dim[3],
               .out_height = y->dim[1], .out_width = y->dim[2], .outs = y->dim[3],

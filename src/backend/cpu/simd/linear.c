@@ -7,11 +7,6 @@
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
-static const float *operand(const KernelCall *c, int i) { return i < c->node->n_in ? c->in[i] : NULL; }
-
-/* Where part `index` of `count` things begins when they are dealt to `parts` as evenly as can be. */
-static int64_t part_begin(int64_t count, int64_t index, int64_t parts) { return count * index / parts; }
-
 /* y (rows, columns) = [x0 + gamma *] [gelu] (x (rows, k) B + bias) */
 typedef struct {
     float *y;
@@ -73,7 +68,7 @@ static void product_run(Product *p) {
 RUN(linear) {
     Product p = product_of(call);
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.k, .transposed = true};
-    p.bias = operand(call, 2);
+    p.bias = call->in[2];
     p.gelu = call->node->attr.linear.gelu;
     product_run(&p);
 }
@@ -89,9 +84,9 @@ KERNEL(linear_dx);
 RUN(linear_packed) {
     Product p = product_of(call);
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
-    p.bias = operand(call, 2);
-    p.x0 = operand(call, 3);
-    p.gamma = operand(call, 4);
+    p.bias = call->in[2];
+    p.x0 = call->in[3];
+    p.gamma = call->in[4];
     p.gelu = call->node->attr.linear.gelu;
     product_run(&p);
 }

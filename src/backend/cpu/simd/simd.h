@@ -45,7 +45,6 @@ static inline void vf_store_part(float *p, vf v, int64_t n) { memcpy(p, &v, (siz
 static inline vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 static inline vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
 static inline vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
-static inline vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 
 /* Sum of the lanes in a fixed tree, so that the order never changes: the upper half is added to the lower. */
 static inline float vf_sum(vf v) {
@@ -82,6 +81,9 @@ static inline vf vf_exp(vf x) {
     p = p * r * r + r + 1.0f;
     return p * (vf)((n + 127) << 23);
 }
+
+/* Where part `index` of `count` things begins when they are dealt to `parts` as evenly as can be. */
+static inline int64_t part_begin(int64_t count, int64_t index, int64_t parts) { return count * index / parts; }
 
 /* Kernel table entry: extern const Kernel kernel_<op>_<isa>; */
 #define KERNEL(op, ...) const Kernel ISA_NAME(kernel_##op) = {.run = ISA_NAME(op##_run), __VA_ARGS__}
