@@ -7,6 +7,7 @@
 
 #include "app/model_file.h"
 #include "base/file.h"
+#include "data/imagenet_names.h"
 
 #define BATCH 2 /* pictures a run: enough to share the weights' way through the caches, few enough to stay in them */
 
@@ -46,7 +47,7 @@ static void print_json(const Infer *in, int i, const int32_t *top, const float *
         for (int64_t k = 0; k < in->topk; k++) {
             json_write_object(&w);
             json_write_key(&w, "class"), json_write_int(&w, top[k]);
-            json_write_key(&w, "label"), json_write_string(&w, in->model->classes[top[k]]);
+            json_write_key(&w, "label"), json_write_string(&w, imagenet_label(in->model->classes[top[k]]));
             json_write_key(&w, "score"), json_write_float(&w, prob[top[k]]);
             json_write_end(&w);
         }
@@ -61,7 +62,7 @@ static void print_text(const Infer *in, int i, const int32_t *top, const float *
     if (in->bad[i].code) return;
     printf("%s:", in->path[i]);
     for (int64_t k = 0; k < in->topk; k++)
-        printf("%s %s %.1f %%", k ? "," : "", in->model->classes[top[k]], 100 * (double)prob[top[k]]);
+        printf("%s %s %.1f %%", k ? "," : "", imagenet_label(in->model->classes[top[k]]), 100 * (double)prob[top[k]]);
     putchar('\n');
 }
 

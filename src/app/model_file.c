@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/imagenet_names.h"
 #include "pass/fuse.h"
 
 /* ---- from a config ---- */
@@ -78,7 +79,8 @@ static bool read_classes(ModelFile *m, const char *text, Err *err) {
     return ok;
 }
 
-/* Names from the metadata; the number of classes is what the head's shape says. */
+/* Names from the metadata; the number of classes is what the head's shape says. A thousand without names are taken for
+ * ImageNet's, as every released classifier has them. */
 static bool find_classes(ModelFile *m, Err *err) {
     const SafeTensor *head = safetensors_find(&m->file, "head.weight");
     if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
@@ -89,9 +91,9 @@ static bool find_classes(ModelFile *m, Err *err) {
         return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
                        m->class_count, (long long)head->shape[0]);
     for (int64_t i = m->class_count; i < head->shape[0]; i++) {
-        char name[24];
-        snprintf(name, sizeof name, "%lld", (long long)i);
-        take_class(m, name);
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)i);
+        take_class(m, head->shape[0] == IMAGENET_CLASSES ? imagenet_names[i].id : number);
     }
     return true;
 }

@@ -10,7 +10,7 @@
 typedef struct {
     SafeTensors file;
     Config config;
-    char **classes; /* [class_count] names; class indices as text where the file has none */
+    char **classes; /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
     int class_count;
 } ModelFile;
 
