@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "base/parallel.h"
-#include "io/safetensors.h"
+#include "io/tensor_file.h"
 #include "pass/autodiff.h"
 #include "pass/fuse.h"
 #include "rule.h"
@@ -28,11 +28,11 @@ static Backend backend;
 
 /* ---- comparing with a golden file: maps there are (B,C,H,W) ---- */
 
-static float *golden(const SafeTensors *st, const char *name, int64_t count) {
-    const SafeTensor *t = safetensors_find(st, name);
+static float *golden(const TensorFile *st, const char *name, int64_t count) {
+    const StoredTensor *t = tensor_file_find(st, name);
     if (!t || (int64_t)t->count != count) fail_msg("golden %s is missing or has another size", name);
     float *x = mem_zalloc(t->count, sizeof(float));
-    OK(safetensors_read_f32(x, st, t, &err));
+    OK(tensor_file_read_f32(x, st, t, &err));
     return x;
 }
 
@@ -52,7 +52,7 @@ static void check(const char *name, const float *want, const float *got, int64_t
 }
 
 /* A value (B,...,C) of a finished run against the golden tensor of that name. */
-static void check_map(const SafeTensors *st, const char *name, Plan *p, Val v, double tolerance) {
+static void check_map(const TensorFile *st, const char *name, Plan *p, Val v, double tolerance) {
     const Shape *s = &graph_value(p->graph, v)->shape;
     int64_t n = shape_count(s), channels = shape_last(s), batch = s->dim[0];
     float *host = mem_zalloc((size_t)n, sizeof(float)), *nchw = mem_zalloc((size_t)n, sizeof(float));
@@ -65,7 +65,7 @@ static void check_map(const SafeTensors *st, const char *name, Plan *p, Val v, d
     free(host);
 }
 
-static void check_parameters(const SafeTensors *st, const char *prefix, const State *s, StateRole role, double tolerance) {
+static void check_parameters(const TensorFile *st, const char *prefix, const State *s, StateRole role, double tolerance) {
     for (int32_t p = 0; p < s->n_params; p++) {
         if (s->params[p].buffer != (role == ROLE_BUFFER)) continue;
         char name[256];
@@ -117,12 +117,12 @@ static void test_attention(void **state) {
 
     char path[128];
     snprintf(path, sizeof path, "tests/golden/attention_%s.safetensors", kind);
-    SafeTensors st;
-    OK(safetensors_open(&st, path, &err));
+    TensorFile st;
+    OK(tensor_file_open(&st, path, NULL, &err));
     check_map(&st, "y", p, y, 1e-5);
     check_map(&st, "dx", p, grad[x], 1e-5);
     check_parameters(&st, "d.", &s, ROLE_GRAD, 1e-5);
-    safetensors_close(&st);
+    tensor_file_close(&st);
     plan_free(p);
     state_free(&s);
     free(grad);
@@ -165,15 +165,15 @@ static void test_nano_eval(void **state) {
     OK(plan_verify(p, &err));
     upload_images(p, c.images, "image");
     plan_run(p);
-    SafeTensors st;
-    OK(safetensors_open(&st, "tests/golden/nano_eval.safetensors", &err));
+    TensorFile st;
+    OK(tensor_file_open(&st, "tests/golden/nano_eval.safetensors", NULL, &err));
     check_map(&st, "logits", p, c.logits, 1e-5);
     for (int i = 0; !fusion && i < MAVIT_STAGES; i++) {
         char name[32];
         snprintf(name, sizeof name, "stage%d", i);
         check_map(&st, name, p, c.stage[i], 1e-5);
     }
-    safetensors_close(&st);
+    tensor_file_close(&st);
     plan_free(p);
     state_free(&s);
     classify_graph_free(&c);
@@ -201,13 +201,13 @@ static void test_nano_train(void **state) {
     OK(plan_upload(p, c.targets, (int32_t[]){3, 7}, 8, &err));
     upload_scalars(p, &c, &(OptimizerConfig){.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f}, 0);
     plan_run(p);
-    SafeTensors st;
-    OK(safetensors_open(&st, "tests/golden/nano_train.safetensors", &err));
+    TensorFile st;
+    OK(tensor_file_open(&st, "tests/golden/nano_train.safetensors", NULL, &err));
     check_map(&st, "logits", p, c.logits, 1e-4);
     check_map(&st, "loss", p, c.loss, 1e-5);
     check_parameters(&st, "d.", &s, ROLE_GRAD, 1e-4);
     check_parameters(&st, "after.", &s, ROLE_BUFFER, 1e-4);
-    safetensors_close(&st);
+    tensor_file_close(&st);
     plan_free(p);
     state_free(&s);
     classify_graph_free(&c);

@@ -60,10 +60,10 @@ static void put_file(uint64_t n, const char *header, size_t header_bytes, size_t
 /* "accepted", or the message after "PATH: ". Whatever the file: a result, one line, exit code 3. */
 static const char *verdict(void) {
     static Err err;
-    SafeTensors st;
+    TensorFile st;
     err = (Err){0};
-    if (safetensors_open(&st, path, &err)) {
-        safetensors_close(&st);
+    if (tensor_file_open(&st, path, NULL, &err)) {
+        tensor_file_close(&st);
         return "accepted";
     }
     assert_int_equal(err.code, EXIT_INPUT);
@@ -100,7 +100,7 @@ static void test_length(void **state) {
     assert_string_equal(verdict(), "byte 0: a header of 100 bytes in a file of 48 - cut off, fetch it again");
     for (size_t count = 0; count <= 8; count++) {
         put_bytes("\2\0\0\0\0\0\0\0", count);
-        assert_non_null(strstr(verdict(), "too short for a safetensors file"));
+        assert_non_null(strstr(verdict(), "too short for a model file"));
     }
 }
 
@@ -165,14 +165,14 @@ static const uint32_t odd_floats[] = {0x7f800001, 0xffc12345, 0x7f800000, 0x8000
 static const uint64_t odd_doubles[] = {0x7ff0000000000001, 0x8000000000000000};
 
 /* A small file with odd values, names, and every kind of shape. */
-static const SafeTensor sample[] = {
-    {.name = "layers.0.blocks.0.attn.qkvo.weight", .dtype = SAFE_F32, .rank = 2, .shape = {2, 3}, .data = odd_floats},
-    {.name = "scalar", .dtype = SAFE_U8, .data = "\x2a"},
-    {.name = "empty", .dtype = SAFE_F32, .rank = 3, .shape = {4, 0, 1}},
-    {.name = "a \"quoted\" \\ n\xc3\xa4me", .dtype = SAFE_F64, .rank = 1, .shape = {2}, .data = odd_doubles},
-    {.name = "mask", .dtype = SAFE_BOOL, .rank = 1, .shape = {3}, .data = "\1\0\1"},
+static const StoredTensor sample[] = {
+    {.name = "layers.0.blocks.0.attn.qkvo.weight", .dtype = STORED_F32, .rank = 2, .shape = {2, 3}, .data = odd_floats},
+    {.name = "scalar", .dtype = STORED_U8, .data = "\x2a"},
+    {.name = "empty", .dtype = STORED_F32, .rank = 3, .shape = {4, 0, 1}},
+    {.name = "a \"quoted\" \\ n\xc3\xa4me", .dtype = STORED_F64, .rank = 1, .shape = {2}, .data = odd_doubles},
+    {.name = "mask", .dtype = STORED_BOOL, .rank = 1, .shape = {3}, .data = "\1\0\1"},
 };
-static const SafePair sample_metadata[] = {{"format", "pt"}, {"mala.config", "{\"epochs\": 3}\n\x1b"}, {"", ""}};
+static const StoredPair sample_metadata[] = {{"format", "pt"}, {"mala.config", "{\"epochs\": 3}\n\x1b"}, {"", ""}};
 #define SAMPLE_METADATA 2 /* the third pair has no key and is for the test of the writer */
 
 static void put_sample(uint8_t **bytes, size_t *count) {
@@ -246,10 +246,10 @@ static void test_words(void **state) {
 
 /* ---- what is written comes back ---- */
 
-static void check_sample(const SafeTensors *st) {
+static void check_sample(const TensorFile *st) {
     assert_int_equal(st->tensor_count, COUNTOF(sample));
     for (size_t i = 0; i < COUNTOF(sample); i++) {
-        const SafeTensor *want = &sample[i], *got = safetensors_find(st, want->name);
+        const StoredTensor *want = &sample[i], *got = tensor_file_find(st, want->name);
         assert_non_null(got);
         assert_ptr_equal(got, &st->tensors[i]);
         assert_int_equal(got->dtype, want->dtype);
@@ -260,12 +260,12 @@ static void check_sample(const SafeTensors *st) {
     assert_int_equal(st->tensors[0].bytes, sizeof odd_floats);
     assert_int_equal(st->tensors[1].count, 1);
     assert_int_equal(st->tensors[2].count, 0);
-    assert_null(safetensors_find(st, "scala"));
-    assert_null(safetensors_find(st, ""));
+    assert_null(tensor_file_find(st, "scala"));
+    assert_null(tensor_file_find(st, ""));
     assert_int_equal(st->metadata_count, SAMPLE_METADATA);
-    assert_string_equal(safetensors_metadata(st, "format"), "pt");
-    assert_string_equal(safetensors_metadata(st, "mala.config"), sample_metadata[1].value);
-    assert_null(safetensors_metadata(st, "mala"));
+    assert_string_equal(tensor_file_metadata(st, "format"), "pt");
+    assert_string_equal(tensor_file_metadata(st, "mala.config"), sample_metadata[1].value);
+    assert_null(tensor_file_metadata(st, "mala"));
 }
 
 static void test_round_trip(void **state) {
@@ -273,16 +273,16 @@ static void test_round_trip(void **state) {
     Err err = {0};
     uint8_t *first, *second;
     size_t first_bytes, second_bytes;
-    SafeTensors st;
+    TensorFile st;
     put_sample(&first, &first_bytes);
-    if (!safetensors_open(&st, path, &err)) fail_msg("%s", err.text);
+    if (!tensor_file_open(&st, path, NULL, &err)) fail_msg("%s", err.text);
     check_sample(&st);
     assert_int_equal(((const uint8_t *)st.tensors[0].data - st.file) % 64, 0);
     /* ST-23: over the file that is being read, from its own mapping */
     if (!safetensors_write(path, st.tensors, st.tensor_count, st.metadata, st.metadata_count, &err))
         fail_msg("%s", err.text);
     check_sample(&st);
-    safetensors_close(&st);
+    tensor_file_close(&st);
     assert_true(file_read(&second, &second_bytes, path, 1 << 20, &err));
     assert_int_equal(first_bytes, second_bytes);
     assert_memory_equal(first, second, first_bytes);
@@ -293,13 +293,13 @@ static void test_round_trip(void **state) {
 static void test_nothing(void **state) {
     (void)state;
     Err err = {0};
-    SafeTensors st;
+    TensorFile st;
     assert_true(safetensors_write(path, NULL, 0, NULL, 0, &err));
-    assert_true(safetensors_open(&st, path, &err));
+    assert_true(tensor_file_open(&st, path, NULL, &err));
     assert_int_equal(st.tensor_count, 0);
-    assert_null(safetensors_find(&st, "w"));
-    assert_null(safetensors_metadata(&st, "w"));
-    safetensors_close(&st);
+    assert_null(tensor_file_find(&st, "w"));
+    assert_null(tensor_file_metadata(&st, "w"));
+    tensor_file_close(&st);
 }
 
 /* ST-24: the target stays as it was. */
@@ -307,18 +307,18 @@ static void test_writer_refuses(void **state) {
     (void)state;
     char *huge = mem_zalloc(SAFETENSORS_MAX_HEADER, 1);
     memset(huge, 'x', SAFETENSORS_MAX_HEADER - 1);
-    const SafeTensor bad[][2] = {
-        {{.name = "w", .dtype = SAFE_U8, .data = "x"}, {.name = "w", .dtype = SAFE_U8, .data = "y"}},
+    const StoredTensor bad[][2] = {
+        {{.name = "w", .dtype = STORED_U8, .data = "x"}, {.name = "w", .dtype = STORED_U8, .data = "y"}},
         {{.name = ""}},
         {{.name = "__metadata__"}},
         {{.name = "\xff"}},
         {{.name = "a\nb"}},
-        {{.name = "w", .dtype = SAFE_F4, .rank = 1, .shape = {3}, .data = "xx"}},
+        {{.name = "w", .dtype = STORED_F4, .rank = 1, .shape = {3}, .data = "xx"}},
         {{.name = "w", .rank = 1, .shape = {-1}}},
-        {{.name = "w", .rank = 2, .shape = {SAFETENSORS_MAX_DIM, SAFETENSORS_MAX_DIM}}},
+        {{.name = "w", .rank = 2, .shape = {STORED_MAX_DIM, STORED_MAX_DIM}}},
         {{.name = huge, .data = "x"}},
     };
-    const SafePair bad_metadata[][2] = {
+    const StoredPair bad_metadata[][2] = {
         {{"a", "1"}, {"a", "2"}}, {{"b", "2"}, {"", "1"}}, {{"a", "\xff"}, {"b", ""}}, {{"a\n", "1"}, {"b", ""}}};
     Err err = {0};
     put_sample(NULL, NULL);
@@ -331,10 +331,10 @@ static void test_writer_refuses(void **state) {
         assert_false(safetensors_write(path, NULL, 0, bad_metadata[i], 2, &err));
         assert_int_equal(err.code, EXIT_INPUT);
     }
-    SafeTensors st;
-    assert_true(safetensors_open(&st, path, &err));
+    TensorFile st;
+    assert_true(tensor_file_open(&st, path, NULL, &err));
     check_sample(&st);
-    safetensors_close(&st);
+    tensor_file_close(&st);
     free(huge);
 }
 
@@ -353,19 +353,19 @@ static void test_float32(void **state) {
     static float out[ALL];
     for (int i = 0; i < ALL; i++) halves[i] = (uint16_t)i;
     const double doubles[] = {0.1, -1e-300, INFINITY, 16777217.0, 3.4028234e38, 1e39};
-    const SafeTensor tensors[] = {
-        {.name = "odd", .dtype = SAFE_U8, .data = "x"}, /* what follows lies at odd addresses: ST-17 */
-        {.name = "f16", .dtype = SAFE_F16, .rank = 1, .shape = {ALL}, .data = halves},
-        {.name = "bf16", .dtype = SAFE_BF16, .rank = 1, .shape = {ALL}, .data = halves},
-        {.name = "f32", .dtype = SAFE_F32, .rank = 1, .shape = {6}, .data = odd_floats},
-        {.name = "f64", .dtype = SAFE_F64, .rank = 1, .shape = {5}, .data = doubles},
-        {.name = "too large", .dtype = SAFE_F64, .rank = 1, .shape = {6}, .data = doubles},
+    const StoredTensor tensors[] = {
+        {.name = "odd", .dtype = STORED_U8, .data = "x"}, /* what follows lies at odd addresses: ST-17 */
+        {.name = "f16", .dtype = STORED_F16, .rank = 1, .shape = {ALL}, .data = halves},
+        {.name = "bf16", .dtype = STORED_BF16, .rank = 1, .shape = {ALL}, .data = halves},
+        {.name = "f32", .dtype = STORED_F32, .rank = 1, .shape = {6}, .data = odd_floats},
+        {.name = "f64", .dtype = STORED_F64, .rank = 1, .shape = {5}, .data = doubles},
+        {.name = "too large", .dtype = STORED_F64, .rank = 1, .shape = {6}, .data = doubles},
     };
     Err err = {0};
-    SafeTensors st;
+    TensorFile st;
     assert_true(safetensors_write(path, tensors, COUNTOF(tensors), NULL, 0, &err));
-    assert_true(safetensors_open(&st, path, &err));
-    assert_true(safetensors_read_f32(out, &st, safetensors_find(&st, "f16"), &err));
+    assert_true(tensor_file_open(&st, path, NULL, &err));
+    assert_true(tensor_file_read_f32(out, &st, tensor_file_find(&st, "f16"), &err));
     for (int i = 0; i < ALL; i++) {
         int exponent = i >> 10 & 31, fraction = i & 1023;
         double want = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
@@ -374,19 +374,19 @@ static void test_float32(void **state) {
         else
             assert_int_equal(bits_of(out[i]), bits_of((float)(i & 0x8000 ? -want : want)));
     }
-    assert_true(safetensors_read_f32(out, &st, safetensors_find(&st, "bf16"), &err));
+    assert_true(tensor_file_read_f32(out, &st, tensor_file_find(&st, "bf16"), &err));
     for (int i = 0; i < ALL; i++) assert_int_equal(bits_of(out[i]), (uint32_t)i << 16);
-    assert_true(safetensors_read_f32(out, &st, safetensors_find(&st, "f32"), &err));
+    assert_true(tensor_file_read_f32(out, &st, tensor_file_find(&st, "f32"), &err));
     assert_memory_equal(out, odd_floats, sizeof odd_floats);
-    assert_true(safetensors_read_f32(out, &st, safetensors_find(&st, "f64"), &err));
+    assert_true(tensor_file_read_f32(out, &st, tensor_file_find(&st, "f64"), &err));
     assert_true(out[0] == 0.1f && out[1] == 0.0f && signbit(out[1]) && isinf(out[2]) && out[3] == 16777216.0f);
-    assert_false(safetensors_read_f32(out, &st, safetensors_find(&st, "too large"), &err));
+    assert_false(tensor_file_read_f32(out, &st, tensor_file_find(&st, "too large"), &err));
     assert_int_equal(err.code, EXIT_INPUT);
     assert_non_null(strstr(err.text, "tensor \"too large\": element 5 is 1e+39, beyond float32"));
     err = (Err){0};
-    assert_false(safetensors_read_f32(out, &st, safetensors_find(&st, "odd"), &err));
+    assert_false(tensor_file_read_f32(out, &st, tensor_file_find(&st, "odd"), &err));
     assert_non_null(strstr(err.text, "tensor \"odd\" is U8, expected F32, F16, BF16 or F64"));
-    safetensors_close(&st);
+    tensor_file_close(&st);
 }
 
 /* ---- limits ---- */
@@ -478,21 +478,21 @@ static void test_sparse(void **state) {
 static void test_golden(void **state) {
     (void)state;
     Err err = {0};
-    SafeTensors st;
-    if (!safetensors_open(&st, "tests/golden/attention_mala.safetensors", &err)) fail_msg("%s", err.text);
-    const SafeTensor *x = safetensors_find(&st, "x"), *weight = safetensors_find(&st, "d.qkvo.weight");
+    TensorFile st;
+    if (!tensor_file_open(&st, "tests/golden/attention_mala.safetensors", NULL, &err)) fail_msg("%s", err.text);
+    const StoredTensor *x = tensor_file_find(&st, "x"), *weight = tensor_file_find(&st, "d.qkvo.weight");
     assert_non_null(x);
     assert_non_null(weight);
-    assert_int_equal(x->dtype, SAFE_F32);
+    assert_int_equal(x->dtype, STORED_F32);
     assert_int_equal(x->rank, 4);
     assert_memory_equal(x->shape, ((int64_t[]){2, 32, 5, 7}), 4 * sizeof(int64_t));
     assert_memory_equal(weight->shape, ((int64_t[]){128, 32, 1, 1}), 4 * sizeof(int64_t));
-    assert_non_null(safetensors_metadata(&st, "rule"));
-    assert_null(safetensors_find(&st, "d.qkvo"));
+    assert_non_null(tensor_file_metadata(&st, "rule"));
+    assert_null(tensor_file_find(&st, "d.qkvo"));
     float values[2 * 32 * 5 * 7];
-    assert_true(safetensors_read_f32(values, &st, x, &err));
+    assert_true(tensor_file_read_f32(values, &st, x, &err));
     for (size_t i = 0; i < x->count; i++) assert_true(values[i] >= -1 && values[i] < 1);
-    safetensors_close(&st);
+    tensor_file_close(&st);
 }
 
 int main(void) {

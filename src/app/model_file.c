@@ -82,10 +82,10 @@ static bool read_classes(ModelFile *m, const char *text, Err *err) {
 /* Names from the metadata; the number of classes is what the head's shape says. A thousand without names are taken for
  * ImageNet's, as every released classifier has them. */
 static bool find_classes(ModelFile *m, Err *err) {
-    const SafeTensor *head = safetensors_find(&m->file, "head.weight");
+    const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
     if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
         return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first", m->file.path);
-    const char *names = safetensors_metadata(&m->file, "mala.classes");
+    const char *names = tensor_file_metadata(&m->file, "mala.classes");
     if (names && !read_classes(m, names, err)) return false;
     if (names && m->class_count != head->shape[0])
         return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
@@ -99,7 +99,7 @@ static bool find_classes(ModelFile *m, Err *err) {
 }
 
 static bool load_config(ModelFile *m, const char *config_file, char *const *overrides, int count, Err *err) {
-    const char *text = safetensors_metadata(&m->file, "mala.config");
+    const char *text = tensor_file_metadata(&m->file, "mala.config");
     if (text && !config_file) {
         config_free(&m->config);
         return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
@@ -122,7 +122,7 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
         config_free(&out->config);
         return err_set(err, EXIT_USAGE, "command line: no weights given - add --weights FILE.safetensors");
     }
-    if (!safetensors_open(&out->file, path, err)) {
+    if (!tensor_file_open(&out->file, path, NULL, err)) {
         config_free(&out->config);
         return false;
     }
@@ -135,7 +135,7 @@ void model_file_close(ModelFile *m) {
     for (int i = 0; i < m->class_count; i++) free(m->classes[i]);
     free(m->classes);
     config_free(&m->config);
-    safetensors_close(&m->file);
+    tensor_file_close(&m->file);
     *m = (ModelFile){0};
 }
 
@@ -163,7 +163,7 @@ bool model_file_save(const char *path, const State *s, StateRole role, const Con
         json_write_end(&preprocess);
     }
     json_write_end(&preprocess);
-    SafePair metadata[] = {{"format", "pt"},
+    StoredPair metadata[] = {{"format", "pt"},
                            {"mala.version", MALA_VERSION},
                            {"mala.task", "classify"},
                            {"mala.config", dump},
@@ -198,7 +198,7 @@ bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batc
     WeightsReport report;
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, err) &&
         weights_attach(&report, &p->state, &m->file, err) && predictor_plan(p, backend, err)) {
-        weights_drop_pages(&m->file);
+        tensor_file_drop_pages(&m->file, NULL);
         return true;
     }
     predictor_close(p);

@@ -8,7 +8,7 @@
 #include "task/classify.h"
 
 typedef struct {
-    SafeTensors file;
+    TensorFile file;
     Config config;
     char **classes; /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
     int class_count;

@@ -102,11 +102,11 @@ static bool start_weights(Trainer *t, Err *err) {
     const Config *c = t->config;
     if (!state_init(&t->state, (uint64_t)c->train.seed, err)) return false;
     if (c->model.weights) {
-        SafeTensors file;
+        TensorFile file;
         WeightsReport report;
-        if (!safetensors_open(&file, c->model.weights, err)) return false;
+        if (!tensor_file_open(&file, c->model.weights, NULL, err)) return false;
         bool ok = weights_load(&report, &t->state, &file, HEAD_REPLACE, err);
-        safetensors_close(&file);
+        tensor_file_close(&file);
         if (!ok) return false;
         log_info(t->log, "%s: %d tensors, %lld parameters%s", c->model.weights, report.tensors, (long long)report.parameters,
                  report.head_replaced ? "; its head has other classes and starts anew" : "");

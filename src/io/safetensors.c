@@ -4,7 +4,6 @@
  * proves that they tile the data. Every product and sum of numbers from the file is checked before it is used. */
 #include "io/safetensors.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,75 +19,26 @@
 #define METADATA_KEY "__metadata__"
 #define NAME "\"%.120s\"" /* in messages: a name may be a megabyte long */
 
-static const struct {
-    const char *name;
-    int bits;
-} dtypes[] = {
-#define X(name, bits) {#name, bits},
-    SAFETENSORS_DTYPES(X)
-#undef X
-};
-
-const char *safe_dtype_name(SafeDType dtype) { return dtypes[dtype].name; }
-
-/* Sets count and bytes from dtype and shape; returns what is wrong with them, or NULL. A dimension of 0 does not
- * excuse the others: whether [0, big, big] passes must not depend on the order of multiplication. */
-static const char *tensor_size(SafeTensor *t) {
-    size_t count = 1, bits;
-    bool empty = false;
-    for (int i = 0; i < t->rank; i++) {
-        if (t->shape[i] < 0 || t->shape[i] > SAFETENSORS_MAX_DIM) return "a dimension outside 0..2^40";
-        empty |= t->shape[i] == 0;
-        if (!size_mul(count, (size_t)MAX(t->shape[i], 1), &count)) return "a shape whose product overflows";
-    }
-    if (!size_mul(count, (size_t)dtypes[t->dtype].bits, &bits)) return "a shape whose size in bytes overflows";
-    t->count = empty ? 0 : count;
-    t->bytes = empty ? 0 : bits / 8;
-    return !empty && bits % 8 != 0 ? "a size that is not a whole number of bytes" : NULL;
-}
-
 /* ---- reading ---- */
 
-/* What people hand over instead. Asked only when the first bytes cannot be a safetensors file. */
-static const struct {
-    const char *magic;
-    size_t count;
-    const char *what;
-} foreign[] = {
-    {"version https://git-lfs", 23, "is a Git-LFS pointer, not the file it points to - run `git lfs pull`"},
-    {"PK\3\4", 4,
-     "is a PyTorch checkpoint (.pth) or another zip archive, which is not yet read - save its state_dict as "
-     "safetensors"},
-    {"\x80\2", 2,
-     "is a Python pickle, such as an old PyTorch checkpoint, which is never read - save its state_dict as safetensors"},
-    {"<", 1, "is a web page, not a model - the download failed or needs a login, fetch the file again"},
-    {"{", 1, "is JSON text, perhaps the index of a model in several files - name a .safetensors file"},
-    {"\x1f\x8b", 2, "is compressed with gzip - unpack it first"},
-    {"\xFD\x37zXZ", 5, "is compressed with xz - unpack it first"},
-    {"\x28\xb5\x2f\xfd", 4, "is compressed with zstd - unpack it first"},
-    {"GGUF", 4, "is a GGUF model, which is not read - use the safetensors file it was made from"},
-    {"\x89HDF", 4, "is an HDF5 file, which is not read - save the weights as safetensors"},
-    {"\x89PNG", 4, "is a picture, not a model"},
-    {"\xff\xd8\xff", 3, "is a picture, not a model"},
-};
-
-/* Finds the header's length N. */
-static bool header_length(size_t *out, const SafeTensors *st, Err *err) {
+/* The header's length N, or 0 when the first bytes cannot begin such a file. */
+static size_t header_length(const TensorFile *st) {
     uint64_t n = 0;
-    if (st->file_bytes >= LENGTH_BYTES) memcpy(&n, st->file, LENGTH_BYTES);
-    bool fits =
-        st->file_bytes > LENGTH_BYTES && n > 0 && n <= SAFETENSORS_MAX_HEADER && n <= st->file_bytes - LENGTH_BYTES;
-    if (fits && memchr(" \t\r\n{", st->file[LENGTH_BYTES], 5)) {
-        *out = (size_t)n;
-        return true;
-    }
-    for (size_t i = 0; i < COUNTOF(foreign); i++)
-        if (st->file_bytes >= foreign[i].count && memcmp(st->file, foreign[i].magic, foreign[i].count) == 0)
-            return err_set(err, EXIT_INPUT, "%s: %s", st->path, foreign[i].what);
+    if (st->file_bytes <= LENGTH_BYTES) return 0;
+    memcpy(&n, st->file, LENGTH_BYTES);
+    bool fits = n <= SAFETENSORS_MAX_HEADER && n <= st->file_bytes - LENGTH_BYTES;
+    return fits && memchr(" \t\r\n{", st->file[LENGTH_BYTES], 5) ? (size_t)n : 0;
+}
+
+bool safetensors_fits(const TensorFile *file) { return header_length(file) > 0; }
+
+static bool fail_length(const TensorFile *st, Err *err) {
+    uint64_t n = 0;
     if (st->file_bytes <= LENGTH_BYTES)
-        return err_set(err, EXIT_INPUT, "%s: %zu bytes are too short for a safetensors file - fetch it again", st->path,
+        return err_set(err, EXIT_INPUT, "%s: %zu bytes are too short for a model file - fetch it again", st->path,
                        st->file_bytes);
-    if (fits)
+    memcpy(&n, st->file, LENGTH_BYTES);
+    if (n > 0 && n <= st->file_bytes - LENGTH_BYTES && n <= SAFETENSORS_MAX_HEADER)
         return err_set(err, EXIT_INPUT, "%s: byte 8: 0x%02x does not begin a header, '{' does - not a safetensors file",
                        st->path, st->file[LENGTH_BYTES]);
     if (n > 0 && n <= SAFETENSORS_MAX_HEADER)
@@ -99,7 +49,7 @@ static bool header_length(size_t *out, const SafeTensors *st, Err *err) {
 }
 
 typedef struct {
-    SafeTensors *st;
+    TensorFile *st;
     JsonReader json;
     const uint8_t *data;
     size_t data_bytes;
@@ -125,12 +75,12 @@ static void *grown(void *items, size_t *capacity, size_t count, size_t size) {
 static bool parse_metadata(Parser *p, Err *err) {
     JsonToken token;
     if (!json_expect(&p->json, &token, JSON_OBJECT, err)) return false;
-    SafeTensors *st = p->st;
+    TensorFile *st = p->st;
     while (json_next(&p->json, &token, err)) {
         if (token.kind == JSON_OBJECT_END) return true;
         if (st->metadata_count == SAFETENSORS_MAX_METADATA)
             return json_fail(&p->json, &token, err, "more than %d metadata entries", SAFETENSORS_MAX_METADATA);
-        SafePair pair = {.key = keep(p, &token)};
+        StoredPair pair = {.key = keep(p, &token)};
         if (!json_expect(&p->json, &token, JSON_STRING, err)) return false;
         pair.value = keep(p, &token);
         st->metadata = grown(st->metadata, &p->metadata_capacity, st->metadata_count, sizeof pair);
@@ -139,34 +89,34 @@ static bool parse_metadata(Parser *p, Err *err) {
     return false;
 }
 
-static bool parse_dtype(Parser *p, SafeTensor *t, Err *err) {
+static bool parse_dtype(Parser *p, StoredTensor *t, Err *err) {
     JsonToken token;
     if (!json_expect(&p->json, &token, JSON_STRING, err)) return false;
-    for (size_t i = 0; i < COUNTOF(dtypes); i++) {
-        t->dtype = (SafeDType)i;
-        if (strcmp(token.text, dtypes[i].name) == 0) return true;
+    for (int i = 0; i < STORED_TYPE_COUNT; i++) {
+        t->dtype = (StoredType)i;
+        if (strcmp(token.text, stored_type_name((StoredType)i)) == 0) return true;
     }
     return json_fail(&p->json, &token, err, "tensor " NAME " has an unknown dtype " NAME, t->name, token.text);
 }
 
-static bool parse_shape(Parser *p, SafeTensor *t, Err *err) {
+static bool parse_shape(Parser *p, StoredTensor *t, Err *err) {
     JsonToken token;
     if (!json_expect(&p->json, &token, JSON_ARRAY, err)) return false;
     while (json_next(&p->json, &token, err)) {
         if (token.kind == JSON_ARRAY_END) return true;
-        if (token.kind != JSON_NUMBER || !token.is_uint || token.integer > (uint64_t)SAFETENSORS_MAX_DIM)
+        if (token.kind != JSON_NUMBER || !token.is_uint || token.integer > (uint64_t)STORED_MAX_DIM)
             return json_fail(&p->json, &token, err, "tensor " NAME " has a dimension that is no integer in 0..2^40",
                              t->name);
-        if (t->rank == SAFETENSORS_MAX_RANK)
+        if (t->rank == STORED_MAX_RANK)
             return json_fail(&p->json, &token, err, "tensor " NAME " has more than %d dimensions", t->name,
-                             SAFETENSORS_MAX_RANK);
+                             STORED_MAX_RANK);
         t->shape[t->rank++] = (int64_t)token.integer;
     }
     return false;
 }
 
 /* Sets t->data and *range: the bytes that data_offsets claims, inside the file. */
-static bool parse_offsets(Parser *p, SafeTensor *t, size_t *range, Err *err) {
+static bool parse_offsets(Parser *p, StoredTensor *t, size_t *range, Err *err) {
     JsonToken open, token;
     uint64_t at[2];
     if (!json_expect(&p->json, &open, JSON_ARRAY, err)) return false;
@@ -187,7 +137,7 @@ static bool parse_offsets(Parser *p, SafeTensor *t, size_t *range, Err *err) {
     return true;
 }
 
-static bool check_bool(const SafeTensors *st, const SafeTensor *t, Err *err) {
+static bool check_bool(const TensorFile *st, const StoredTensor *t, Err *err) {
     const uint8_t *value = t->data;
     for (size_t i = 0; i < t->bytes; i++)
         if (value[i] > 1)
@@ -199,8 +149,8 @@ static bool check_bool(const SafeTensors *st, const SafeTensor *t, Err *err) {
 /* Reads the value of a tensor's key and adds the tensor. */
 static bool parse_tensor(Parser *p, const JsonToken *key, Err *err) {
     enum { DTYPE = 1, SHAPE = 2, OFFSETS = 4 };
-    SafeTensor t = {.name = keep(p, key)};
-    SafeTensors *st = p->st;
+    StoredTensor t = {.name = keep(p, key)};
+    TensorFile *st = p->st;
     size_t range = 0;
     int seen = 0;
     JsonToken token;
@@ -226,12 +176,12 @@ static bool parse_tensor(Parser *p, const JsonToken *key, Err *err) {
                          !(seen & DTYPE)   ? "dtype"
                          : !(seen & SHAPE) ? "shape"
                                            : "data_offsets");
-    const char *problem = tensor_size(&t);
+    const char *problem = stored_tensor_measure(&t);
     if (problem) return json_fail(&p->json, &token, err, "tensor " NAME " has %s", t.name, problem);
     if (t.bytes != range)
         return json_fail(&p->json, &token, err, "tensor " NAME " needs %zu bytes, its offsets span %zu", t.name,
                          t.bytes, range);
-    if (t.dtype == SAFE_BOOL && !check_bool(st, &t, err)) return false;
+    if (t.dtype == STORED_BOOL && !check_bool(st, &t, err)) return false;
     st->tensors = grown(st->tensors, &p->tensor_capacity, st->tensor_count, sizeof t);
     st->tensors[st->tensor_count++] = t;
     return true;
@@ -249,22 +199,17 @@ static bool parse_header(Parser *p, Err *err) {
 }
 
 static int by_data(const void *a, const void *b) {
-    const SafeTensor *x = a, *y = b;
+    const StoredTensor *x = a, *y = b;
     if (x->data != y->data) return (const uint8_t *)x->data < (const uint8_t *)y->data ? -1 : 1;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* empty ones before the one that lies there */
     return strcmp(x->name, y->name);
 }
 
-static int by_name(const void *a, const void *b) {
-    const SafeTensor *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
-}
-
 /* No byte of the data belongs to no tensor or to two: nothing can hide, and nothing is read as two things. */
-static bool check_tiling(const SafeTensors *st, const uint8_t *data, Err *err) {
+static bool check_tiling(const TensorFile *st, const uint8_t *data, Err *err) {
     const uint8_t *at = data, *end = st->file + st->file_bytes;
     for (size_t i = 0; i < st->tensor_count; i++) {
-        const SafeTensor *t = &st->tensors[i];
+        const StoredTensor *t = &st->tensors[i];
         const uint8_t *begin = t->data;
         if (begin < at)
             return err_set(err, EXIT_INPUT, "%s: byte %zu: tensor " NAME " overlaps the one before it by %zu bytes",
@@ -280,10 +225,10 @@ static bool check_tiling(const SafeTensors *st, const uint8_t *data, Err *err) {
     return true;
 }
 
-static bool read_file(SafeTensors *st, Err *err) {
-    size_t n = 0;
-    if (!file_map(&st->file, &st->file_bytes, st->path, err) || !header_length(&n, st, err)) return false;
+bool safetensors_read(TensorFile *st, Err *err) {
+    size_t n = header_length(st);
     void *text;
+    if (n == 0) return fail_length(st, err);
     if (!mem_try(&text, n, err)) return false;
     st->text = text;
     Parser p = {.st = st, .data = st->file + LENGTH_BYTES + n, .data_bytes = st->file_bytes - LENGTH_BYTES - n};
@@ -292,90 +237,7 @@ static bool read_file(SafeTensors *st, Err *err) {
     json_close(&p.json);
     if (!ok) return false;
     if (st->tensor_count > 1) qsort(st->tensors, st->tensor_count, sizeof *st->tensors, by_data);
-    if (!check_tiling(st, p.data, err)) return false;
-    st->by_name = mem_zalloc(st->tensor_count, sizeof *st->by_name);
-    for (size_t i = 0; i < st->tensor_count; i++) st->by_name[i] = &st->tensors[i];
-    qsort(st->by_name, st->tensor_count, sizeof *st->by_name, by_name);
-    return true;
-}
-
-bool safetensors_open(SafeTensors *out, const char *path, Err *err) {
-    *out = (SafeTensors){.path = mem_strdup(path)};
-    if (read_file(out, err)) return true;
-    safetensors_close(out);
-    return false;
-}
-
-void safetensors_close(SafeTensors *st) {
-    if (st->file) file_unmap(st->file, st->file_bytes);
-    free(st->path);
-    free(st->tensors);
-    free(st->metadata);
-    free(st->by_name);
-    free(st->text);
-    *st = (SafeTensors){0};
-}
-
-const SafeTensor *safetensors_find(const SafeTensors *st, const char *name) {
-    SafeTensor wanted = {.name = name};
-    const SafeTensor *key = &wanted;
-    const SafeTensor **found = bsearch(&key, st->by_name, st->tensor_count, sizeof *st->by_name, by_name);
-    return found ? *found : NULL;
-}
-
-const char *safetensors_metadata(const SafeTensors *st, const char *key) {
-    for (size_t i = 0; i < st->metadata_count; i++)
-        if (strcmp(st->metadata[i].key, key) == 0) return st->metadata[i].value;
-    return NULL;
-}
-
-/* ---- conversion ---- */
-
-static float from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* exact, also for subnormals, which are normal in float32; NaN keeps its payload */
-static float from_f16(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
-    if (exponent == 0) {
-        float magnitude = (float)fraction * 0x1p-24f;
-        return sign ? -magnitude : magnitude;
-    }
-    return from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
-}
-
-bool safetensors_read_f32(float *out, const SafeTensors *st, const SafeTensor *t, Err *err) {
-    const uint8_t *data = t->data;
-    if (t->count == 0) return true;
-    switch (t->dtype) {
-    case SAFE_F32:
-        memcpy(out, data, t->bytes);
-        return true;
-    case SAFE_F64:
-        for (size_t i = 0; i < t->count; i++) {
-            double value;
-            memcpy(&value, data + 8 * i, 8);
-            out[i] = (float)value;
-            if (isinf(out[i]) && !isinf(value))
-                return err_set(err, EXIT_INPUT, "%s: tensor " NAME ": element %zu is %g, beyond float32", st->path,
-                               t->name, i, value);
-        }
-        return true;
-    case SAFE_F16:
-    case SAFE_BF16:
-        for (size_t i = 0; i < t->count; i++) {
-            uint16_t half;
-            memcpy(&half, data + 2 * i, 2);
-            out[i] = t->dtype == SAFE_F16 ? from_f16(half) : from_bits((uint32_t)half << 16);
-        }
-        return true;
-    default:
-        return err_set(err, EXIT_INPUT, "%s: tensor " NAME " is %s, expected F32, F16, BF16 or F64", st->path, t->name,
-                       safe_dtype_name(t->dtype));
-    }
+    return check_tiling(st, p.data, err);
 }
 
 /* ---- writing ---- */
@@ -401,7 +263,7 @@ static bool check_unique(const char *path, const char **names, size_t count, Err
     return true;
 }
 
-static bool check_all(const char *path, const SafeTensor *tensors, size_t tensor_count, const SafePair *metadata,
+static bool check_all(const char *path, const StoredTensor *tensors, size_t tensor_count, const StoredPair *metadata,
                       size_t metadata_count, Err *err) {
     if (tensor_count > SAFETENSORS_MAX_TENSORS || metadata_count > SAFETENSORS_MAX_METADATA)
         return err_set(err, EXIT_INPUT, "%s: not written: %zu tensors and %zu metadata entries, at most %d and %d",
@@ -421,17 +283,17 @@ static bool check_all(const char *path, const SafeTensor *tensors, size_t tensor
 }
 
 /* One tensor's header entry; *at, its offset, moves to its end. */
-static bool write_entry(JsonWriter *w, const char *path, const SafeTensor *tensor, size_t *at, Err *err) {
-    SafeTensor t = *tensor;
+static bool write_entry(JsonWriter *w, const char *path, const StoredTensor *tensor, size_t *at, Err *err) {
+    StoredTensor t = *tensor;
     size_t end;
-    CHECK(t.rank >= 0 && t.rank <= SAFETENSORS_MAX_RANK && (size_t)t.dtype < COUNTOF(dtypes), "%s", t.name);
-    const char *problem = tensor_size(&t);
+    CHECK(t.rank >= 0 && t.rank <= STORED_MAX_RANK && t.dtype < STORED_TYPE_COUNT, "%s", t.name);
+    const char *problem = stored_tensor_measure(&t);
     if (!problem && !size_add(*at, t.bytes, &end)) problem = "a size that overflows the file";
     if (problem) return err_set(err, EXIT_INPUT, "%s: not written: tensor " NAME " has %s", path, t.name, problem);
     json_write_key(w, t.name);
     json_write_object(w);
     json_write_key(w, "dtype");
-    json_write_string(w, safe_dtype_name(t.dtype));
+    json_write_string(w, stored_type_name(t.dtype));
     json_write_key(w, "shape");
     json_write_array(w);
     for (int i = 0; i < t.rank; i++) json_write_int(w, t.shape[i]);
@@ -446,8 +308,8 @@ static bool write_entry(JsonWriter *w, const char *path, const SafeTensor *tenso
     return true;
 }
 
-static bool write_header(JsonWriter *w, const char *path, const SafeTensor *tensors, size_t tensor_count,
-                         const SafePair *metadata, size_t metadata_count, Err *err) {
+static bool write_header(JsonWriter *w, const char *path, const StoredTensor *tensors, size_t tensor_count,
+                         const StoredPair *metadata, size_t metadata_count, Err *err) {
     size_t at = 0;
     json_write_object(w);
     if (metadata_count > 0) {
@@ -468,7 +330,7 @@ static bool write_header(JsonWriter *w, const char *path, const SafeTensor *tens
     return true;
 }
 
-static bool write_file(const char *path, const JsonWriter *header, const SafeTensor *tensors, size_t tensor_count,
+static bool write_file(const char *path, const JsonWriter *header, const StoredTensor *tensors, size_t tensor_count,
                        Err *err) {
     static const char spaces[] = "                                                               ";
     _Static_assert(sizeof spaces == 64, "one space less than DATA_ALIGNMENT suffices");
@@ -480,8 +342,8 @@ static bool write_file(const char *path, const JsonWriter *header, const SafeTen
               file_writer_append(&file, header->text, header->count, err) &&
               file_writer_append(&file, spaces, padded - header->count, err);
     for (size_t i = 0; ok && i < tensor_count; i++) {
-        SafeTensor t = tensors[i];
-        tensor_size(&t);
+        StoredTensor t = tensors[i];
+        stored_tensor_measure(&t);
         if (t.bytes > 0) ok = file_writer_append(&file, t.data, t.bytes, err);
     }
     if (ok) return file_writer_commit(&file, err);
@@ -489,7 +351,7 @@ static bool write_file(const char *path, const JsonWriter *header, const SafeTen
     return false;
 }
 
-bool safetensors_write(const char *path, const SafeTensor *tensors, size_t tensor_count, const SafePair *metadata,
+bool safetensors_write(const char *path, const StoredTensor *tensors, size_t tensor_count, const StoredPair *metadata,
                        size_t metadata_count, Err *err) {
     JsonWriter header = {0};
     bool ok = check_all(path, tensors, tensor_count, metadata, metadata_count, err) &&

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "io/safetensors.h"
 
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
@@ -18,7 +18,7 @@ static bool is_known_extra(const char *name) {
 
 static bool is_head(const char *name) { return strncmp(name, "head.", 5) == 0; }
 
-static bool same_shape(const SafeTensor *t, const Shape *s) {
+static bool same_shape(const StoredTensor *t, const Shape *s) {
     if (t->rank != s->rank) return false;
     for (int i = 0; i < s->rank; i++)
         if (t->shape[i] != s->dim[i]) return false;
@@ -38,11 +38,11 @@ static void misfit_add(Misfits *m, const char *name) {
 
 static const char *more(const Misfits *m) { return m->count > 3 ? ", ..." : ""; }
 
-bool weights_check(WeightsReport *report, const State *s, const SafeTensors *file, HeadPolicy head, Err *err) {
+bool weights_check(WeightsReport *report, const State *s, const TensorFile *file, HeadPolicy head, Err *err) {
     *report = (WeightsReport){0};
     Misfits missing = {0}, unexpected = {0}, shaped = {0};
     for (int32_t p = 0; p < s->n_params; p++) {
-        const SafeTensor *t = safetensors_find(file, s->params[p].name);
+        const StoredTensor *t = tensor_file_find(file, s->params[p].name);
         if (!t) {
             misfit_add(&missing, s->params[p].name);
         } else if (same_shape(t, &s->params[p].shape)) {
@@ -68,26 +68,18 @@ bool weights_check(WeightsReport *report, const State *s, const SafeTensors *fil
                    shaped.count ? ")" : "");
 }
 
-/* Once read, pages of the mapping need not stay resident; what is wanted again is read again. */
-static void drop_pages(const void *data, size_t bytes) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)data / page * page;
-    madvise((void *)from, (uintptr_t)data + bytes - from, MADV_DONTNEED);
-}
-
-void weights_drop_pages(const SafeTensors *file) { drop_pages(file->file, file->file_bytes); }
-
 static bool read_tensor(void *self, const State *s, int32_t param, float *host, Err *err) {
-    const SafeTensors *file = self;
-    const SafeTensor *t = safetensors_find(file, s->params[param].name);
-    if (!safetensors_read_f32(host, file, t, err)) return false;
-    drop_pages(t->data, t->bytes);
+    const TensorFile *file = self;
+    const StoredTensor *t = tensor_file_find(file, s->params[param].name);
+    if (!tensor_file_read_f32(host, file, t, err)) return false;
+    tensor_file_drop_pages(file, t);
     return true;
 }
 
-bool weights_load(WeightsReport *report, State *s, const SafeTensors *file, HeadPolicy head, Err *err) {
+bool weights_load(WeightsReport *report, State *s, const TensorFile *file, HeadPolicy head, Err *err) {
     if (!weights_check(report, s, file, head, err)) return false;
     for (int32_t p = 0; p < s->n_params; p++) {
-        const SafeTensor *t = safetensors_find(file, s->params[p].name);
+        const StoredTensor *t = tensor_file_find(file, s->params[p].name);
         if (!same_shape(t, &s->params[p].shape)) continue;
         float *host;
         if (!mem_try((void **)&host, t->count * sizeof(float), err)) return false;
@@ -99,20 +91,20 @@ bool weights_load(WeightsReport *report, State *s, const SafeTensors *file, Head
     return true;
 }
 
-bool weights_attach(WeightsReport *report, State *s, const SafeTensors *file, Err *err) {
+bool weights_attach(WeightsReport *report, State *s, const TensorFile *file, Err *err) {
     if (!weights_check(report, s, file, HEAD_STRICT, err)) return false;
     state_attach(s, (StateSource){.read = read_tensor, .self = (void *)file});
     return true;
 }
 
-bool weights_save(const char *path, const State *s, StateRole role, const SafePair *metadata, size_t count, Err *err) {
-    SafeTensor *tensors = mem_zalloc((size_t)s->n_params, sizeof *tensors);
+bool weights_save(const char *path, const State *s, StateRole role, const StoredPair *metadata, size_t count, Err *err) {
+    StoredTensor *tensors = mem_zalloc((size_t)s->n_params, sizeof *tensors);
     bool ok = true;
     int32_t done = 0;
     for (; ok && done < s->n_params; done++) {
         const ParamSpec *spec = &s->params[done];
-        SafeTensor *t = &tensors[done];
-        *t = (SafeTensor){.name = spec->name, .dtype = SAFE_F32, .rank = spec->shape.rank};
+        StoredTensor *t = &tensors[done];
+        *t = (StoredTensor){.name = spec->name, .dtype = STORED_F32, .rank = spec->shape.rank};
         for (int i = 0; i < t->rank; i++) t->shape[i] = spec->shape.dim[i];
         void *host;
         ok = mem_try(&host, (size_t)state_count(s, done) * sizeof(float), err);

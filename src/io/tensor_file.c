@@ -1,0 +1,195 @@
+/* tensor_file.c - tells formats apart and holds what they share: types, lookup, conversion to float32. Room io; it
+ * refuses what no reader here takes, saying what it is. */
+#include "io/tensor_file.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "io/safetensors.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the formats are little-endian and this room copies their numbers as they lie"
+#endif
+
+#define NAME "\"%.120s\"" /* in messages: a name may be a megabyte long */
+
+static const struct {
+    const char *name;
+    int bits;
+} types[] = {
+#define X(name, bits) {#name, bits},
+    STORED_TYPES(X)
+#undef X
+};
+
+const char *stored_type_name(StoredType type) { return types[type].name; }
+
+int stored_type_bits(StoredType type) { return types[type].bits; }
+
+/* A dimension of 0 does not excuse the others: whether [0, big, big] passes must not depend on the order of
+ * multiplication. */
+const char *stored_tensor_measure(StoredTensor *t) {
+    size_t count = 1, bits;
+    bool empty = false;
+    for (int i = 0; i < t->rank; i++) {
+        if (t->shape[i] < 0 || t->shape[i] > STORED_MAX_DIM) return "a dimension outside 0..2^40";
+        empty |= t->shape[i] == 0;
+        if (!size_mul(count, (size_t)MAX(t->shape[i], 1), &count)) return "a shape whose product overflows";
+    }
+    if (!size_mul(count, (size_t)types[t->dtype].bits, &bits)) return "a shape whose size in bytes overflows";
+    t->count = empty ? 0 : count;
+    t->bytes = empty ? 0 : bits / 8;
+    return !empty && bits % 8 != 0 ? "a size that is not a whole number of bytes" : NULL;
+}
+
+/* ---- opening ---- */
+
+/* What people hand over instead. Asked only when the first bytes cannot be a format that is read. */
+static const struct {
+    const char *magic;
+    size_t count;
+    const char *what;
+} foreign[] = {
+    {"version https://git-lfs", 23, "is a Git-LFS pointer, not the file it points to - run `git lfs pull`"},
+    {"PK\3\4", 4,
+     "is a PyTorch checkpoint (.pth) or another zip archive, which is not yet read - save its state_dict as "
+     "safetensors"},
+    {"\x80\2", 2,
+     "is a Python pickle, such as an old PyTorch checkpoint, which is never read - save its state_dict as safetensors"},
+    {"<", 1, "is a web page, not a model - the download failed or needs a login, fetch the file again"},
+    {"{", 1, "is JSON text, perhaps the index of a model in several files - name a .safetensors file"},
+    {"\x1f\x8b", 2, "is compressed with gzip - unpack it first"},
+    {"\xFD\x37zXZ", 5, "is compressed with xz - unpack it first"},
+    {"\x28\xb5\x2f\xfd", 4, "is compressed with zstd - unpack it first"},
+    {"GGUF", 4, "is a GGUF model, which is not read - use the safetensors file it was made from"},
+    {"\x89HDF", 4, "is an HDF5 file, which is not read - save the weights as safetensors"},
+    {"\x89PNG", 4, "is a picture, not a model"},
+    {"\xff\xd8\xff", 3, "is a picture, not a model"},
+};
+
+static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) {
+    (void)options;
+    if (!safetensors_fits(f))
+        for (size_t i = 0; i < COUNTOF(foreign); i++)
+            if (f->file_bytes >= foreign[i].count && memcmp(f->file, foreign[i].magic, foreign[i].count) == 0)
+                return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
+    return safetensors_read(f, err);
+}
+
+static int by_name(const void *a, const void *b) {
+    const StoredTensor *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+static void index_names(TensorFile *f) {
+    f->by_name = mem_zalloc(f->tensor_count, sizeof *f->by_name);
+    for (size_t i = 0; i < f->tensor_count; i++) f->by_name[i] = &f->tensors[i];
+    if (f->tensor_count > 1) qsort(f->by_name, f->tensor_count, sizeof *f->by_name, by_name);
+}
+
+static bool read_or_close(TensorFile *f, const TensorFileOptions *options, Err *err) {
+    static const TensorFileOptions defaults;
+    if (!read_any(f, options ? options : &defaults, err)) {
+        tensor_file_close(f);
+        return false;
+    }
+    index_names(f);
+    return true;
+}
+
+bool tensor_file_open(TensorFile *out, const char *path, const TensorFileOptions *options, Err *err) {
+    *out = (TensorFile){.path = mem_strdup(path)};
+    out->mapped = file_map(&out->file, &out->file_bytes, path, err);
+    if (out->mapped) return read_or_close(out, options, err);
+    tensor_file_close(out);
+    return false;
+}
+
+bool tensor_file_open_memory(TensorFile *out, const char *name, const void *bytes, size_t count,
+                             const TensorFileOptions *options, Err *err) {
+    *out = (TensorFile){.path = mem_strdup(name), .file = bytes, .file_bytes = count};
+    return read_or_close(out, options, err);
+}
+
+void tensor_file_close(TensorFile *f) {
+    if (f->mapped) file_unmap(f->file, f->file_bytes);
+    free(f->path);
+    free(f->tensors);
+    free(f->metadata);
+    free(f->by_name);
+    free(f->text);
+    *f = (TensorFile){0};
+}
+
+const StoredTensor *tensor_file_find(const TensorFile *f, const char *name) {
+    StoredTensor wanted = {.name = name};
+    const StoredTensor *key = &wanted;
+    const StoredTensor **found = bsearch(&key, f->by_name, f->tensor_count, sizeof *f->by_name, by_name);
+    return found ? *found : NULL;
+}
+
+const char *tensor_file_metadata(const TensorFile *f, const char *key) {
+    for (size_t i = 0; i < f->metadata_count; i++)
+        if (strcmp(f->metadata[i].key, key) == 0) return f->metadata[i].value;
+    return NULL;
+}
+
+/* ---- conversion ---- */
+
+static float from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* exact, also for subnormals, which are normal in float32; NaN keeps its payload */
+static float from_f16(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
+    if (exponent == 0) {
+        float magnitude = (float)fraction * 0x1p-24f;
+        return sign ? -magnitude : magnitude;
+    }
+    return from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
+}
+
+bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t, Err *err) {
+    const uint8_t *data = t->data;
+    if (t->count == 0) return true;
+    switch (t->dtype) {
+    case STORED_F32:
+        memcpy(out, data, t->bytes);
+        return true;
+    case STORED_F64:
+        for (size_t i = 0; i < t->count; i++) {
+            double value;
+            memcpy(&value, data + 8 * i, 8);
+            out[i] = (float)value;
+            if (isinf(out[i]) && !isinf(value))
+                return err_set(err, EXIT_INPUT, "%s: tensor " NAME ": element %zu is %g, beyond float32", f->path,
+                               t->name, i, value);
+        }
+        return true;
+    case STORED_F16:
+    case STORED_BF16:
+        for (size_t i = 0; i < t->count; i++) {
+            uint16_t half;
+            memcpy(&half, data + 2 * i, 2);
+            out[i] = t->dtype == STORED_F16 ? from_f16(half) : from_bits((uint32_t)half << 16);
+        }
+        return true;
+    default:
+        return err_set(err, EXIT_INPUT, "%s: tensor " NAME " is %s, expected F32, F16, BF16 or F64", f->path, t->name,
+                       stored_type_name(t->dtype));
+    }
+}
+
+void tensor_file_drop_pages(const TensorFile *f, const StoredTensor *t) {
+    if (!f->mapped) return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)(t ? t->data : f->file);
+    size_t before = begin % page;
+    madvise((void *)(begin - before), before + (t ? t->bytes : f->file_bytes), MADV_DONTNEED);
+}
