@@ -6,6 +6,7 @@
 
 B       ?= build
 CC      ?= gcc
+CXX     ?= g++
 OPT     ?= -O2
 SAN     ?=
 Q       := $(if $(V),,@)
@@ -37,7 +38,7 @@ TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c))
 
-.PHONY: all deps test demo asan tsan sizes clean check-rooms
+.PHONY: all deps test-deps test demo asan tsan sizes clean check-rooms
 all: mala
 
 mala: $(B)/mala
@@ -65,7 +66,27 @@ $(B)/tests/%.o: tests/%.c | deps
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -c -o $@ $<
 
-$(B)/tests/test_ops: $(TEST_CASES)
+# The CUDA backend through the host emulation: its kernels and glue, without src/backend/cuda/nvidia/, which calls
+# NVIDIA's libraries and has its twins in tests/emulate/.
+EMU_FLAGS := -std=c++20 -D_GNU_SOURCE -DMALA_EMULATE -Isrc -Itests/emulate -MMD -MP -g $(OPT) -Wall -Wextra -Wshadow \
+             -Wno-missing-field-initializers $(SAN)
+EMU_OBJ := $(patsubst src/%.cu,$(B)/emulate/%.o,$(wildcard src/backend/cuda/*.cu)) \
+           $(patsubst src/%.c,$(B)/%.o,$(wildcard src/backend/cuda/*.c)) \
+           $(patsubst tests/emulate/%.cpp,$(B)/emulate/tests/%.o,$(wildcard tests/emulate/*.cpp))
+
+$(B)/emulate/%.o: src/%.cu | test-deps
+	@mkdir -p $(@D)
+	@echo "c++   $<"
+	$(Q)$(CXX) $(EMU_FLAGS) -x c++ -c -o $@ $<
+
+$(B)/emulate/tests/%.o: tests/emulate/%.cpp | test-deps
+	@mkdir -p $(@D)
+	@echo "c++   $<"
+	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
+
+$(B)/tests/test_cuda%: LDLIBS += -lstdc++
+$(B)/tests/test_cuda $(B)/tests/test_cuda_ops: $(EMU_OBJ)
+$(B)/tests/test_ops $(B)/tests/test_cuda_ops: $(TEST_CASES)
 $(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
@@ -76,6 +97,10 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ)
 # Installs what the build needs, on Debian and its relatives, when it is not there yet.
 deps:
 	@scripts/install_deps.sh
+
+# The host emulation of CUDA kernels is C++.
+test-deps:
+	@scripts/install_deps.sh g++
 
 check-rooms:
 	@scripts/check_rooms.sh

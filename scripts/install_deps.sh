@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the libraries that mala is built from, when one of them is missing (Debian and relatives).
+# Installs the libraries that mala is built from, when one of them is missing (Debian and relatives), and the packages
+# named as arguments whose command of the same name is missing.
 set -eu
 
 missing=
@@ -9,6 +10,9 @@ for need in dnnl.h:libdnnl-dev cjson/cJSON.h:libcjson-dev png.h:libpng-dev jpegl
         [ -e "$dir/$header" ] && continue 2
     done
     missing="$missing ${need#*:}"
+done
+for command; do
+    command -v "$command" >/dev/null || missing="$missing $command"
 done
 [ -z "$missing" ] && exit 0
 

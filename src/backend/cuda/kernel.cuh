@@ -1,0 +1,142 @@
+/* kernel.cuh - the subset of CUDA C that mala's kernels are written in, so that the same text runs on a GPU and, through
+ * tests/emulate/emulate.h, on any host.
+ *
+ * The subset
+ *   - a kernel is `__global__ void name(...)`, at most two template parameters (feature type, a size), launched by
+ *     launch() alone; arguments are pointers and numbers, passed by value;
+ *   - threadIdx, blockIdx, blockDim, gridDim; blocks are whole warps of 32;
+ *   - shared memory through SharedMemory alone, at most SHARED_LIMIT bytes, so that it fits every GPU from sm_75 on;
+ *   - barrier(), warp_*(), block_*(): every thread of the block reaches every barrier and every lane of a warp every
+ *     warp_*(); nothing else communicates: no atomics, no blocks that wait for each other, no shared statics;
+ *   - features are read by to_float and written by from_float; arithmetic is float.
+ * Sums are cut by shape alone and added in a fixed order: the same bits on every run and every GPU. */
+#ifndef MALA_KERNEL_CUH
+#define MALA_KERNEL_CUH
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+#include "backend/backend.h"
+
+/* Of the backend that is open (backend/cuda/cuda.c): the stream that computes, and where a failed launch is kept until
+ * the next wait. */
+void *cuda_compute_stream(const Backend *backend);
+void cuda_launch_failed(Backend *backend, const char *node, int code);
+}
+
+#define WARP 32
+#define SHARED_LIMIT (48 * 1024)
+
+#ifdef MALA_EMULATE
+#include "emulate.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+typedef __nv_bfloat16 bf16;
+typedef __half f16;
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(bf16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(f16 x) { return __half2float(x); }
+template <class T> __device__ inline T from_float(float x);
+template <> __device__ inline float from_float<float>(float x) { return x; }
+template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ inline f16 from_float<f16>(float x) { return __float2half_rn(x); }
+
+__device__ inline void barrier() { __syncthreads(); }
+__device__ inline float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+__device__ inline float warp_from(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
+
+__device__ inline char *shared_memory() {
+    extern __shared__ __align__(16) char mala_shared[];
+    return mala_shared;
+}
+
+/* Queues grid x block threads of a kernel on the stream of the call's backend. */
+template <class... P, class... A>
+void launch(const KernelCall *call, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
+    kernel<<<grid, block, shared_bytes, (cudaStream_t)cuda_compute_stream(call->backend)>>>(args...);
+    cudaError_t code = cudaPeekAtLastError();
+    if (code != cudaSuccess) cuda_launch_failed(call->backend, call->node->name, (int)code);
+}
+#endif
+
+/* ---- shared memory: taken piece by piece, each on 16 bytes ---- */
+
+template <class T> constexpr __host__ __device__ size_t shared_size(size_t count) {
+    return (count * sizeof(T) + 15) / 16 * 16;
+}
+
+struct SharedMemory {
+    char *at;
+    __device__ SharedMemory() : at(shared_memory()) {}
+    template <class T> __device__ T *take(size_t count) {
+        T *piece = (T *)at;
+        at += shared_size<T>(count);
+        return piece;
+    }
+};
+
+/* ---- 16 bytes of features at once; the address must be a multiple of 16 ---- */
+
+template <class T> struct alignas(16) Pack {
+    static constexpr int N = 16 / sizeof(T);
+    T x[N];
+};
+template <class T> __device__ inline Pack<T> pack_load(const T *p) { return *(const Pack<T> *)p; }
+template <class T> __device__ inline void pack_store(T *p, const Pack<T> &v) { *(Pack<T> *)p = v; }
+
+/* ---- sums and maxima over a warp or a block; every thread receives the result ---- */
+
+__device__ inline float warp_sum(float x) {
+    for (int mask = WARP / 2; mask > 0; mask /= 2) x += warp_xor(x, mask);
+    return x;
+}
+__device__ inline float warp_max(float x) {
+    for (int mask = WARP / 2; mask > 0; mask /= 2) x = fmaxf(x, warp_xor(x, mask));
+    return x;
+}
+
+/* scratch: WARP floats of shared memory, free again after the next barrier; blocks of one dimension */
+__device__ inline float block_sum(float x, float *scratch) {
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
+    x = warp_sum(x);
+    if (warps == 1) return x;
+    barrier();
+    if (lane == 0) scratch[warp] = x;
+    barrier();
+    return warp_sum(lane < warps ? scratch[lane] : 0.0f);
+}
+
+/* ---- rows of the table of kernels ---- */
+
+/* Runs the statements with T standing for the C type of a feature's dtype. */
+#define WITH_FEATURE(dtype, T, ...) \
+    do { \
+        if ((dtype) == DT_BF16) { \
+            using T = bf16; \
+            __VA_ARGS__; \
+        } else if ((dtype) == DT_F16) { \
+            using T = f16; \
+            __VA_ARGS__; \
+        } else { \
+            using T = float; \
+            __VA_ARGS__; \
+        } \
+    } while (0)
+
+/* dtype of an operand or a result */
+static inline DType in_type(const KernelCall *c, int i) { return graph_value(c->graph, node_in(c->graph, c->node, i))->dtype; }
+static inline DType out_type(const KernelCall *c, int i) { return graph_value(c->graph, node_out(c->graph, c->node, i))->dtype; }
+
+/* CUDA_KERNEL(gelu, .run = gelu_run, .workspace = ...) in the order of struct Kernel */
+#define CUDA_KERNEL(name, ...) \
+    extern "C" { \
+    extern const Kernel cuda_kernel_##name; \
+    const Kernel cuda_kernel_##name = {__VA_ARGS__}; \
+    }
+
+#endif

@@ -1,0 +1,247 @@
+/* emulate.cpp - blocks of fibers. One host thread runs a block; its threads take turns, each running until it waits at
+ * a barrier or in a warp exchange. Blocks are dealt to the compute threads. */
+#include "backend/cuda/kernel.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+#include <vector>
+
+extern "C" {
+#include "base/parallel.h"
+}
+
+#define MAX_THREADS 1024
+#define STACK_BYTES (64 * 1024)
+
+/* ---- 16-bit floats ---- */
+
+bf16 bf16_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{(uint16_t)(bits >> 16 | 0x40)};
+    return bf16{(uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
+
+float to_float(f16 x) {
+    int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
+    float size = exponent == 31  ? (fraction ? NAN : INFINITY)
+                 : exponent == 0 ? ldexpf((float)fraction, -24)
+                                 : ldexpf((float)(fraction | 1024), exponent - 25);
+    return x.bits & 0x8000 ? -size : size;
+}
+
+f16 f16_of(float x) {
+    uint16_t sign = signbit(x) ? 0x8000 : 0;
+    float size = fabsf(x);
+    if (isnan(x)) return f16{0x7e00};
+    if (size >= 65520.0f) return f16{(uint16_t)(sign | 0x7c00)};
+    if (size < 0x1p-14f) return f16{(uint16_t)(sign | (uint16_t)nearbyintf(size * 0x1p24f))};
+    int exponent;
+    float fraction = frexpf(size, &exponent); /* 0.5 <= fraction < 1 */
+    /* a fraction that rounds up to 2048 carries into the exponent by itself */
+    return f16{(uint16_t)(sign | (((exponent + 14) << 10) + (int)nearbyintf(fraction * 2048) - 1024))};
+}
+
+/* ---- switching between fibers ---- */
+
+#if defined(__x86_64__)
+/* saves the callee's registers and the stack pointer into *from, continues at to */
+extern "C" void emu_switch(void **from, void *to);
+asm(".text\n.globl emu_switch\n.type emu_switch, @function\nemu_switch:\n"
+    "  push %rbp\n  push %rbx\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n"
+    "  mov %rsp, (%rdi)\n  mov %rsi, %rsp\n"
+    "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n  ret\n"
+    ".size emu_switch, . - emu_switch\n");
+typedef void *Context;
+static void context_switch(Context *from, Context *to) { emu_switch(from, *to); }
+static void context_make(Context *c, char *stack, void (*entry)()) {
+    void **top = (void **)(stack + STACK_BYTES) - 2;
+    *top = (void *)entry; /* where ret goes; the stack is then as after a call */
+    *c = top - 6;         /* six saved registers below, whatever they hold */
+}
+#else
+typedef ucontext_t Context;
+static void context_switch(Context *from, Context *to) { swapcontext(from, to); }
+static void context_make(Context *c, char *stack, void (*entry)()) {
+    getcontext(c);
+    c->uc_stack.ss_sp = stack;
+    c->uc_stack.ss_size = STACK_BYTES;
+    c->uc_link = NULL;
+    makecontext(c, entry, 0);
+}
+#endif
+
+/* ---- one block ---- */
+
+enum Waiting { RUNNING, AT_BARRIER, IN_WARP, DONE };
+
+struct Fiber {
+    Context context;
+    EmuThread seen;
+    Waiting waiting;
+    int parity; /* which of the warp's two slots the next exchange uses */
+};
+
+struct Block {
+    Context scheduler;
+    std::vector<Fiber> fibers = std::vector<Fiber>(MAX_THREADS);
+    char *stacks, *shared_end, *shared;
+    float slot[2][MAX_THREADS];
+    Fiber *current;
+    int count;
+    const std::function<void()> *thread;
+    const char *name;
+};
+
+static char *map_pages(size_t bytes, bool guard_behind) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *p = (char *)mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(p != MAP_FAILED, "emulation: no memory for a block");
+    if (guard_behind) mprotect(p + bytes, page, PROT_NONE);
+    return p;
+}
+
+__thread const EmuThread *emu_here;
+
+static Block *this_block() {
+    static thread_local Block *block;
+    if (!block) {
+        block = new Block;
+        block->stacks = map_pages((size_t)MAX_THREADS * STACK_BYTES, false);
+        block->shared_end = map_pages(SHARED_LIMIT, true) + SHARED_LIMIT;
+    }
+    return block;
+}
+
+static void wait_for(Waiting what) {
+    Block *b = this_block();
+    Fiber *f = b->current;
+    f->waiting = what;
+    context_switch(&f->context, &b->scheduler);
+}
+
+static void fiber_main() {
+    Block *b = this_block();
+    (*b->thread)();
+    wait_for(DONE);
+    abort();
+}
+
+char *shared_memory() { return this_block()->shared; }
+void barrier() { wait_for(AT_BARRIER); }
+
+static int index_of(const Fiber *f) { return (int)(f - this_block()->fibers.data()); }
+
+float warp_from(float x, int lane) {
+    Block *b = this_block();
+    Fiber *f = b->current;
+    float *slot = b->slot[f->parity];
+    int me = index_of(f);
+    f->parity ^= 1;
+    slot[me] = x;
+    wait_for(IN_WARP);
+    return slot[me / WARP * WARP + lane % WARP];
+}
+
+float warp_xor(float x, int mask) { return warp_from(x, (index_of(this_block()->current) % WARP) ^ mask); }
+
+/* Lets go what waits for something that has now happened. */
+static bool release(Block *b) {
+    bool any = false;
+    int at_barrier = 0;
+    for (int i = 0; i < b->count; i++) at_barrier += b->fibers[i].waiting == AT_BARRIER;
+    for (int i = 0; at_barrier == b->count && i < b->count; i++) b->fibers[i].waiting = RUNNING, any = true;
+    for (int first = 0; first < b->count; first += WARP) {
+        int in_warp = 0;
+        for (int i = 0; i < WARP; i++) in_warp += b->fibers[first + i].waiting == IN_WARP;
+        for (int i = 0; in_warp == WARP && i < WARP; i++) b->fibers[first + i].waiting = RUNNING, any = true;
+    }
+    return any;
+}
+
+static int emu_mode;
+void emu_set_mode(int mode) { emu_mode = mode; }
+
+static void run_block(Block *b, dim3 block_index, dim3 grid, dim3 size, size_t shared_bytes) {
+    b->count = (int)(size.x * size.y * size.z);
+    b->shared = b->shared_end - (shared_bytes + 15) / 16 * 16;
+    memset(b->shared, emu_mode ? 0x5a : 0xff, (size_t)(b->shared_end - b->shared));
+    for (int i = 0; i < b->count; i++) {
+        unsigned t = (unsigned)i;
+        Fiber *f = &b->fibers[i];
+        f->seen = {dim3(t % size.x, t / size.x % size.y, t / size.x / size.y), block_index, size, grid};
+        f->waiting = RUNNING;
+        f->parity = 0;
+        context_make(&f->context, b->stacks + (size_t)i * STACK_BYTES, fiber_main);
+    }
+    do {
+        for (int i = 0; i < b->count; i++) {
+            Fiber *f = &b->fibers[emu_mode ? b->count - 1 - i : i];
+            if (f->waiting != RUNNING) continue;
+            b->current = f;
+            emu_here = &f->seen;
+            context_switch(&b->scheduler, &f->context);
+        }
+    } while (release(b));
+    for (int i = 0; i < b->count; i++)
+        CHECK(b->fibers[i].waiting == DONE, "%s: thread %d waits at a %s that others never reach", b->name, i,
+              b->fibers[i].waiting == AT_BARRIER ? "barrier" : "warp exchange");
+}
+
+struct Grid {
+    dim3 grid, block;
+    size_t shared_bytes;
+    const std::function<void()> *thread;
+    const char *name;
+};
+
+static void run_grid_block(void *arg, int index, int) {
+    const Grid *g = (const Grid *)arg;
+    unsigned count = g->grid.x * g->grid.y * g->grid.z, i = emu_mode ? count - 1 - (unsigned)index : (unsigned)index;
+    Block *b = this_block();
+    b->thread = g->thread;
+    b->name = g->name;
+    dim3 at(i % g->grid.x, i / g->grid.x % g->grid.y, i / g->grid.x / g->grid.y);
+    run_block(b, at, g->grid, g->block, g->shared_bytes);
+}
+
+void emu_run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &thread) {
+    unsigned threads = block.x * block.y * block.z;
+    CHECK(threads >= WARP && threads <= MAX_THREADS && threads % WARP == 0 && block.z <= 64, "%s: a block of %u x %u x %u",
+          name, block.x, block.y, block.z);
+    CHECK(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x < 1u << 31 && grid.y < 65536 && grid.z < 65536,
+          "%s: a grid of %u x %u x %u", name, grid.x, grid.y, grid.z);
+    CHECK(shared_bytes <= SHARED_LIMIT, "%s: %zu bytes of shared memory", name, shared_bytes);
+    Grid g = {grid, block, shared_bytes, &thread, name};
+    parallel_for((int)(grid.x * grid.y * grid.z), run_grid_block, &g);
+}
+
+/* ---- the queue ---- */
+
+struct EmuCaptured {
+    std::vector<std::function<void()>> work;
+};
+static EmuCaptured *recording;
+
+void emu_submit(std::function<void()> work) {
+    if (recording)
+        recording->work.push_back(std::move(work));
+    else
+        work();
+}
+void emu_capture_begin() { recording = new EmuCaptured; }
+EmuCaptured *emu_capture_end() {
+    EmuCaptured *captured = recording;
+    recording = NULL;
+    return captured;
+}
+void emu_capture_launch(const EmuCaptured *captured) {
+    for (const std::function<void()> &work : captured->work) work();
+}
+void emu_capture_free(EmuCaptured *captured) { delete captured; }

@@ -1,0 +1,93 @@
+/* emulate.h - the host's side of backend/cuda/kernel.cuh: the same kernels, compiled by the host's C++ compiler, with a
+ * fiber for every thread of a block. It finds what a GPU would forgive on a good day:
+ *   - reads and writes beyond shared memory fault (a guard page behind it), and beyond device memory (tests/emulate/
+ *     device.cpp puts guard pages around each allocation);
+ *   - shared memory that is read before it is written, and a barrier that is missing, change the results between the
+ *     two modes: mode 0 runs threads and blocks in order and fills shared memory with 0xff, mode 1 runs them backwards
+ *     and fills it with 0x5a. A kernel that keeps the rules gives the same bits in both;
+ *   - a barrier or a warp_*() that not all reach, a block that is no multiple of 32 or too large, too much shared
+ *     memory, a grid beyond the limits: abort, naming the node. */
+#ifndef MALA_EMULATE_H
+#define MALA_EMULATE_H
+
+#include <string.h>
+
+#include <functional>
+#include <tuple>
+
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+/* ---- features: 16-bit floats, rounded to nearest even ---- */
+
+struct bf16 {
+    uint16_t bits;
+};
+struct f16 {
+    uint16_t bits;
+};
+
+static inline float to_float(float x) { return x; }
+static inline float to_float(bf16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+float to_float(f16 x);
+f16 f16_of(float x);
+bf16 bf16_of(float x);
+template <class T> inline T from_float(float x);
+template <> inline float from_float<float>(float x) { return x; }
+template <> inline bf16 from_float<bf16>(float x) { return bf16_of(x); }
+template <> inline f16 from_float<f16>(float x) { return f16_of(x); }
+
+/* ---- what a thread of a kernel sees ---- */
+
+struct EmuThread {
+    dim3 thread, block, block_size, grid_size;
+};
+extern __thread const EmuThread *emu_here;
+#define threadIdx (emu_here->thread)
+#define blockIdx (emu_here->block)
+#define blockDim (emu_here->block_size)
+#define gridDim (emu_here->grid_size)
+
+void barrier();
+/* hands x to the warp and returns what `lane` handed in */
+float warp_from(float x, int lane);
+float warp_xor(float x, int mask);
+char *shared_memory();
+
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+
+/* ---- launching ---- */
+
+/* 0 or 1, see above. Not while work is queued. */
+extern "C" void emu_set_mode(int mode);
+
+/* Device work, in order: done now, or recorded between emu_capture_begin and emu_capture_end. */
+void emu_submit(std::function<void()> work);
+struct EmuCaptured;
+void emu_capture_begin();
+EmuCaptured *emu_capture_end();
+void emu_capture_launch(const EmuCaptured *captured);
+void emu_capture_free(EmuCaptured *captured);
+
+void emu_run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &thread);
+
+template <class... P, class... A>
+void launch(const KernelCall *call, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
+    std::tuple<P...> values(args...);
+    const char *name = call->node->name;
+    emu_submit([=] { emu_run_grid(name, grid, block, shared_bytes, [=] { std::apply(kernel, values); }); });
+}
+
+#endif

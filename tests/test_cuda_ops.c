@@ -1,0 +1,87 @@
+/* test_cuda_ops.c - the CUDA kernels without a GPU: every case of the op table through the host emulation
+ * (tests/emulate/), against the double reference, twice: threads in order and backwards, with other rubbish in shared
+ * memory. The bits must be the same both times. An argument names the cases to run, by part of their name. */
+#include "op_run.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "backend/cuda/table.h"
+#include "base/parallel.h"
+
+void emu_set_mode(int mode);
+
+/* ---- a backend of memory and kernels alone; each allocation ends where a page begins that faults ---- */
+
+static bool emulated_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
+    (void)b, (void)err;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = ROUND_UP(MAX(bytes, 1), page);
+    char *at = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(at != MAP_FAILED);
+    mprotect(at + whole, page, PROT_NONE);
+    *memory = at + whole - ROUND_UP(bytes, 64);
+    return true;
+}
+static void emulated_free(Backend *b, void *memory) { (void)b, (void)memory; /* a test is short */ }
+static bool emulated_copy(Backend *b, void *to, const void *from, size_t bytes, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    memcpy(to, from, bytes);
+    return true;
+}
+static bool emulated_wait(Backend *b, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    return true;
+}
+
+/* ---- the table ---- */
+
+static const char *missing_kernel(const Graph *g) {
+    for (int32_t i = 0; i < g->n_nodes; i++)
+        if (!cuda_kernels[g->nodes[i].op]) return op_def[g->nodes[i].op]->name;
+    return NULL;
+}
+
+static void test_case(void **state) {
+    const OpCase *c = *state;
+    Backend backend = {.name = "emulated cuda", .kernels = cuda_kernels, .alloc = emulated_alloc, .free = emulated_free,
+                       .upload = emulated_copy, .download = emulated_copy, .wait = emulated_wait};
+    uint64_t hash[2];
+    for (int mode = 0; mode < 2; mode++) {
+        emu_set_mode(mode);
+        Built b = op_build(c);
+        if (missing_kernel(b.g)) {
+            printf("%s: no CUDA kernel for %s yet\n", c->name, missing_kernel(b.g));
+            op_built_free(&b);
+            skip();
+        }
+        Plan *plan = op_plan(b.g, &backend);
+        op_check(c, plan, mode ? "emulated, backwards" : "emulated");
+        hash[mode] = op_hash(plan);
+        plan_free(plan);
+        op_built_free(&b);
+    }
+    if (hash[0] != hash[1])
+        fail_msg("%s: the order of threads or what shared memory held before changes the bits", c->name);
+}
+
+int main(int argc, char **argv) {
+    size_t count = 0, capacity = 0;
+    for (size_t f = 0; f < OP_FAMILIES; f++)
+        for (const OpCase *c = op_families[f]; c->name; c++) capacity++;
+    struct CMUnitTest *tests = mem_zalloc(capacity, sizeof *tests);
+    for (size_t f = 0; f < OP_FAMILIES; f++)
+        for (const OpCase *c = op_families[f]; c->name; c++)
+            if (argc < 2 || strstr(c->name, argv[1]))
+                tests[count++] = (struct CMUnitTest){c->name, test_case, NULL, NULL, (void *)c};
+    parallel_set_threads(2);
+    int failed = _cmocka_run_group_tests("cuda ops", tests, count, NULL, NULL);
+    free(tests);
+    return failed;
+}
