@@ -35,8 +35,8 @@ PLAIN_SRC := $(filter-out src/main.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
 OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
 TEST_SRC := $(wildcard tests/test_*.c)
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
-TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
-TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c))
+TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC) tests/op_run.c,$(wildcard tests/*.c)))
+TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $(B)/tests/op_run.o
 
 .PHONY: all deps test-deps test demo asan tsan sizes clean check-rooms
 all: mala
