@@ -65,8 +65,10 @@ static void test_lines(void **state) {
     out = tmpfile();
     log_init(&log, out, LOG_ERROR, COLOR_ALWAYS);
     log_warning(&log, "hidden");
+    log_row(&log, LOG_INFO, "hidden");
+    log_row(&log, LOG_ERROR, "a  %d", 1);
     log_error(&log, &err);
-    assert_string_equal(contents(out), "\x1b[1;31mmala: error: \x1b[0mx.jpg: broken - replace it\n");
+    assert_string_equal(contents(out), "a  1\n\x1b[1;31mmala: error: \x1b[0mx.jpg: broken - replace it\n");
     log_close(&log);
     fclose(out);
     log_info(NULL, "nobody listens");

@@ -23,6 +23,7 @@ const CliFlag cli_config_flags[] = {
     {"data", 0, "DIR", NULL, "data-path data-dir", "data.path", NULL},
     {"model", 0, "NAME", NULL, "arch", "model.name", NULL},
     {"weights", 0, "FILE", NULL, "pretrained finetune", "model.weights", NULL},
+    {"allow-missing", 0, "GLOB,...", NULL, NULL, "model.allow_missing", NULL},
     {"num-classes", 0, "N", NULL, "nb-classes", "model.num_classes", NULL},
     {"img-size", 0, "N", NULL, "imgsz input-size", "input.size", NULL},
     {"batch-size", 'b', "N", NULL, "batch", "train.batch_size", NULL},
@@ -110,6 +111,23 @@ static void add_override(Cli *cli, const char *key, const char *value) {
     cli->overrides[cli->override_count++] = text;
 }
 
+/* A flag whose value is a list adds to what it was given before. */
+static bool add_to_list(Cli *cli, const CliFlag *f, const char *value) {
+    size_t key = strlen(f->key);
+    if (!f->argument || !strstr(f->argument, ",...")) return false;
+    for (int i = 0; i < cli->override_count; i++) {
+        char *old = cli->overrides[i];
+        if (strncmp(old, f->key, key) != 0 || old[key] != '=') continue;
+        size_t size = strlen(old) + strlen(value) + 2;
+        char *text = mem_zalloc(size, 1);
+        snprintf(text, size, "%s,%s", old, value);
+        free(old);
+        cli->overrides[i] = text;
+        return true;
+    }
+    return false;
+}
+
 static bool take_color(Cli *cli, const char *when, Err *err) {
     int index = option_word_index("auto always never", when); /* in the order of LogColor */
     if (index < 0)
@@ -131,7 +149,7 @@ static bool take_assignment(Cli *cli, const char *text, Err *err) {
 /* What a flag does; value: "" when it has none. */
 static bool take_flag(Cli *cli, const CliFlag *f, const char *value, Err *err) {
     if (f->key) {
-        add_override(cli, f->key, value[0] || f->argument ? value : f->value);
+        if (!add_to_list(cli, f, value)) add_override(cli, f->key, value[0] || f->argument ? value : f->value);
         return true;
     }
     if (!strcmp(f->name, "help")) cli->action = CLI_HELP;

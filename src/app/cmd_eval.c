@@ -58,7 +58,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                        cli->argument_count);
     ModelFile model;
     const char *path = cli->argument_count ? cli->arguments[0] : NULL;
-    if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, err)) return false;
+    if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = config_check_data(&model.config, err) && run_on(&model, cli, log, err);
     model_file_close(&model);
     return ok;

@@ -188,7 +188,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count == 0)
         return err_set(err, EXIT_USAGE, "command line: no picture given - mala infer IMAGE|DIR|LIST.txt|- --weights FILE");
     ModelFile model;
-    if (!model_file_open(&model, NULL, cli->config, cli->overrides, cli->override_count, err)) return false;
+    if (!model_file_open(&model, NULL, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = run_model(&model, cli, log, err);
     model_file_close(&model);
     return ok;

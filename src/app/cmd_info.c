@@ -156,7 +156,6 @@ static bool run_config(const Config *c, int classes, const Cli *cli, Err *err) {
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
-    (void)log;
     if (cli->argument_count > 1)
         return err_set(err, EXIT_USAGE, "command line: info takes one weights file, got %d", cli->argument_count);
     Config config;
@@ -164,7 +163,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     const char *path = cli->argument_count ? cli->arguments[0] : ok ? config.model.weights : NULL;
     if (ok && path) {
         ModelFile model;
-        ok = model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, err);
+        ok = model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err);
         if (ok) {
             ok = run_config(&model.config, model.class_count, cli, err);
             model_file_close(&model);

@@ -45,6 +45,9 @@ const Option config_table[] = {
              "auto: from the data or the weights"),
     STRING("model.weights", model.weights, OPTION_NULL, "null", "pretrained finetune checkpoint",
            "file to start from (.safetensors)"),
+    STRING("model.allow_missing", model.allow_missing, OPTION_NULL | OPTION_UNSAVED, "null", "strict allow_mismatch",
+           "tensors that the file may lack, have in another shape or have beside the model's: patterns with * and ?, "
+           "apart by commas"),
 
     STRING("data.path", data.path, OPTION_NULL, "null", "data data_path data_dir root dataset",
            "directory with one folder per split, in it one per class"),

@@ -53,6 +53,10 @@ LoaderOptions config_loader(const Config *c, int batch, bool train) {
     return o;
 }
 
+WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log) {
+    return (WeightsPolicy){.head = head, .allow = c->model.allow_missing, .log = log};
+}
+
 bool config_open_backend(Backend *out, const Config *c, Err *err) {
     if (c->device == DEVICE_CUDA)
         return err_set(err, EXIT_DEVICE, "device: this build has no CUDA backend yet - use --device cpu");
@@ -61,22 +65,30 @@ bool config_open_backend(Backend *out, const Config *c, Err *err) {
 
 /* ---- the file ---- */
 
-static void take_class(ModelFile *m, const char *name) {
-    m->classes = mem_resize(m->classes, (size_t)m->class_count + 1, sizeof *m->classes);
-    m->classes[m->class_count++] = mem_strdup(name);
+static void take_class(char ***names, int *count, const char *name) {
+    *names = mem_resize(*names, (size_t)*count + 1, sizeof **names);
+    (*names)[(*count)++] = mem_strdup(name);
 }
 
-static bool read_classes(ModelFile *m, const char *text, Err *err) {
+bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err) {
+    const char *text = tensor_file_metadata(file, "mala.classes");
     JsonReader r;
     JsonToken t;
-    bool ok = json_open(&r, text, strlen(text), (JsonSource){.name = m->file.path, .code = EXIT_INPUT}, err) &&
+    *names = NULL, *count = 0;
+    if (!text) return true;
+    bool ok = json_open(&r, text, strlen(text), (JsonSource){.name = file->path, .code = EXIT_INPUT}, err) &&
               json_expect(&r, &t, JSON_ARRAY, err);
     while (ok && (ok = json_next(&r, &t, err)) && t.kind != JSON_ARRAY_END) {
         if (t.kind != JSON_STRING) ok = json_fail(&r, &t, err, "class names must be strings");
-        if (ok) take_class(m, t.text);
+        if (ok) take_class(names, count, t.text);
     }
     json_close(&r);
     return ok;
+}
+
+void model_classes_free(char **names, int count) {
+    for (int i = 0; i < count; i++) free(names[i]);
+    free(names);
 }
 
 /* Names from the metadata; the number of classes is what the head's shape says. A thousand without names are taken for
@@ -85,15 +97,14 @@ static bool find_classes(ModelFile *m, Err *err) {
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
     if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
         return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first", m->file.path);
-    const char *names = tensor_file_metadata(&m->file, "mala.classes");
-    if (names && !read_classes(m, names, err)) return false;
-    if (names && m->class_count != head->shape[0])
+    if (!model_classes_read(&m->classes, &m->class_count, &m->file, err)) return false;
+    if (m->class_count && m->class_count != head->shape[0])
         return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
                        m->class_count, (long long)head->shape[0]);
     for (int64_t i = m->class_count; i < head->shape[0]; i++) {
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)i);
-        take_class(m, head->shape[0] == IMAGENET_CLASSES ? imagenet_names[i].id : number);
+        take_class(&m->classes, &m->class_count, head->shape[0] == IMAGENET_CLASSES ? imagenet_names[i].id : number);
     }
     return true;
 }
@@ -111,8 +122,8 @@ static bool load_config(ModelFile *m, const char *config_file, char *const *over
 }
 
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
-                     Err *err) {
-    *out = (ModelFile){0};
+                     Log *log, Err *err) {
+    *out = (ModelFile){.log = log};
     if (!config_load(&out->config, config_file, overrides, count, err)) {
         config_free(&out->config);
         return false;
@@ -132,8 +143,7 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
 }
 
 void model_file_close(ModelFile *m) {
-    for (int i = 0; i < m->class_count; i++) free(m->classes[i]);
-    free(m->classes);
+    model_classes_free(m->classes, m->class_count);
     config_free(&m->config);
     tensor_file_close(&m->file);
     *m = (ModelFile){0};
@@ -196,8 +206,10 @@ static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
 
 bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err) {
     WeightsReport report;
+    WeightsPolicy policy = config_weights_policy(&m->config, HEAD_STRICT, m->log);
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, err) &&
-        weights_attach(&report, &p->state, &m->file, err) && predictor_plan(p, backend, err)) {
+        weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, err)) {
+        weights_describe(&report, m->log);
         tensor_file_drop_pages(&m->file, NULL);
         return true;
     }

@@ -12,19 +12,27 @@ typedef struct {
     Config config;
     char **classes; /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
     int class_count;
+    Log *log; /* hears what is loaded, and the table of what does not fit */
 } ModelFile;
 
 /* Opens config.model.weights (or `path`, when not NULL). What the file's metadata say holds, then `config_file` (may be
  * NULL), then overrides. False: EXIT_USAGE (no file given, or one without metadata and no --model), EXIT_INPUT. */
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
-                     Err *err);
+                     Log *log, Err *err);
 void model_file_close(ModelFile *m);
+
+/* The class names that a file carries; none is no error: count 0. Free them in any case. False: EXIT_INPUT. */
+bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err);
+void model_classes_free(char **names, int count);
 
 /* The network and preprocessing that a config asks for. */
 ClassifySpec config_classify(const Config *c, int classes);
 EvalTransform config_eval_transform(const Config *c);
 /* Options of a loader over training (shuffled, augmented) or evaluation pictures. */
 LoaderOptions config_loader(const Config *c, int batch, bool train);
+
+/* How a file's weights are loaded by this config. */
+WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log);
 
 /* The device a config asks for. False: EXIT_DEVICE where this build has none of that kind, EXIT_USAGE, EXIT_MEMORY. */
 bool config_open_backend(Backend *out, const Config *c, Err *err);

@@ -98,20 +98,39 @@ static void set_optimizer(Trainer *t) {
                                      .total_steps = c->sched.epochs * steps};
 }
 
+/* Names decide, never positions: a head whose classes have other names is of no use even when it has as many. */
+static bool choose_head(HeadPolicy *out, const Dataset *data, const TensorFile *file, Err *err) {
+    char **names;
+    int count;
+    *out = HEAD_REPLACE;
+    bool ok = model_classes_read(&names, &count, file, err);
+    if (ok && count && count != data->class_count) *out = HEAD_NEW;
+    for (int i = 0; ok && i < MIN(count, data->class_count); i++)
+        if (strcmp(names[i], data->classes[i]) != 0) *out = HEAD_NEW;
+    model_classes_free(names, count);
+    return ok;
+}
+
+static bool load_weights(Trainer *t, Err *err) {
+    const Config *c = t->config;
+    TensorFile file;
+    HeadPolicy head;
+    WeightsReport report;
+    if (!tensor_file_open(&file, c->model.weights, NULL, err)) return false;
+    bool ok = choose_head(&head, &t->train_data, &file, err);
+    if (ok) {
+        WeightsPolicy policy = config_weights_policy(c, head, t->log);
+        ok = weights_load(&report, &t->state, &file, &policy, err);
+    }
+    if (ok) weights_describe(&report, t->log);
+    tensor_file_close(&file);
+    return ok;
+}
+
 static bool start_weights(Trainer *t, Err *err) {
     const Config *c = t->config;
-    if (!state_init(&t->state, (uint64_t)c->train.seed, err)) return false;
-    if (c->model.weights) {
-        TensorFile file;
-        WeightsReport report;
-        if (!tensor_file_open(&file, c->model.weights, NULL, err)) return false;
-        bool ok = weights_load(&report, &t->state, &file, HEAD_REPLACE, err);
-        tensor_file_close(&file);
-        if (!ok) return false;
-        log_info(t->log, "%s: %d tensors, %lld parameters%s", c->model.weights, report.tensors, (long long)report.parameters,
-                 report.head_replaced ? "; its head has other classes and starts anew" : "");
-    }
-    return !t->spec.ema || state_copy_role(&t->state, ROLE_EMA, ROLE_WEIGHT, err);
+    return state_init(&t->state, (uint64_t)c->train.seed, err) && (!c->model.weights || load_weights(t, err)) &&
+           (!t->spec.ema || state_copy_role(&t->state, ROLE_EMA, ROLE_WEIGHT, err));
 }
 
 static bool open_network(Trainer *t, Err *err) {

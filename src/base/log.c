@@ -83,16 +83,16 @@ static void printable(char *out, size_t size, const char *text) {
     out[n] = '\0';
 }
 
-static void say(Log *log, LogLevel level, const char *text) {
+static void say(Log *log, LogLevel level, bool mark, const char *text) {
     static const struct {
         const char *mark, *color;
     } looks[] = {{"mala: error: ", "\x1b[1;31m"}, {"mala: warning: ", "\x1b[1;33m"}, {"", ""}, {"", "\x1b[2m"}};
     char line[LINE_SIZE];
     printable(line, sizeof line, text);
-    const char *color = log->color ? looks[level].color : "", *plain = color[0] ? "\x1b[0m" : "";
+    const char *color = log->color && mark ? looks[level].color : "", *plain = color[0] ? "\x1b[0m" : "";
     if (level <= log->level) {
         clear_bar(log);
-        if (level <= LOG_WARNING)
+        if (level <= LOG_WARNING && mark)
             fprintf(log->out, "%s%s%s%s\n", color, looks[level].mark, plain, line);
         else
             fprintf(log->out, "%s%s%s\n", color, line, plain);
@@ -103,43 +103,50 @@ static void say(Log *log, LogLevel level, const char *text) {
         time_t now = time(NULL);
         struct tm parts;
         strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", localtime_r(&now, &parts));
-        fprintf(log->copy, "%s %s%s\n", date, looks[level].mark, line);
+        fprintf(log->copy, "%s %s%s\n", date, mark ? looks[level].mark : "", line);
         fflush(log->copy);
     }
 }
 
-static void say_list(Log *log, LogLevel level, const char *format, va_list args) {
+static void say_list(Log *log, LogLevel level, bool mark, const char *format, va_list args) {
     char text[LINE_SIZE];
     if (!log) return;
     vsnprintf(text, sizeof text, format, args);
-    say(log, level, text);
+    say(log, level, mark, text);
 }
 
 void log_warning(Log *log, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    say_list(log, LOG_WARNING, format, args);
+    say_list(log, LOG_WARNING, true, format, args);
     va_end(args);
 }
 
 void log_info(Log *log, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    say_list(log, LOG_INFO, format, args);
+    say_list(log, LOG_INFO, true, format, args);
     va_end(args);
 }
 
 void log_debug(Log *log, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    say_list(log, LOG_DEBUG, format, args);
+    say_list(log, LOG_DEBUG, true, format, args);
+    va_end(args);
+}
+
+void log_row(Log *log, LogLevel level, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    say_list(log, level, false, format, args);
     va_end(args);
 }
 
 void log_error(Log *log, const Err *err) {
     if (!log) return;
     progress_end(log);
-    say(log, LOG_ERROR, err->text);
+    say(log, LOG_ERROR, true, err->text);
 }
 
 /* ---- progress ---- */
@@ -212,7 +219,7 @@ static void draw(Log *log, double now) {
         p->visible = true;
     } else if (!log->bar) {
         progress_line(line, sizeof line, p, now - p->begin, 300, false);
-        say(log, LOG_INFO, line);
+        say(log, LOG_INFO, true, line);
     }
 }
 

@@ -39,6 +39,8 @@ void log_close(Log *log);
 void log_warning(Log *log, const char *format, ...) PRINTF_LIKE(2, 3);
 void log_info(Log *log, const char *format, ...) PRINTF_LIKE(2, 3);
 void log_debug(Log *log, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A line of a table, without a mark: of an error's details with LOG_ERROR, which also --quiet shows. */
+void log_row(Log *log, LogLevel level, const char *format, ...) PRINTF_LIKE(3, 4);
 /* "mala: error: " and the text; ends a progress line. */
 void log_error(Log *log, const Err *err);
 

@@ -114,3 +114,37 @@ const char *text_nearest(const char *word, const char *const *candidates, size_t
     }
     return best;
 }
+
+/* Only the last '*' has to be tried with more bytes: an earlier one taking more would leave it less to choose from. */
+static bool matches(const char *pattern, size_t count, const char *text) {
+    size_t at = 0, star = SIZE_MAX;
+    const char *retry = text;
+    while (*text) {
+        if (at < count && pattern[at] == '*') {
+            star = at++;
+            retry = text;
+        } else if (at < count && (pattern[at] == '?' || pattern[at] == *text)) {
+            at++, text++;
+        } else if (star != SIZE_MAX) {
+            at = star + 1;
+            text = ++retry;
+        } else {
+            return false;
+        }
+    }
+    while (at < count && pattern[at] == '*') at++;
+    return at == count;
+}
+
+bool text_matches(const char *pattern, const char *text) { return matches(pattern, strlen(pattern), text); }
+
+bool text_matches_any(const char *patterns, const char *text) {
+    for (const char *at = patterns; *at;) {
+        at += strspn(at, " ,");
+        size_t length = strcspn(at, ","), count = length;
+        while (count > 0 && at[count - 1] == ' ') count--;
+        if (count > 0 && matches(at, count, text)) return true;
+        at += length;
+    }
+    return false;
+}
