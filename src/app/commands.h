@@ -4,6 +4,7 @@
 
 #include "app/cli.h"
 
-extern const CliCommand command_train, command_eval, command_infer, command_info, command_synth, command_bench;
+extern const CliCommand command_train, command_eval, command_infer, command_info, command_synth, command_bench,
+    command_export;
 
 #endif

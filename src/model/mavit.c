@@ -66,6 +66,14 @@ void mavit_features(Nn *nn, const MavitConfig *c, Val x, Val stage[MAVIT_STAGES]
     }
 }
 
+void mavit_extra_norms(Nn *nn, Val out[MAVIT_STAGES], const Val stage[MAVIT_STAGES]) {
+    for (int i = 0; i < MAVIT_STAGES; i++) {
+        graph_push(nn->g, "extra_norms.%d", i);
+        out[i] = nn_layer_norm(nn, stage[i], "norm");
+        graph_pop(nn->g);
+    }
+}
+
 Val mavit_classifier(Nn *nn, const MavitConfig *c, Val x) {
     x = nn_pointwise(nn, x, "proj", c->projection);
     x = op_mean_pool(nn->g, op_silu(nn->g, nn_batch_norm(nn, x, "norm")));

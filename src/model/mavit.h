@@ -21,6 +21,10 @@ typedef struct {
  * x: normalised images (B,H,W,3), H and W multiples of 32. */
 void mavit_features(Nn *nn, const MavitConfig *config, Val x, Val stage[MAVIT_STAGES]);
 
+/* The backbone of the released detection and segmentation code: each stage output through a LayerNorm of its own,
+ * extra_norms.i.norm. A classifier's checkpoint has no such weights: they start as ones and zeros. */
+void mavit_extra_norms(Nn *nn, Val out[MAVIT_STAGES], const Val stage[MAVIT_STAGES]);
+
 /* logits (B, classes): projection, BatchNorm, SiLU, mean over the map, linear. */
 Val mavit_classifier(Nn *nn, const MavitConfig *config, Val last_stage);
 

@@ -1,0 +1,106 @@
+#include "app/export.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/strings.h"
+#include "io/onnx.h"
+
+static void export_graph(ExportModel *e, const Config *c, int classes) {
+    ClassifySpec spec = config_classify(c, classes);
+    Shape shape = SHAPE(1, c->input.size[0], c->input.size[1], 3);
+    Graph *g = e->graph = graph_new();
+    Nn nn = {.g = g, .counter = NO_VAL};
+    Val stage[MAVIT_STAGES];
+    Val x = e->options.preprocess ? op_normalize(g, graph_input(g, "pixels", DT_U8, shape), spec.mean, spec.std)
+                                  : graph_input(g, "images", DT_F32, shape);
+    spec.model.classes = classes; /* the head's own, whatever the config says */
+    mavit_features(&nn, &spec.model, x, stage);
+    if (e->options.form == EXPORT_BACKBONE)
+        mavit_extra_norms(&nn, e->features, stage);
+    else
+        e->logits = mavit_classifier(&nn, &spec.model, stage[MAVIT_STAGES - 1]);
+}
+
+/* What a classifier's file and a backbone may differ in. */
+#define BACKBONE_MISFITS "extra_norms.*,proj.*,norm.*,head.*"
+
+static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
+    WeightsReport report;
+    WeightsPolicy policy = config_weights_policy(&m->config, HEAD_STRICT, m->log);
+    if (e->options.form == EXPORT_CLASSIFIER) {
+        if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
+        weights_describe(&report, m->log);
+        return true;
+    }
+    char allow[1024];
+    snprintf(allow, sizeof allow, "%s,%s", BACKBONE_MISFITS, policy.allow ? policy.allow : "");
+    policy.allow = allow;
+    if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
+    if (!tensor_file_find(&m->file, "extra_norms.0.norm.weight"))
+        log_info(m->log, "%s: has no extra_norms: they are ones and zeros, as the released code starts them", m->file.path);
+    return true;
+}
+
+bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportOptions options, Err *err) {
+    *out = (ExportModel){.options = options, .logits = NO_VAL};
+    for (int i = 0; i < MAVIT_STAGES; i++) out->features[i] = NO_VAL;
+    export_graph(out, &m->config, m->class_count);
+    if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) && load_weights(out, m, err))
+        return true;
+    export_close(out);
+    return false;
+}
+
+void export_close(ExportModel *e) {
+    if (e->state.params) state_free(&e->state);
+    graph_free(e->graph);
+    *e = (ExportModel){0};
+}
+
+/* ---- ONNX ---- */
+
+static void write_doubles(JsonWriter *w, const double *values, int count) {
+    json_write_array(w);
+    for (int i = 0; i < count; i++) json_write_double(w, values[i]);
+    json_write_end(w);
+}
+
+bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license, Err *err) {
+    static const char *const stage_names[MAVIT_STAGES] = {"stage0", "stage1", "stage2", "stage3"};
+    const Config *c = &m->config;
+    bool backbone = e->options.form == EXPORT_BACKBONE;
+    JsonWriter names = {0}, size = {0}, mean = {0}, std = {0};
+    json_write_array(&names);
+    for (int i = 0; i < m->class_count; i++) json_write_string(&names, m->classes[i]);
+    json_write_end(&names);
+    write_doubles(&size, (double[]){c->input.size[0], c->input.size[1]}, 2);
+    write_doubles(&mean, c->input.mean, 3);
+    write_doubles(&std, c->input.std, 3);
+    char crop[NUMBER_TEXT_SIZE];
+    number_text(crop, config_crop_pct(c));
+    if (!license) license = tensor_file_metadata(&m->file, "license");
+
+    StoredPair metadata[] = {{"task", backbone ? "features" : "classify"},
+                             {"imgsz", json_writer_text(&size)},
+                             {"mean", json_writer_text(&mean)},
+                             {"std", json_writer_text(&std)},
+                             {"crop_pct", crop},
+                             {"interpolation", c->input.interpolation == INTERPOLATION_BILINEAR ? "bilinear" : "bicubic"},
+                             {"stride", "32"},
+                             {"version", "mala " MALA_VERSION},
+                             {"license", license ? license : "not stated: that of the weights"},
+                             {"names", json_writer_text(&names)}};
+    OnnxOutput outputs[MAVIT_STAGES] = {{e->logits, "logits"}};
+    for (int i = 0; backbone && i < MAVIT_STAGES; i++) outputs[i] = (OnnxOutput){e->features[i], stage_names[i]};
+    OnnxSpec spec = {.name = backbone ? "mavit_backbone" : "mavit_classifier",
+                     .outputs = outputs,
+                     .output_count = backbone ? MAVIT_STAGES : 1,
+                     .dynamic_size = dynamic_size,
+                     .metadata = metadata,
+                     .metadata_count = COUNTOF(metadata) - backbone}; /* a backbone has no class names */
+    bool ok = onnx_export(path, e->graph, &e->state, &spec, err);
+    JsonWriter *all[] = {&names, &size, &mean, &std};
+    for (size_t i = 0; i < COUNTOF(all); i++) json_writer_free(all[i]);
+    return ok;
+}
