@@ -81,6 +81,12 @@ EmuCaptured *emu_capture_end();
 void emu_capture_launch(const EmuCaptured *captured);
 void emu_capture_free(EmuCaptured *captured);
 
+/* What a library does to its scratch: rubbish at both ends of it. */
+static inline void emu_spoil(void *work, size_t bytes) {
+    memset(work, 0xff, MIN(bytes, 4096));
+    memset((char *)work + bytes - MIN(bytes, 4096), 0xff, MIN(bytes, 4096));
+}
+
 void emu_run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &thread);
 
 template <class... P, class... A>
