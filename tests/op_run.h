@@ -18,7 +18,7 @@ typedef struct {
 Built op_build(const OpCase *c);
 void op_built_free(Built *b);
 
-/* The next element of operand `id` of the case built last: rounded to float32, so that kernels and the reference start
+/* The next element of operand `id` of the case built last: rounded to its type, so that kernels and the reference start
  * from the same number. */
 double operand_element(Rng *r, const Value *v, Val id);
 Rng operand_rng(Val id);

@@ -12,32 +12,19 @@
 
 #include <cmocka.h>
 
-#include "backend/cpu/ref.h"
 #include "base/parallel.h"
+#include "interpret.h"
 
 /* ---- a graph in double precision ---- */
 
-static double **interpret_new(const Graph *g) {
-    double **x = mem_zalloc((size_t)g->n_values, sizeof *x);
+static Interpreter interpret_new(const Graph *g) {
+    Interpreter it = interpreter_new(g);
     for (Val v = 0; v < g->n_values; v++) {
-        x[v] = mem_zalloc((size_t)shape_count(&g->values[v].shape), sizeof(double));
         if (g->values[v].kind != V_INPUT) continue;
         Rng r = operand_rng(v);
-        for (int64_t i = 0; i < shape_count(&g->values[v].shape); i++) x[v][i] = operand_element(&r, &g->values[v], v);
+        for (int64_t i = 0; i < shape_count(&g->values[v].shape); i++) it.x[v][i] = operand_element(&r, &g->values[v], v);
     }
-    return x;
-}
-
-static void interpret_free(const Graph *g, double **x) {
-    for (Val v = 0; v < g->n_values; v++) free(x[v]);
-    free(x);
-}
-
-static void interpret_node(const Graph *g, const Node *n, double **x) {
-    double *in[MAX_IN], *out[MAX_OUT];
-    for (int i = 0; i < n->n_in; i++) in[i] = node_in(g, n, i) == NO_VAL ? NULL : x[node_in(g, n, i)];
-    for (int i = 0; i < n->n_out; i++) out[i] = x[node_out(g, n, i)];
-    op_ref[n->op](g, n, in, out);
+    return it;
 }
 
 /* ---- ref: kernels against the reference ---- */
@@ -85,24 +72,26 @@ static void test_ref(void **state) {
 
 static double loss_at(const Built *b, const OpCase *c, double **direction, double h) {
     (void)c;
-    double **x = interpret_new(b->g);
+    Interpreter it = interpret_new(b->g);
+    double **x = it.x;
     for (Val v = 0; v < b->forward_values; v++)
         if (direction[v])
             for (int64_t i = 0; i < shape_count(&b->g->values[v].shape); i++) x[v][i] += h * direction[v][i];
-    for (int32_t i = 0; i < b->forward_nodes; i++) interpret_node(b->g, &b->g->nodes[i], x);
+    interpreter_run(&it, 0, b->forward_nodes);
     double loss = 0;
     for (int o = 0; o < b->n_outputs; o++)
         for (int64_t i = 0; i < shape_count(&b->g->values[b->outputs[o]].shape); i++)
             loss += x[b->outputs[o]][i] * x[b->seeds[o]][i];
-    interpret_free(b->g, x);
+    interpreter_free(&it);
     return loss;
 }
 
 static void test_grad(void **state) {
     const OpCase *c = *state;
     Built b = op_build(c);
-    double **x = interpret_new(b.g);
-    for (int32_t i = 0; i < b.g->n_nodes; i++) interpret_node(b.g, &b.g->nodes[i], x);
+    Interpreter it = interpret_new(b.g);
+    double **x = it.x;
+    interpreter_run(&it, 0, b.g->n_nodes);
     for (Val v = 0; v < b.forward_values; v++) {
         const Value *value = graph_value(b.g, v);
         if (value->kind != V_INPUT || value->dtype != DT_F32 || !operand_differentiable(v)) continue;
@@ -124,7 +113,7 @@ static void test_grad(void **state) {
         free(direction[v]);
         free(direction);
     }
-    interpret_free(b.g, x);
+    interpreter_free(&it);
     op_built_free(&b);
 }
 

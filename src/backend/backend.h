@@ -21,8 +21,12 @@ typedef struct {
     Backend *backend;
 } KernelCall;
 
+/* every compute type */
+enum { KERNEL_TYPES_ALL = 1 << DT_F32 | 1 << DT_BF16 | 1 << DT_F16 };
+
 typedef struct {
     void (*run)(const KernelCall *call);
+    unsigned types; /* bit set of 1 << DType: compute types it takes (graph/op.h); 0: float32 alone */
     /* optional: scratch bytes for this node */
     size_t (*workspace)(const Graph *g, const Node *n);
     /* optional: library handles, chosen algorithms; once per node when a plan is made */

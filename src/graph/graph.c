@@ -13,8 +13,8 @@ size_t dtype_size(DType dtype) {
 }
 
 const char *dtype_name(DType dtype) {
-    static const char *const name[] = {[DT_F32] = "f32", [DT_U8] = "u8",     [DT_I32] = "i32",
-                                       [DT_U64] = "u64", [DT_BF16] = "bf16", [DT_F16] = "f16"};
+    static const char *const name[] = {[DT_F32] = "float32", [DT_U8] = "uint8",      [DT_I32] = "int32",
+                                       [DT_U64] = "uint64",  [DT_BF16] = "bfloat16", [DT_F16] = "float16"};
     return name[dtype];
 }
 
@@ -182,6 +182,7 @@ void graph_emit(Graph *g, OpId op, Attr attr, const Val *in, int n_in, Val *out)
     }
     Type types[MAX_OUT];
     const char *misfit = def->infer(g, &n, types);
+    if (!misfit) misfit = op_check_types(g, &n, types);
     CHECK(!misfit, "%s: %s", name, misfit);
     int32_t id = g->n_nodes;
     for (int i = 0; i < def->n_out; i++) {

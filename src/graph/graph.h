@@ -20,7 +20,9 @@ typedef int32_t Val; /* index of a Value */
 
 typedef enum { DT_F32, DT_U8, DT_I32, DT_U64, DT_BF16, DT_F16 } DType;
 size_t dtype_size(DType dtype);
-const char *dtype_name(DType dtype);
+const char *dtype_name(DType dtype); /* "float32", "bfloat16" ... */
+/* What features may be stored in: f32, bf16 or f16. */
+static inline bool dtype_is_float(DType dtype) { return dtype == DT_F32 || dtype == DT_BF16 || dtype == DT_F16; }
 
 #define MAX_RANK 6
 typedef struct {
@@ -89,7 +91,8 @@ typedef union {
     struct { int32_t kernel; bool residual; } dwconv;
     struct { float eps, momentum; } norm;
     struct { AttentionKind kind; int32_t heads; } attention;
-    struct { float mean[3], std[3]; } normalize;
+    struct { float mean[3], std[3]; DType dtype; } normalize; /* dtype: of the output; 0 is f32 */
+    struct { DType dtype; } cast;
     struct { int32_t height, width; } pool; /* mean_pool_bwd: size of the pooled map */
     struct { float smoothing; } loss;
     struct { float rate; int32_t stream; int32_t batch; } drop_path;

@@ -25,8 +25,25 @@ bool op_sums_to_zero(const Graph *g, Val gradient) {
     }
 }
 
-const char *op_all_f32(const Graph *g, const Node *n) {
+DType node_compute_type(const Graph *g, const Node *n) {
+    const OpDef *def = node_def(n);
     for (int i = 0; i < n->n_in; i++)
-        if (node_in(g, n, i) != NO_VAL && graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
+        if (def->features >> i & 1 && node_in(g, n, i) != NO_VAL) return graph_value(g, node_in(g, n, i))->dtype;
+    /* normalize, whose input is no feature */
+    return def->features_out ? graph_value(g, node_out(g, n, 0))->dtype : DT_F32;
+}
+
+const char *op_check_types(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    const OpDef *def = node_def(n);
+    DType type = def->features ? node_compute_type(g, n) : DT_F32;
+    if (!dtype_is_float(type)) return "features must be f32, bf16 or f16";
+    for (int i = 0; i < n->n_in; i++) {
+        if (node_in(g, n, i) == NO_VAL || def->untyped >> i & 1) continue;
+        DType got = graph_value(g, node_in(g, n, i))->dtype;
+        if (def->features >> i & 1 && got != type) return "features and product weights must have one type";
+        if (!(def->features >> i & 1) && got != DT_F32) return "operands that are not features must be f32";
+    }
+    for (int i = 0; def->features && i < n->n_out; i++)
+        if (def->features_out >> i & 1) out[i].dtype = type;
     return NULL;
 }

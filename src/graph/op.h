@@ -27,7 +27,10 @@ typedef struct {
     int8_t min_in, max_in, n_out;
     uint8_t flags;
     uint8_t mutates; /* bit i: input i (state) is updated in place */
-    /* Types of the outputs. Returns NULL, or what does not fit, as text. */
+    uint8_t features;     /* bit i: input i has the compute type, see the typing rule below */
+    uint8_t features_out; /* bit i: output i has it */
+    uint8_t untyped;      /* bit i: the rule does not hold for input i; infer sees to its type */
+    /* Shapes of the outputs, and f32 as their type. Returns NULL, or what does not fit, as text. */
     const char *(*infer)(const Graph *g, const Node *n, Type out[MAX_OUT]);
     /* multiply-adds; NULL: none worth counting */
     double (*macs)(const Graph *g, const Node *n);
@@ -39,6 +42,18 @@ typedef struct {
 extern const OpDef *const op_def[OP_COUNT];
 
 static inline const OpDef *node_def(const Node *n) { return op_def[n->op]; }
+
+/* The typing rule. A feature (an activation of the network, or its gradient) has the compute type f32, bf16 or f16, and
+ * all features of a node have the same. So do the weights of dense products, linear* and conv2d*: casts of the float32
+ * masters. Everything else is float32 whatever the compute type: biases, gains, gamma, keep, depthwise weights; means,
+ * deviations and attention's statistics; logits at the loss, probabilities and the loss; every parameter's gradient;
+ * the optimizer's tensors. Kernels compute in float32 and round once, when they store a feature.
+ *
+ * A row says which operands are features; graph_emit applies the rule through op_check_types, which completes the types
+ * that infer left at f32, and returns NULL or what does not fit. */
+const char *op_check_types(const Graph *g, const Node *n, Type out[MAX_OUT]);
+/* The type of a node's features; f32 when it has none. */
+DType node_compute_type(const Graph *g, const Node *n);
 
 /* The device tensor that every optimizer op reads: a captured step never changes, its hyper-parameters do. */
 enum {
@@ -59,10 +74,9 @@ enum {
  * would leave rounding noise, which AdamW's division by its own size turns into steps. */
 bool op_sums_to_zero(const Graph *g, Val gradient);
 
-/* For infer: NULL when every operand that is present is float32 (the required ones are: graph_emit saw to that). */
-const char *op_all_f32(const Graph *g, const Node *n);
-
 /* Builders. Shapes and formulas are in ops.def. */
+/* x in another float type; x itself when it has that type already. */
+Val op_cast(Graph *g, Val x, DType dtype);
 Val op_normalize(Graph *g, Val images, const float mean[3], const float std[3]);
 Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad);
 Val op_linear(Graph *g, Val x, Val w, Val b);

@@ -27,21 +27,19 @@ static Shape stats_shape(const Node *n, const Shape *qkvo) {
     return SHAPE(qkvo->dim[0], heads, 2 + d, d);
 }
 
-static const char *check_operands(const Graph *g, const Node *n, const Shape *qkvo, const Shape *w, const Shape *b) {
+static const char *check_operands(const Node *n, const Shape *qkvo, const Shape *w, const Shape *b) {
     if (!qkvo || qkvo->rank != 4 || qkvo->dim[3] % 4) return "qkvo must be (B,H,W,4C)";
     int64_t channels = qkvo->dim[3] / 4, heads = n->attr.attention.heads;
     if (heads < 1 || channels % heads) return "the heads must divide the channels";
     if (channels / heads % 4 || channels / heads > MAX_HEAD) return "a head must have 4, 8, 12 ... 512 channels";
     if (!w || !shape_equal(w, &SHAPE(channels, 1, 5, 5))) return "w must be (C,1,5,5)";
     if (!b || !shape_equal(b, &SHAPE(channels))) return "b must be (C)";
-    for (int i = 0; i < n->n_in; i++)
-        if (graph_value(g, node_in(g, n, i))->dtype != DT_F32) return "operands must be f32";
     return NULL;
 }
 
 static const char *attention_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *qkvo = in_shape(g, n, 0);
-    const char *misfit = check_operands(g, n, qkvo, in_shape(g, n, 1), in_shape(g, n, 2));
+    const char *misfit = check_operands(n, qkvo, in_shape(g, n, 1), in_shape(g, n, 2));
     if (misfit) return misfit;
     out[0] = out[1] = (Type){mix_shape(qkvo), DT_F32};
     out[2] = (Type){stats_shape(n, qkvo), DT_F32};
@@ -64,8 +62,9 @@ static void attention_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_attention_bwd, n.attr, in, COUNTOF(in), din);
 }
 
-const OpDef op_def_attention = {.name = "attention", .min_in = 3, .max_in = 3, .n_out = 3, .infer = attention_infer,
-                                .macs = attention_macs, .grad = attention_grad};
+const OpDef op_def_attention = {.name = "attention", .min_in = 3, .max_in = 3, .n_out = 3, .features = 1 << 0,
+                                .features_out = 1 << 0 | 1 << 1, .infer = attention_infer, .macs = attention_macs,
+                                .grad = attention_grad};
 
 Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads) {
     Val out[3];
@@ -91,7 +90,7 @@ Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads
  * To dv the gradient of the convolution adds dwconv5(g) with w turned by half a turn. */
 static const char *attention_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *dy = in_shape(g, n, 0), *qkvo = in_shape(g, n, 1), *w = in_shape(g, n, 2);
-    const char *misfit = check_operands(g, n, qkvo, w, in_shape(g, n, 3));
+    const char *misfit = check_operands(n, qkvo, w, in_shape(g, n, 3));
     if (misfit) return misfit;
     Shape mix = mix_shape(qkvo), stats = stats_shape(n, qkvo);
     if (!shape_equal(dy, &mix)) return "dy must be (B,H,W,C)";
@@ -109,4 +108,5 @@ static double attention_bwd_macs(const Graph *g, const Node *n) {
 }
 
 const OpDef op_def_attention_bwd = {.name = "attention_bwd", .min_in = 6, .max_in = 6, .n_out = 3,
-                                    .flags = OPF_NO_GRAD, .infer = attention_bwd_infer, .macs = attention_bwd_macs};
+                                    .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 4, .features_out = 1 << 0,
+                                    .infer = attention_bwd_infer, .macs = attention_bwd_macs};

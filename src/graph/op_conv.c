@@ -19,8 +19,7 @@ static bool fits_kernel(const Shape *w, const Node *n) {
 /* y[b,p,q,o] = b[o] + sum over i,r,s of x[b, p*stride + r - pad, q*stride + s - pad, i] w[o,i,r,s], x being 0 outside.
  * x (B,H,W,I), w (O,I,k,k), b (O) -> y (B,H',W',O), H' = (H + 2 pad - k) / stride + 1. */
 static const char *forward_infer(const Graph *g, const Node *n, const Shape *w, Type out[MAX_OUT]) {
-    const char *misfit = op_all_f32(g, n);
-    if (!misfit) misfit = attr_misfit(n);
+    const char *misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *x = in_shape(g, n, 0), *b = in_shape(g, n, 2);
     if (x->rank != 4 || !fits_kernel(w, n)) return "x must be (B,H,W,I), w (O,I,k,k)";
@@ -56,8 +55,8 @@ static void conv2d_grad(Graph *g, Node n, const Val *dout, Val *din) {
     if (op_sums_to_zero(g, dout[0])) din[2] = op_zeros(g, node_in(g, &n, 2));
 }
 
-const OpDef op_def_conv2d = {.name = "conv2d", .min_in = 3, .max_in = 3, .n_out = 1, .infer = conv2d_infer,
-                             .macs = conv2d_macs, .grad = conv2d_grad};
+const OpDef op_def_conv2d = {.name = "conv2d", .min_in = 3, .max_in = 3, .n_out = 1, .features = 1 << 0 | 1 << 1,
+                             .features_out = 1 << 0, .infer = conv2d_infer, .macs = conv2d_macs, .grad = conv2d_grad};
 
 Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad) {
     Attr attr = {.conv = {.kernel = kernel, .stride = stride, .pad = pad}};
@@ -69,8 +68,7 @@ Val op_conv2d(Graph *g, Val x, Val w, Val b, int kernel, int stride, int pad) {
 /* dx[b,h,w,i] = sum over o and all (p,r), (q,s) with p*stride + r - pad = h, q*stride + s - pad = w of
  * dy[b,p,q,o] w[o,i,r,s]. dy (B,H',W',O), w (O,I,k,k) -> dx (B, in_height, in_width, I). */
 static const char *conv2d_dx_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    const char *misfit = op_all_f32(g, n);
-    if (!misfit) misfit = attr_misfit(n);
+    const char *misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *dy = in_shape(g, n, 0), *w = in_shape(g, n, 1);
     int64_t height = n->attr.conv.in_height, width = n->attr.conv.in_width;
@@ -86,13 +84,13 @@ static double conv2d_dx_macs(const Graph *g, const Node *n) {
 }
 
 const OpDef op_def_conv2d_dx = {.name = "conv2d_dx", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
-                                .infer = conv2d_dx_infer, .macs = conv2d_dx_macs};
+                                .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = conv2d_dx_infer,
+                                .macs = conv2d_dx_macs};
 
 /* dw[o,i,r,s] = sum over b,p,q of dy[b,p,q,o] x[b, p*stride + r - pad, q*stride + s - pad, i]; db[o] = sum of dy.
  * dy (B,H',W',O), x (B,H,W,I) -> dw (O,I,k,k), db (O). */
 static const char *conv2d_dw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    const char *misfit = op_all_f32(g, n);
-    if (!misfit) misfit = attr_misfit(n);
+    const char *misfit = attr_misfit(n);
     if (misfit) return misfit;
     const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
     if (dy->rank != 4 || x->rank != 4 || dy->dim[0] != x->dim[0]) return "dy must be (B,H',W',O), x (B,H,W,I)";
@@ -109,14 +107,14 @@ static double conv2d_dw_macs(const Graph *g, const Node *n) {
 }
 
 const OpDef op_def_conv2d_dw = {.name = "conv2d_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
-                                .infer = conv2d_dw_infer, .macs = conv2d_dw_macs};
+                                .features = 1 << 0 | 1 << 1, .infer = conv2d_dw_infer, .macs = conv2d_dw_macs};
 
 /* packed[o,r,s,i] = w[o,i,r,s]: inference turns weights once, ahead of every run. */
 static const char *pack_conv_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *w = in_shape(g, n, 0);
     if (!w || w->rank != 4) return "w must be (O,I,k,k)";
     out[0] = (Type){SHAPE(w->dim[0], w->dim[2], w->dim[3], w->dim[1]), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_pack_conv = {.name = "pack_conv", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -130,4 +128,5 @@ static const char *conv2d_packed_infer(const Graph *g, const Node *n, Type out[M
 }
 
 const OpDef op_def_conv2d_packed = {.name = "conv2d_packed", .min_in = 3, .max_in = 3, .n_out = 1,
-                                    .flags = OPF_NO_GRAD, .infer = conv2d_packed_infer, .macs = conv2d_macs};
+                                    .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1, .features_out = 1 << 0,
+                                    .infer = conv2d_packed_infer, .macs = conv2d_macs};

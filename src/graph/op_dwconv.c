@@ -3,13 +3,13 @@
 #include "graph/op.h"
 
 /* picture (B,H,W,C), weights (C,1,k,k) or NULL */
-static const char *misfit(const Graph *g, const Node *n, const Shape *picture, const Shape *w) {
+static const char *misfit(const Node *n, const Shape *picture, const Shape *w) {
     const int k = n->attr.dwconv.kernel;
     if (k < 1 || k % 2 == 0) return "the kernel must be odd";
     if (picture->rank != 4) return "pictures must be (B,H,W,C)";
     if (w && (w->rank != 4 || w->dim[0] != picture->dim[3] || w->dim[1] != 1 || w->dim[2] != k || w->dim[3] != k))
         return "w must be (C,1,k,k)";
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 /* one multiplication per tap and element of the picture in all three ops */
@@ -24,7 +24,7 @@ static const char *dwconv_infer(const Graph *g, const Node *n, Type out[MAX_OUT]
     const Shape *x = in_shape(g, n, 0), *b = in_shape(g, n, 2);
     out[0] = (Type){*x, DT_F32};
     if (shape_count(b) != shape_last(x)) return "b must have as many elements as x has channels";
-    return misfit(g, n, x, in_shape(g, n, 1));
+    return misfit(n, x, in_shape(g, n, 1));
 }
 
 static void dwconv_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -34,8 +34,8 @@ static void dwconv_grad(Graph *g, Node n, const Val *dout, Val *din) {
     if (op_sums_to_zero(g, dout[0])) din[2] = op_zeros(g, node_in(g, &n, 2));
 }
 
-const OpDef op_def_dwconv = {.name = "dwconv", .min_in = 3, .max_in = 3, .n_out = 1, .infer = dwconv_infer,
-                             .macs = dwconv_macs, .grad = dwconv_grad};
+const OpDef op_def_dwconv = {.name = "dwconv", .min_in = 3, .max_in = 3, .n_out = 1, .features = 1 << 0,
+                             .features_out = 1 << 0, .infer = dwconv_infer, .macs = dwconv_macs, .grad = dwconv_grad};
 
 Val op_dwconv(Graph *g, Val x, Val w, Val b, int kernel, bool residual) {
     Val y;
@@ -47,11 +47,12 @@ Val op_dwconv(Graph *g, Val x, Val w, Val b, int kernel, bool residual) {
  * dy (B,H,W,C), w (C,1,k,k) -> dx (B,H,W,C). */
 static const char *dwconv_dx_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     out[0] = (Type){*in_shape(g, n, 0), DT_F32};
-    return misfit(g, n, in_shape(g, n, 0), in_shape(g, n, 1));
+    return misfit(n, in_shape(g, n, 0), in_shape(g, n, 1));
 }
 
 const OpDef op_def_dwconv_dx = {.name = "dwconv_dx", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
-                                .infer = dwconv_dx_infer, .macs = dwconv_macs};
+                                .features = 1 << 0, .features_out = 1 << 0, .infer = dwconv_dx_infer,
+                                .macs = dwconv_macs};
 
 /* dw[c,0,r,s] = sum over b,i,j of dy[b,i,j,c] x[b, i + r - p, j + s - p, c];  db[c] = sum over b,i,j of dy[b,i,j,c].
  * dy, x (B,H,W,C) -> dw (C,1,k,k), db (C). */
@@ -61,8 +62,8 @@ static const char *dwconv_dw_infer(const Graph *g, const Node *n, Type out[MAX_O
     if (!shape_equal(dy, in_shape(g, n, 1))) return "dy and x must have the same shape";
     out[0] = (Type){SHAPE(shape_last(dy), 1, k, k), DT_F32};
     out[1] = (Type){SHAPE(shape_last(dy)), DT_F32};
-    return misfit(g, n, dy, NULL);
+    return misfit(n, dy, NULL);
 }
 
 const OpDef op_def_dwconv_dw = {.name = "dwconv_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
-                                .infer = dwconv_dw_infer, .macs = dwconv_macs};
+                                .features = 1 << 0 | 1 << 1, .infer = dwconv_dw_infer, .macs = dwconv_macs};

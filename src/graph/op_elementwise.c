@@ -21,27 +21,50 @@ static const char *map_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
         if (!shape_equal(a, operand(g, n, i))) return "operands must have the same shape";
     }
     out[0] = f32(a);
-    return op_all_f32(g, n);
+    return NULL;
 }
 
-/* y = (images / 255 - mean) / std, images u8 (B,H,W,3), mean and std per channel, in units of the full scale */
+/* y = (images / 255 - mean) / std, images u8 (B,H,W,3), mean and std per channel, in units of the full scale; y is
+ * stored as attr.normalize.dtype */
 static const char *normalize_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = operand(g, n, 0);
     if (!x || graph_value(g, node_in(g, n, 0))->dtype != DT_U8) return "images must be u8";
     if (x->rank != 4 || x->dim[3] != 3) return "images must be (B,H,W,3)";
     for (int c = 0; c < 3; c++)
         if (!(n->attr.normalize.std[c] > 0)) return "std must be positive";
-    out[0] = f32(x);
+    if (!dtype_is_float(n->attr.normalize.dtype)) return "the output must be f32, bf16 or f16";
+    out[0] = (Type){*x, n->attr.normalize.dtype};
     return NULL;
 }
 
 const OpDef op_def_normalize = {.name = "normalize", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
-                                .infer = normalize_infer};
+                                .features_out = 1 << 0, .untyped = 1 << 0, .infer = normalize_infer};
 
 Val op_normalize(Graph *g, Val images, const float mean[3], const float std[3]) {
     Attr attr = {0};
     for (int c = 0; c < 3; c++) attr.normalize.mean[c] = mean[c], attr.normalize.std[c] = std[c];
     return emit1(g, OP_normalize, attr, &images, 1);
+}
+
+/* y = x, stored as attr.cast.dtype, rounded to the nearest, ties to even. The way back rounds the gradient to x's type
+ * where it has another; the gradient of a weight is f32 already, as the master is. */
+static const char *cast_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    if (!dtype_is_float(graph_value(g, node_in(g, n, 0))->dtype)) return "x must be f32, bf16 or f16";
+    if (!dtype_is_float(n->attr.cast.dtype)) return "casts lead to f32, bf16 or f16";
+    out[0] = (Type){*in_shape(g, n, 0), n->attr.cast.dtype};
+    return NULL;
+}
+
+static void cast_grad(Graph *g, Node n, const Val *dout, Val *din) {
+    din[0] = op_cast(g, dout[0], graph_value(g, node_in(g, &n, 0))->dtype);
+}
+
+const OpDef op_def_cast = {.name = "cast", .min_in = 1, .max_in = 1, .n_out = 1, .untyped = 1 << 0, .infer = cast_infer,
+                           .grad = cast_grad};
+
+Val op_cast(Graph *g, Val x, DType dtype) {
+    if (graph_value(g, x)->dtype == dtype) return x;
+    return emit1(g, OP_cast, (Attr){.cast = {dtype}}, &x, 1);
 }
 
 /* y = x Phi(x), Phi the distribution function of the normal distribution; dx = dy (Phi(x) + x Phi'(x)) */
@@ -50,9 +73,10 @@ static void gelu_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_gelu = {.name = "gelu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0,
-                           .infer = map_infer, .grad = gelu_grad};
+                           .features = 1 << 0, .features_out = 1 << 0, .infer = map_infer, .grad = gelu_grad};
 const OpDef op_def_gelu_bwd = {.name = "gelu_bwd", .min_in = 2, .max_in = 2, .n_out = 1,
-                               .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = map_infer};
+                               .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
+                               .features_out = 1 << 0, .infer = map_infer};
 
 Val op_gelu(Graph *g, Val x) { return emit1(g, OP_gelu, (Attr){0}, &x, 1); }
 
@@ -62,9 +86,10 @@ static void silu_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_silu = {.name = "silu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0,
-                           .infer = map_infer, .grad = silu_grad};
+                           .features = 1 << 0, .features_out = 1 << 0, .infer = map_infer, .grad = silu_grad};
 const OpDef op_def_silu_bwd = {.name = "silu_bwd", .min_in = 2, .max_in = 2, .n_out = 1,
-                               .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = map_infer};
+                               .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
+                               .features_out = 1 << 0, .infer = map_infer};
 
 Val op_silu(Graph *g, Val x) { return emit1(g, OP_silu, (Attr){0}, &x, 1); }
 
@@ -75,7 +100,7 @@ static void add_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_add = {.name = "add", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_INPLACE0,
-                          .infer = map_infer, .grad = add_grad};
+                          .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = map_infer, .grad = add_grad};
 
 Val op_add(Graph *g, Val a, Val b) { return emit1(g, OP_add, (Attr){0}, (Val[]){a, b}, 2); }
 
@@ -86,7 +111,7 @@ static const char *branch_misfit(const Graph *g, const Node *n, const Shape *u, 
     if (shape_count(operand(g, n, gamma)) != shape_last(u)) return "gamma must have one element per channel";
     const Shape *k = operand(g, n, keep);
     if (k && (u->rank < 2 || shape_count(k) != u->dim[0])) return "keep must have one element per sample";
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 /* y = x + keep[b] gamma[c] u, x and u (B,...,C), gamma C elements in any shape, keep (B) or absent (1)
@@ -107,7 +132,8 @@ static void residual_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_residual = {.name = "residual", .min_in = 3, .max_in = 4, .n_out = 1, .flags = OPF_INPLACE0,
-                               .infer = residual_infer, .grad = residual_grad};
+                               .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = residual_infer,
+                               .grad = residual_grad};
 
 static const char *residual_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *dy = operand(g, n, 0), *u = operand(g, n, 1);
@@ -120,7 +146,7 @@ static const char *residual_bwd_infer(const Graph *g, const Node *n, Type out[MA
 }
 
 const OpDef op_def_residual_bwd = {.name = "residual_bwd", .min_in = 3, .max_in = 4, .n_out = 2, .flags = OPF_NO_GRAD,
-                                   .infer = residual_bwd_infer};
+                                   .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = residual_bwd_infer};
 
 Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep) {
     return emit1(g, OP_residual, (Attr){0}, (Val[]){x, u, gamma, keep}, 4);
@@ -131,7 +157,7 @@ static const char *mean_pool_infer(const Graph *g, const Node *n, Type out[MAX_O
     const Shape *x = operand(g, n, 0);
     if (!x || x->rank != 4) return "x must be (B,H,W,C)";
     out[0] = (Type){SHAPE(x->dim[0], x->dim[3]), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 static void mean_pool_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -140,24 +166,25 @@ static void mean_pool_grad(Graph *g, Node n, const Val *dout, Val *din) {
     din[0] = emit1(g, OP_mean_pool_bwd, attr, dout, 1);
 }
 
-const OpDef op_def_mean_pool = {.name = "mean_pool", .min_in = 1, .max_in = 1, .n_out = 1, .infer = mean_pool_infer,
-                                .grad = mean_pool_grad};
+const OpDef op_def_mean_pool = {.name = "mean_pool", .min_in = 1, .max_in = 1, .n_out = 1, .features = 1 << 0,
+                                .features_out = 1 << 0, .infer = mean_pool_infer, .grad = mean_pool_grad};
 
 static const char *mean_pool_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *dy = operand(g, n, 0);
     if (!dy || dy->rank != 2) return "dy must be (B,C)";
     out[0] = (Type){SHAPE(dy->dim[0], n->attr.pool.height, n->attr.pool.width, dy->dim[1]), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_mean_pool_bwd = {.name = "mean_pool_bwd", .min_in = 1, .max_in = 1, .n_out = 1,
-                                    .flags = OPF_NO_GRAD, .infer = mean_pool_bwd_infer};
+                                    .flags = OPF_NO_GRAD, .features = 1 << 0, .features_out = 1 << 0,
+                                    .infer = mean_pool_bwd_infer};
 
 Val op_mean_pool(Graph *g, Val x) { return emit1(g, OP_mean_pool, (Attr){0}, &x, 1); }
 
 static const char *zeros_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     out[0] = (Type){*in_shape(g, n, 0), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_zeros = {.name = "zeros", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,

@@ -29,7 +29,7 @@ static const char *linear_infer(const Graph *g, const Node *n, Type out[MAX_OUT]
     if (w->dim[1] != shape_last(x)) return "w must have as many columns as x has channels";
     if (!is_vector(b, w->dim[0])) return "b must have as many elements as w has rows";
     out[0] = with_last(x, w->dim[0]);
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 static double linear_macs(const Graph *g, const Node *n) {
@@ -46,8 +46,8 @@ static void linear_grad(Graph *g, Node n, const Val *dout, Val *din) {
     if (bias != NO_VAL) din[2] = op_sums_to_zero(g, dout[0]) ? op_zeros(g, bias) : dw[1];
 }
 
-const OpDef op_def_linear = {.name = "linear", .min_in = 2, .max_in = 3, .n_out = 1, .infer = linear_infer,
-                             .macs = linear_macs, .grad = linear_grad};
+const OpDef op_def_linear = {.name = "linear", .min_in = 2, .max_in = 3, .n_out = 1, .features = 1 << 0 | 1 << 1,
+                             .features_out = 1 << 0, .infer = linear_infer, .macs = linear_macs, .grad = linear_grad};
 
 Val op_linear(Graph *g, Val x, Val w, Val b) {
     Val y;
@@ -62,11 +62,12 @@ static const char *linear_dx_infer(const Graph *g, const Node *n, Type out[MAX_O
     if (dy->rank < 1 || !is_matrix(w)) return "dy must have channels, w must be (O,I) or (O,I,1,1)";
     if (w->dim[0] != shape_last(dy)) return "w must have as many rows as dy has channels";
     out[0] = with_last(dy, w->dim[1]);
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_linear_dx = {.name = "linear_dx", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
-                                .infer = linear_dx_infer, .macs = linear_macs};
+                                .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = linear_dx_infer,
+                                .macs = linear_macs};
 
 /* dw (O,I) = dy^T x, db (O) = column sums of dy; dy (...,O), x (...,I) */
 static const char *linear_dw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
@@ -75,7 +76,7 @@ static const char *linear_dw_infer(const Graph *g, const Node *n, Type out[MAX_O
     if (dy->rank < 1 || x->rank < 1 || shape_rows(dy) != shape_rows(x)) return "dy and x must have the same rows";
     out[0] = (Type){SHAPE(shape_last(dy), shape_last(x)), DT_F32};
     out[1] = (Type){SHAPE(shape_last(dy)), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 static double linear_dw_macs(const Graph *g, const Node *n) {
@@ -83,14 +84,14 @@ static double linear_dw_macs(const Graph *g, const Node *n) {
 }
 
 const OpDef op_def_linear_dw = {.name = "linear_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
-                                .infer = linear_dw_infer, .macs = linear_dw_macs};
+                                .features = 1 << 0 | 1 << 1, .infer = linear_dw_infer, .macs = linear_dw_macs};
 
 /* wt (I,O), wt[i][o] = w[o][i], w (O,I) or (O,I,1,1): inference transposes weights once, ahead of every run. */
 static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *w = operand(g, n, 0);
     if (!w || !is_matrix(w)) return "w must be (O,I) or (O,I,1,1)";
     out[0] = (Type){SHAPE(w->dim[1], w->dim[0]), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -109,8 +110,9 @@ static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[M
     if (!x0 != !gamma) return "x0 and gamma come together";
     if (x0 && !shape_equal(x0, &out[0].shape)) return "x0 must have the shape of y";
     if (!is_vector(gamma, wt->dim[1])) return "gamma must have as many elements as w^T has columns";
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 5, .n_out = 1,
-                                    .flags = OPF_NO_GRAD, .infer = linear_packed_infer, .macs = linear_macs};
+                                    .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 3, .features_out = 1 << 0,
+                                    .infer = linear_packed_infer, .macs = linear_macs};

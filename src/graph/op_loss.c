@@ -49,7 +49,7 @@ static void cross_entropy_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_cross_entropy_bwd, n.attr, (Val[]){dout[0], node_out(g, &n, 1), node_in(g, &n, 1)}, 3, &din[0]);
 }
 
-const OpDef op_def_cross_entropy = {.name = "cross_entropy", .min_in = 2, .max_in = 2, .n_out = 2,
+const OpDef op_def_cross_entropy = {.name = "cross_entropy", .min_in = 2, .max_in = 2, .n_out = 2, .untyped = 1 << 1,
                                     .infer = cross_entropy_infer, .grad = cross_entropy_grad};
 
 static const char *cross_entropy_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
@@ -61,7 +61,7 @@ static const char *cross_entropy_bwd_infer(const Graph *g, const Node *n, Type o
 }
 
 const OpDef op_def_cross_entropy_bwd = {.name = "cross_entropy_bwd", .min_in = 3, .max_in = 3, .n_out = 1,
-                                        .flags = OPF_NO_GRAD, .infer = cross_entropy_bwd_infer};
+                                        .flags = OPF_NO_GRAD, .untyped = 1 << 2, .infer = cross_entropy_bwd_infer};
 
 Val op_cross_entropy(Graph *g, Val logits, Val target, float smoothing) {
     Val out[2];

@@ -23,8 +23,7 @@ static const char *layer_norm_infer(const Graph *g, const Node *n, Type out[MAX_
     if (x->rank < 1) return "x must have a channel dimension";
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_rows(x));
-    const char *misfit = vectors_misfit(g, n, 1, 3, shape_last(x));
-    return misfit ? misfit : op_all_f32(g, n);
+    return vectors_misfit(g, n, 1, 3, shape_last(x));
 }
 
 static void layer_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -34,7 +33,8 @@ static void layer_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_layer_norm = {.name = "layer_norm", .min_in = 3, .max_in = 3, .n_out = 3, .flags = OPF_INPLACE0,
-                                 .infer = layer_norm_infer, .grad = layer_norm_grad};
+                                 .features = 1 << 0, .features_out = 1 << 0, .infer = layer_norm_infer,
+                                 .grad = layer_norm_grad};
 
 Val op_layer_norm(Graph *g, Val x, Val gain, Val bias, float eps) {
     Val out[3];
@@ -52,12 +52,12 @@ static const char *layer_norm_bwd_infer(const Graph *g, const Node *n, Type out[
     out[1] = out[2] = vector(shape_last(x));
     if (shape_count(in_shape(g, n, 3)) != shape_rows(x) || shape_count(in_shape(g, n, 4)) != shape_rows(x))
         return "mean and rstd must have as many elements as x has rows";
-    const char *misfit = vectors_misfit(g, n, 2, 3, shape_last(x));
-    return misfit ? misfit : op_all_f32(g, n);
+    return vectors_misfit(g, n, 2, 3, shape_last(x));
 }
 
 const OpDef op_def_layer_norm_bwd = {.name = "layer_norm_bwd", .min_in = 5, .max_in = 5, .n_out = 3,
-                                     .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = layer_norm_bwd_infer};
+                                     .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
+                                     .features_out = 1 << 0, .infer = layer_norm_bwd_infer};
 
 /* y = (x - mean) rstd g + b, mean and rstd = 1 / sqrt(var + eps) of each channel over the rows of the batch. Updates
  * running = (1 - momentum) running + momentum of_batch, where the batch's variance is the unbiased one, divided by
@@ -68,8 +68,7 @@ static const char *batch_norm_infer(const Graph *g, const Node *n, Type out[MAX_
     if (x->rank < 1) return "x must have a channel dimension";
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_last(x));
-    const char *misfit = vectors_misfit(g, n, 1, 5, shape_last(x));
-    return misfit ? misfit : op_all_f32(g, n);
+    return vectors_misfit(g, n, 1, 5, shape_last(x));
 }
 
 static void batch_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
@@ -79,7 +78,8 @@ static void batch_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_batch_norm = {.name = "batch_norm", .min_in = 5, .max_in = 5, .n_out = 3, .flags = OPF_INPLACE0,
-                                 .mutates = 1 << 3 | 1 << 4, .infer = batch_norm_infer, .grad = batch_norm_grad};
+                                 .mutates = 1 << 3 | 1 << 4, .features = 1 << 0, .features_out = 1 << 0,
+                                 .infer = batch_norm_infer, .grad = batch_norm_grad};
 
 Val op_batch_norm(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps, float momentum) {
     Val out[3];
@@ -96,12 +96,12 @@ static const char *batch_norm_bwd_infer(const Graph *g, const Node *n, Type out[
     if (!shape_equal(in_shape(g, n, 0), x)) return "dy and x must have the same shape";
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_last(x));
-    const char *misfit = vectors_misfit(g, n, 2, 5, shape_last(x));
-    return misfit ? misfit : op_all_f32(g, n);
+    return vectors_misfit(g, n, 2, 5, shape_last(x));
 }
 
 const OpDef op_def_batch_norm_bwd = {.name = "batch_norm_bwd", .min_in = 5, .max_in = 5, .n_out = 3,
-                                     .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = batch_norm_bwd_infer};
+                                     .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
+                                     .features_out = 1 << 0, .infer = batch_norm_bwd_infer};
 
 /* y = (x - running mean) / sqrt(running var + eps) g + b. For evaluation: a frozen BatchNorm is not trained through.
  * x (...,C), g, b, running mean, running var (C) -> y (...,C). */
@@ -109,12 +109,12 @@ static const char *batch_norm_eval_infer(const Graph *g, const Node *n, Type out
     const Shape *x = in_shape(g, n, 0);
     if (x->rank < 1) return "x must have a channel dimension";
     out[0] = (Type){*x, DT_F32};
-    const char *misfit = vectors_misfit(g, n, 1, 5, shape_last(x));
-    return misfit ? misfit : op_all_f32(g, n);
+    return vectors_misfit(g, n, 1, 5, shape_last(x));
 }
 
 const OpDef op_def_batch_norm_eval = {.name = "batch_norm_eval", .min_in = 5, .max_in = 5, .n_out = 1,
-                                      .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = batch_norm_eval_infer};
+                                      .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0, .features_out = 1 << 0,
+                                      .infer = batch_norm_eval_infer};
 
 Val op_batch_norm_eval(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps) {
     Val y, in[] = {x, gain, bias, running_mean, running_var};
@@ -132,7 +132,7 @@ static const char *fold_batch_norm_infer(const Graph *g, const Node *n, Type out
     out[1] = vector(w->dim[0]);
     for (int i = 1; i < 6; i++)
         if (shape_count(in_shape(g, n, i)) != w->dim[0]) return "vectors must have as many elements as w has outputs";
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_fold_batch_norm = {.name = "fold_batch_norm", .min_in = 6, .max_in = 6, .n_out = 2,

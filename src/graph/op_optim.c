@@ -17,7 +17,7 @@ static const char *drop_path_infer(const Graph *g, const Node *n, Type out[MAX_O
 }
 
 const OpDef op_def_drop_path = {.name = "drop_path", .min_in = 1, .max_in = 1, .n_out = 1,
-                                .flags = OPF_NO_GRAD | OPF_RANDOM, .infer = drop_path_infer};
+                                .flags = OPF_NO_GRAD | OPF_RANDOM, .untyped = 1 << 0, .infer = drop_path_infer};
 
 Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
     Val keep;
@@ -28,8 +28,9 @@ Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
 
 /* norm (1) = sqrt of the sum of g^2 */
 static const char *grad_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    (void)g, (void)n;
     out[0] = (Type){SHAPE(1), DT_F32};
-    return op_all_f32(g, n);
+    return NULL;
 }
 
 const OpDef op_def_grad_norm = {.name = "grad_norm", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
@@ -49,8 +50,6 @@ Val op_grad_norm(Graph *g, Val grads) {
  * When norm is not finite nothing changes: one bad batch must not destroy a run. */
 static const char *adamw_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     (void)out;
-    const char *misfit = op_all_f32(g, n);
-    if (misfit) return misfit;
     for (int i = 1; i < 4; i++)
         if (shape_count(in_shape(g, n, i)) != shape_count(in_shape(g, n, 0)))
             return "w, g, m and v must be of one size";
@@ -69,8 +68,6 @@ void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool
 /* average = d average + (1 - d) w, d = hyper[HYPER_EMA_DECAY] */
 static const char *ema_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     (void)out;
-    const char *misfit = op_all_f32(g, n);
-    if (misfit) return misfit;
     if (shape_count(in_shape(g, n, 0)) != shape_count(in_shape(g, n, 1))) return "w and average must be of one size";
     return is_hyper(in_shape(g, n, 2)) ? NULL : "hyper must be (HYPER_COUNT)";
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/half.h"
 #include "io/safetensors.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -140,22 +141,6 @@ const char *tensor_file_metadata(const TensorFile *f, const char *key) {
 
 /* ---- conversion ---- */
 
-static float from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* exact, also for subnormals, which are normal in float32; NaN keeps its payload */
-static float from_f16(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ff;
-    if (exponent == 0) {
-        float magnitude = (float)fraction * 0x1p-24f;
-        return sign ? -magnitude : magnitude;
-    }
-    return from_bits(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13);
-}
-
 bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t, Err *err) {
     const uint8_t *data = t->data;
     if (t->count == 0) return true;
@@ -178,7 +163,7 @@ bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t
         for (size_t i = 0; i < t->count; i++) {
             uint16_t half;
             memcpy(&half, data + 2 * i, 2);
-            out[i] = t->dtype == STORED_F16 ? from_f16(half) : from_bits((uint32_t)half << 16);
+            out[i] = t->dtype == STORED_F16 ? f16_to_f32(half) : bf16_to_f32(half);
         }
         return true;
     default:

@@ -191,6 +191,16 @@ static void place_activations(Plan *p, const Schedule *s) {
 
 /* ---- binding: addresses, kernels, calls ---- */
 
+/* The backend's kernel for a node, or what is missing. */
+static bool find_kernel(const Plan *p, const Node *n, Err *err) {
+    const Kernel *k = p->backend->kernels[n->op];
+    const char *op = node_def(n)->name, *backend = p->backend->name;
+    if (!k) return err_set(err, EXIT_BUG, "%s: backend %s has no kernel for %s", n->name, backend, op);
+    DType type = node_compute_type(p->graph, n);
+    if ((k->types ? k->types : 1u << DT_F32) & 1u << type) return true;
+    return err_set(err, EXIT_BUG, "%s: backend %s has no %s kernel for %s", n->name, backend, dtype_name(type), op);
+}
+
 static bool take_memory(Plan *p, const Schedule *s, Err *err) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++)
@@ -198,8 +208,8 @@ static bool take_memory(Plan *p, const Schedule *s, Err *err) {
             p->input_bytes += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
     for (int32_t i = 0; i < s->n_steps; i++) {
         const Node *n = &g->nodes[s->order[i]];
+        if (!find_kernel(p, n, err)) return false;
         const Kernel *k = p->backend->kernels[n->op];
-        if (!k) return err_set(err, EXIT_BUG, "%s: backend %s has no kernel for it", n->name, p->backend->name);
         if (k->workspace) p->work_bytes = MAX(p->work_bytes, k->workspace(g, n));
     }
     Backend *b = p->backend;

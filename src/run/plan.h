@@ -44,7 +44,8 @@ typedef struct Plan {
 } Plan;
 
 /* keep: values to be read after a run. state may be NULL for a graph without parameters.
- * False: EXIT_MEMORY, EXIT_DEVICE, or EXIT_BUG naming an op that this backend has no kernel for. */
+ * False: EXIT_MEMORY, EXIT_DEVICE, or EXIT_BUG naming an op that this backend has no kernel for in
+ * its compute type. */
 bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const Val *keep, int n_keep,
               PlanOptions options, Err *err);
 void plan_free(Plan *p);

@@ -5,6 +5,7 @@
 
 #include "pass/autodiff.h"
 #include "pass/fuse.h"
+#include "pass/precision.h"
 
 static Val images_input(ClassifyGraph *c, const ClassifySpec *spec, int batch, int height, int width) {
     Shape shape = SHAPE(batch, height, width, 3);
@@ -17,6 +18,23 @@ static ClassifyGraph graph_empty(void) {
                        .logits = NO_VAL, .prob = NO_VAL, .loss = NO_VAL, .norm = NO_VAL};
     for (int i = 0; i < MAVIT_STAGES; i++) c.stage[i] = NO_VAL;
     return c;
+}
+
+/* Puts the graph of c, forward only, into its compute type. */
+static void lower(ClassifyGraph *c, DType compute) {
+    if (compute == DT_F32) return;
+    Val *all[] = {&c->images, &c->targets, &c->counter, &c->hyper, &c->scale, &c->logits, &c->prob, &c->loss,
+                  &c->stage[0], &c->stage[1], &c->stage[2], &c->stage[3]};
+    Val keep[COUNTOF(all)];
+    int n = 0;
+    for (size_t i = 0; i < COUNTOF(all); i++)
+        if (*all[i] != NO_VAL) keep[n++] = *all[i];
+    Graph *lowered = precision_lower(c->graph, compute, keep, n);
+    graph_free(c->graph);
+    c->graph = lowered;
+    n = 0;
+    for (size_t i = 0; i < COUNTOF(all); i++)
+        if (*all[i] != NO_VAL) *all[i] = keep[n++];
 }
 
 ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int height, int width) {
@@ -33,6 +51,8 @@ ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int heig
     mavit_features(&nn, &spec->model, x, c.stage);
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.loss = op_cross_entropy(g, c.logits, c.targets, spec->smoothing);
+    lower(&c, spec->compute);
+    g = c.graph;
 
     int32_t n_values = g->n_values;
     Val *grad = mem_zalloc((size_t)n_values, sizeof *grad);
@@ -48,20 +68,23 @@ unsigned classify_train_roles(const ClassifySpec *spec) {
     return spec->ema ? roles | 1u << ROLE_EMA : roles;
 }
 
+static void fuse_graph(ClassifyGraph *c, unsigned fusion) {
+    Val keep[] = {c->images, c->logits, c->prob};
+    Graph *fused = fuse(c->graph, fusion, keep, COUNTOF(keep));
+    graph_free(c->graph);
+    c->graph = fused;
+    c->images = keep[0], c->logits = keep[1], c->prob = keep[2];
+    for (int i = 0; i < MAVIT_STAGES; i++) c->stage[i] = NO_VAL;
+}
+
 ClassifyGraph classify_eval_graph(const ClassifySpec *spec, int batch, int height, int width, unsigned fusion) {
     ClassifyGraph c = graph_empty();
     Nn nn = {.g = c.graph, .counter = NO_VAL};
     mavit_features(&nn, &spec->model, images_input(&c, spec, batch, height, width), c.stage);
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.prob = op_softmax(c.graph, c.logits);
-    if (!fusion) return c;
-
-    Val keep[] = {c.images, c.logits, c.prob};
-    Graph *fused = fuse(c.graph, fusion, keep, COUNTOF(keep));
-    graph_free(c.graph);
-    c.graph = fused;
-    c.images = keep[0], c.logits = keep[1], c.prob = keep[2];
-    for (int i = 0; i < MAVIT_STAGES; i++) c.stage[i] = NO_VAL;
+    if (fusion) fuse_graph(&c, fusion);
+    lower(&c, spec->compute);
     return c;
 }
 

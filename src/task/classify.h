@@ -13,6 +13,7 @@ typedef struct {
     bool soft_targets;     /* targets f32 (B,K) instead of labels i32 (B) */
     bool ema;
     bool float_images;     /* images arrive normalised, f32, instead of u8 */
+    DType compute;         /* of features: f32, bf16 or f16 (graph/op.h); what a caller reads is f32 in any case */
 } ClassifySpec;
 
 /* A graph and the values a caller reads and writes. */

@@ -40,6 +40,20 @@ static void build_zeros(Graph *g, const int *d) {
 
 static void build_mean_pool(Graph *g, const int *d) { op_mean_pool(g, case_input(g, "x", picture(d), -1, 1)); }
 
+/* through all pairs of float types; small: into the subnormals of f16 */
+static void build_casts(Graph *g, const int *d) {
+    double most = d[CHANNELS] ? 1e-5 : 1;
+    Val x = case_input(g, "x", SHAPE(d[BATCH], d[HEIGHT]), -most, most);
+    DType to[] = {DT_BF16, DT_F16, DT_BF16, DT_F32, DT_F16, DT_F32};
+    for (size_t i = 0; i < COUNTOF(to); i++) x = op_cast(g, x, to[i]);
+}
+
+/* a cast to the type that x has, whose gradient passes as it is */
+static void build_cast_same(Graph *g, const int *d) {
+    Val y, x = case_input(g, "x", SHAPE(d[BATCH], d[HEIGHT]), -1, 1);
+    graph_emit(g, OP_cast, (Attr){.cast = {DT_F32}}, &x, 1, &y);
+}
+
 const OpCase elementwise_cases[] = {
     {.name = "normalize one pixel", .build = build_normalize, .d = {1, 1, 1, 3}, .no_grad = true},
     {.name = "normalize 2x17x33", .build = build_normalize, .d = {2, 17, 33, 3}, .no_grad = true},
@@ -64,5 +78,10 @@ const OpCase elementwise_cases[] = {
     {.name = "mean_pool 2x3x5x33", .build = build_mean_pool, .d = {2, 3, 5, 33}},
     {.name = "mean_pool 3x1x17x131", .build = build_mean_pool, .d = {3, 1, 17, 131}},
     {.name = "mean_pool 2x7x7x512: the last stage", .build = build_mean_pool, .d = {2, 7, 7, 512}},
+    {.name = "cast 1x1", .build = build_casts, .d = {1, 1, 0, 0}, .no_grad = true},
+    {.name = "cast 17x33", .build = build_casts, .d = {17, 33, 0, 0}, .no_grad = true},
+    {.name = "cast 17x33 small", .build = build_casts, .d = {17, 33, 0, 1}, .no_grad = true},
+    {.name = "cast 7x5001: many tiles", .build = build_casts, .d = {7, 5001, 0, 0}, .no_grad = true},
+    {.name = "cast to itself 3x17", .build = build_cast_same, .d = {3, 17}},
     {.name = "zeros 3x17", .build = build_zeros, .d = {3, 17}, .no_grad = true},
     {0}};

@@ -10,6 +10,9 @@ typedef void (*RefFn)(const Graph *g, const Node *n, double *const *in, double *
 
 extern const RefFn op_ref[OP_COUNT];
 
+/* The number of bf16 or f16 nearest to x, ties to even; x itself for f32, as everywhere in the reference. */
+double ref_round(double x, DType dtype);
+
 #define REF(op) void ref_##op(const Graph *g, const Node *n, double *const *in, double *const *out)
 #define OP(name, summary) REF(name);
 #include "graph/ops.def"

@@ -15,6 +15,22 @@ REF(normalize) {
     for (int64_t i = 0; i < count; i++) out[0][i] = (in[0][i] / 255 - mean[i % 3]) / std[i % 3];
 }
 
+double ref_round(double x, DType dtype) {
+    if (dtype != DT_BF16 && dtype != DT_F16) return x;
+    int precision = dtype == DT_BF16 ? 8 : 11, lowest = dtype == DT_BF16 ? -126 : -14, exponent;
+    double largest = dtype == DT_BF16 ? 0x1.fep127 : 65504;
+    if (!isfinite(x) || x == 0) return x;
+    frexp(x, &exponent); /* |x| in [2^(exponent - 1), 2^exponent) */
+    double unit = ldexp(1, (exponent - 1 < lowest ? lowest : exponent - 1) - precision + 1);
+    double rounded = nearbyint(x / unit) * unit;
+    return fabs(rounded) > largest ? copysign(INFINITY, x) : rounded;
+}
+
+REF(cast) {
+    int64_t count = shape_count(out_shape(g, n, 0));
+    for (int64_t i = 0; i < count; i++) out[0][i] = ref_round(in[0][i], n->attr.cast.dtype);
+}
+
 REF(gelu) {
     int64_t count = shape_count(out_shape(g, n, 0));
     for (int64_t i = 0; i < count; i++) out[0][i] = in[0][i] * normal_cdf(in[0][i]);

@@ -1,0 +1,76 @@
+/* precision.c - see precision.h. Reads which operands are features off the op table; knows no op by name but
+ * normalize, whose output type is an attribute, and refuses graphs that have a backward program already. */
+#include "pass/precision.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const Graph *from;
+    Graph *to;
+    DType compute;
+    Val *map;    /* [values of from]: the value's id in to */
+    Val *wide;   /* [values of from]: the value in f32, once it was asked for; else NO_VAL */
+    Val *narrow; /* [values of from]: likewise in the compute type */
+} Lower;
+
+/* A value of the old graph in the type that a reader wants. */
+static Val typed(Lower *l, Val v, DType want) {
+    DType got = graph_value(l->to, l->map[v])->dtype;
+    if (got == want) return l->map[v];
+    Val *slot = want == DT_F32 ? &l->wide[v] : &l->narrow[v];
+    if (*slot == NO_VAL) *slot = op_cast(l->to, l->map[v], want);
+    return *slot;
+}
+
+static void lower_node(Lower *l, const Node *n) {
+    const Graph *g = l->from;
+    const OpDef *def = node_def(n);
+    Attr attr = n->attr;
+    Val in[MAX_IN], out[MAX_OUT];
+    if (n->op == OP_normalize) attr.normalize.dtype = l->compute;
+    /* what is emitted for this node bears its name: that is scope + op */
+    size_t scope = strlen(n->name) - strlen(def->name);
+    if (scope > 0) graph_push(l->to, "%.*s", (int)scope - 1, n->name);
+    for (int i = 0; i < n->n_in; i++) {
+        Val v = node_in(g, n, i);
+        if (v == NO_VAL || def->untyped >> i & 1)
+            in[i] = v == NO_VAL ? NO_VAL : l->map[v];
+        else
+            in[i] = typed(l, v, def->features >> i & 1 ? l->compute : DT_F32);
+    }
+    graph_emit(l->to, n->op, attr, in, n->n_in, out);
+    if (scope > 0) graph_pop(l->to);
+    for (int i = 0; i < n->n_out; i++) {
+        CHECK(graph_value(g, node_out(g, n, i))->kind == V_ACT, "%s: gradients are lowered already", n->name);
+        l->map[node_out(g, n, i)] = out[i];
+    }
+}
+
+static Val lower_source(Lower *l, const Value *x) {
+    if (x->kind == V_INPUT) return graph_input(l->to, x->name, x->dtype, x->shape);
+    CHECK(x->param >= 0, "%s: a graph with an optimizer is lowered already", x->name);
+    if (x->role == ROLE_WEIGHT || x->role == ROLE_BUFFER) return graph_param(l->to, l->from->params[x->param]);
+    return graph_state(l->to, x->role, x->param);
+}
+
+Graph *precision_lower(const Graph *g, DType compute, Val *keep, int n_keep) {
+    CHECK(dtype_is_float(compute), "no compute type: %s", dtype_name(compute));
+    size_t n = (size_t)g->n_values;
+    Lower l = {.from = g, .to = graph_new(), .compute = compute, .map = mem_zalloc(n, sizeof(Val)),
+               .wide = mem_zalloc(n, sizeof(Val)), .narrow = mem_zalloc(n, sizeof(Val))};
+    for (size_t v = 0; v < n; v++) l.map[v] = l.wide[v] = l.narrow[v] = NO_VAL;
+    /* in the order of ids, so that without casts they stay; a node comes with its first output */
+    int32_t next = 0;
+    for (Val v = 0; v < g->n_values; v++) {
+        const Value *x = graph_value(g, v);
+        if (x->def < 0) l.map[v] = lower_source(&l, x);
+        for (; next <= x->def; next++) lower_node(&l, &g->nodes[next]);
+    }
+    CHECK(next == g->n_nodes, "a graph with an optimizer is lowered already");
+    for (int i = 0; i < n_keep; i++) keep[i] = typed(&l, keep[i], graph_value(g, keep[i])->dtype);
+    free(l.map);
+    free(l.wide);
+    free(l.narrow);
+    return l.to;
+}

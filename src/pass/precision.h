@@ -1,0 +1,16 @@
+/* precision.h - lowers a graph to a compute type by the typing rule of graph/op.h: features and the weights of dense
+ * products are stored in it, everything else stays float32. */
+#ifndef MALA_PRECISION_H
+#define MALA_PRECISION_H
+
+#include "graph/op.h"
+
+/* A new graph with the same inputs and parameters whose nodes have the compute type `compute` (f32, bf16 or f16). Each
+ * weight is cast once, for all its readers; where a feature meets an operand that must be float32, or the caller keeps
+ * it, it is cast back. keep[n_keep] is changed to the new ids and keeps its types. Training graphs are lowered before
+ * autodiff, whose program then follows; evaluation graphs after fuse(): casts of what depends on weights alone are
+ * constants of the plan. With DT_F32 the new graph is the old one, id for id.
+ * Aborts on a graph that holds gradients or an optimizer. */
+Graph *precision_lower(const Graph *g, DType compute, Val *keep, int n_keep);
+
+#endif
