@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/half.h"
+#include "io/pth.h"
 #include "io/safetensors.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -49,6 +50,9 @@ const char *stored_tensor_measure(StoredTensor *t) {
 
 /* ---- opening ---- */
 
+#define TAR_MAGIC_AT 257
+#define RESAVE "save it again: torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=True), NEW)"
+
 /* What people hand over instead. Asked only when the first bytes cannot be a format that is read. */
 static const struct {
     const char *magic;
@@ -56,11 +60,9 @@ static const struct {
     const char *what;
 } foreign[] = {
     {"version https://git-lfs", 23, "is a Git-LFS pointer, not the file it points to - run `git lfs pull`"},
-    {"PK\3\4", 4,
-     "is a PyTorch checkpoint (.pth) or another zip archive, which is not yet read - save its state_dict as "
-     "safetensors"},
-    {"\x80\2", 2,
-     "is a Python pickle, such as an old PyTorch checkpoint, which is never read - save its state_dict as safetensors"},
+    {"\x80\2\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8", 12,
+     "is a PyTorch checkpoint of before version 1.6, which is not read - " RESAVE},
+    {"\x80", 1, "is a Python pickle, which is not read - " RESAVE},
     {"<", 1, "is a web page, not a model - the download failed or needs a login, fetch the file again"},
     {"{", 1, "is JSON text, perhaps the index of a model in several files - name a .safetensors file"},
     {"\x1f\x8b", 2, "is compressed with gzip - unpack it first"},
@@ -73,12 +75,15 @@ static const struct {
 };
 
 static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) {
-    (void)options;
-    if (!safetensors_fits(f))
-        for (size_t i = 0; i < COUNTOF(foreign); i++)
-            if (f->file_bytes >= foreign[i].count && memcmp(f->file, foreign[i].magic, foreign[i].count) == 0)
-                return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
-    return safetensors_read(f, err);
+    if (safetensors_fits(f)) return safetensors_read(f, err);
+    if (pth_fits(f)) return pth_read(f, options, err);
+    for (size_t i = 0; i < COUNTOF(foreign); i++)
+        if (f->file_bytes >= foreign[i].count && memcmp(f->file, foreign[i].magic, foreign[i].count) == 0)
+            return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
+    if (f->file_bytes > TAR_MAGIC_AT + 5 && memcmp(f->file + TAR_MAGIC_AT, "ustar", 5) == 0)
+        return err_set(err, EXIT_INPUT, "%s: is a tar archive, as PyTorch's first checkpoints were, which is not read - "
+                       RESAVE, f->path);
+    return safetensors_read(f, err); /* for its message */
 }
 
 static int by_name(const void *a, const void *b) {
@@ -86,20 +91,21 @@ static int by_name(const void *a, const void *b) {
     return strcmp((*x)->name, (*y)->name);
 }
 
-static void index_names(TensorFile *f) {
+static bool index_names(TensorFile *f, Err *err) {
     f->by_name = mem_zalloc(f->tensor_count, sizeof *f->by_name);
     for (size_t i = 0; i < f->tensor_count; i++) f->by_name[i] = &f->tensors[i];
     if (f->tensor_count > 1) qsort(f->by_name, f->tensor_count, sizeof *f->by_name, by_name);
+    for (size_t i = 1; i < f->tensor_count; i++)
+        if (strcmp(f->by_name[i - 1]->name, f->by_name[i]->name) == 0)
+            return err_set(err, EXIT_INPUT, "%s: two tensors are named " NAME, f->path, f->by_name[i]->name);
+    return true;
 }
 
 static bool read_or_close(TensorFile *f, const TensorFileOptions *options, Err *err) {
     static const TensorFileOptions defaults;
-    if (!read_any(f, options ? options : &defaults, err)) {
-        tensor_file_close(f);
-        return false;
-    }
-    index_names(f);
-    return true;
+    if (read_any(f, options ? options : &defaults, err) && index_names(f, err)) return true;
+    tensor_file_close(f);
+    return false;
 }
 
 bool tensor_file_open(TensorFile *out, const char *path, const TensorFileOptions *options, Err *err) {
@@ -123,6 +129,9 @@ void tensor_file_close(TensorFile *f) {
     free(f->metadata);
     free(f->by_name);
     free(f->text);
+    free(f->stepped_over);
+    for (size_t i = 0; i < f->owned_count; i++) free(f->owned[i]);
+    free(f->owned);
     *f = (TensorFile){0};
 }
 
@@ -173,8 +182,9 @@ bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t
 }
 
 void tensor_file_drop_pages(const TensorFile *f, const StoredTensor *t) {
-    if (!f->mapped) return;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)(t ? t->data : f->file);
+    const uint8_t *data = t ? t->data : f->file;
+    if (!f->mapped || data < f->file || data >= f->file + f->file_bytes) return; /* gone, it would be lost */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
     size_t before = begin % page;
     madvise((void *)(begin - before), before + (t ? t->bytes : f->file_bytes), MADV_DONTNEED);
 }

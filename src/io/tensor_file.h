@@ -1,9 +1,9 @@
 /* tensor_file.h - named tensors in a file, whatever its format.
  *
  * One notion for all readers and writers of the room: a file is opened, every tensor in it is named, typed, shaped and
- * contiguous, and its bytes can be used where they lie. The formats (safetensors.h, and by content, never by name)
- * check everything before the first byte is used, so what opens can be trusted; values cannot: NaN and infinity pass
- * with their bits. Names are data and never become paths. Data may lie at any address: memcpy. */
+ * contiguous, and its bytes can be used where they lie. Formats (safetensors.h, pth.h) are told apart by content, never
+ * by name. They check everything before a byte of data is used, so what opens can be trusted; values cannot: NaN and
+ * infinity pass with their bits. Names are data and never become paths. Data may lie at any address: memcpy. */
 #ifndef MALA_TENSOR_FILE_H
 #define MALA_TENSOR_FILE_H
 
@@ -50,12 +50,18 @@ typedef struct {
     const uint8_t *file; /* the whole file */
     size_t file_bytes;
     bool mapped;           /* file is a mapping of path; otherwise its owner is somebody else */
-    StoredTensor *tensors; /* in the order of their data */
+    StoredTensor *tensors; /* in the order of the file */
     size_t tensor_count;
     StoredPair *metadata; /* in the order of the file */
     size_t metadata_count;
     const StoredTensor **by_name; /* sorted by name */
     char *text;                   /* names, keys and values */
+    /* of training checkpoints, which hold more than one set of weights; NULL and false for other files */
+    const char *part;   /* which was taken: "model_ema", "model", ..., "" when the file is nothing but tensors */
+    bool averaged;      /* they are averages (EMA) */
+    char *stepped_over; /* "argparse.Namespace, ...": objects beside the weights, which are not read */
+    void **owned;       /* [owned_count] data that do not lie in the file in row-major order */
+    size_t owned_count;
 } TensorFile;
 
 /* Which weights of a training checkpoint that holds two sets: averages (EMA) or the raw ones. EMA_AUTO takes averages

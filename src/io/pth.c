@@ -1,0 +1,357 @@
+/* pth.c - finds the weights in a PyTorch checkpoint. Room io; refuses whatever a weight would need and torch's own
+ * safe loader would not make. */
+#include "io/pth.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "io/pickle.h"
+#include "io/zip.h"
+
+#define NAME "\"%.120s\""
+#define MAX_GATHERED 2 /* times the file's size */
+#define MAX_NAMED 10   /* objects that are named as stepped over */
+
+typedef struct {
+    TensorFile *file;
+    Zip zip;
+    Pickle pickle;
+    size_t top; /* bytes of the folder's name and its '/' */
+    enum { UNCHECKED = 0, CRC_CHECKED = 1, BOOL_CHECKED = 2 } *checked; /* [zip.count] */
+    size_t gathered;
+    size_t text_used;
+} Reader;
+
+bool pth_fits(const TensorFile *file) { return file->file_bytes >= 4 && memcmp(file->file, "PK\3\4", 4) == 0; }
+
+/* ---- the archive ---- */
+
+static bool is_number(const char *text) { return text[0] && text[strspn(text, "0123456789")] == '\0'; }
+
+/* Every entry is one that torch writes: what else is there might be meant for a reader that sees another file. */
+static bool check_names(Reader *r, Err *err) {
+    static const char *const known[] = {"data.pkl",           "version", "byteorder", ".format_version",
+                                        ".storage_alignment", ".data/serialization_id"};
+    const char *first = r->zip.entries[0].name, *path = r->file->path;
+    r->top = strcspn(first, "/") + 1;
+    for (size_t i = 0; i < r->zip.count; i++) {
+        const char *name = r->zip.entries[i].name;
+        bool fine = first[r->top - 1] == '/' && strncmp(name, first, r->top) == 0;
+        const char *rest = fine ? name + r->top : name;
+        if (fine && (strncmp(rest, "code/", 5) == 0 || strcmp(rest, "constants.pkl") == 0))
+            return err_set(err, EXIT_INPUT, "%s: is a TorchScript module, which is not read - save its state_dict() with "
+                           "torch.save", path);
+        fine = fine && strncmp(rest, "data/", 5) == 0 && is_number(rest + 5);
+        for (size_t k = 0; k < COUNTOF(known); k++) fine = fine || strcmp(rest, known[k]) == 0;
+        if (!fine)
+            return err_set(err, EXIT_INPUT, "%s: byte %zu: entry " NAME " is none of a PyTorch checkpoint", path,
+                           r->zip.entries[i].begin, name);
+    }
+    return true;
+}
+
+/* The entry of the folder with this name, its CRC checked. */
+static bool find_entry(Reader *r, const ZipEntry **out, const char *name, Err *err) {
+    char full[ZIP_MAX_NAME + 32];
+    snprintf(full, sizeof full, "%.*s%s", (int)r->top, r->zip.entries[0].name, name);
+    const ZipEntry *e = *out = zip_find(&r->zip, full);
+    if (!e) return true;
+    size_t index = (size_t)(e - r->zip.entries);
+    if (r->checked[index] == UNCHECKED && !zip_check(&r->zip, e, err)) return false;
+    if (r->checked[index] == UNCHECKED) r->checked[index] = CRC_CHECKED;
+    return true;
+}
+
+static bool entry_is(const ZipEntry *e, const char *text) {
+    size_t n = strlen(text);
+    return (e->bytes == n || (e->bytes == n + 1 && e->data[n] == '\n')) && memcmp(e->data, text, n) == 0;
+}
+
+static bool check_marks(Reader *r, Err *err) {
+    const ZipEntry *order, *version;
+    const char *path = r->file->path;
+    if (!find_entry(r, &order, "byteorder", err) || !find_entry(r, &version, "version", err)) return false;
+    if (order && !entry_is(order, "little"))
+        return err_set(err, EXIT_INPUT, "%s: byte %zu: the byte order is not \"little\" - save the checkpoint again on a "
+                       "little-endian machine", path, order->begin);
+    bool known = false;
+    for (int i = 1; version && i <= 10; i++) { /* torch's kMinSupportedFileFormatVersion and kMax... */
+        char text[12];
+        snprintf(text, sizeof text, "%d", i);
+        known = known || entry_is(version, text);
+    }
+    return known || err_set(err, EXIT_INPUT, "%s: byte %zu: the format's version is not stated or not 1..10", path,
+                            version ? version->begin : (size_t)0);
+}
+
+/* ---- which weights ---- */
+
+/* The value under a key of a dict, 0 when there is none. */
+static bool dict_find(const Pickle *p, PickleId dict, const char *key, PickleId *out, Err *err) {
+    *out = 0;
+    for (uint32_t i = p->values[dict].items.first; i; i = p->items[i].next) {
+        const PickleValue *k = &p->values[p->items[i].key];
+        if (k->kind != PICKLE_STRING || !pickle_text_is(k->text, key)) continue;
+        if (*out) return pickle_fail(p, p->items[i].key, err, "key \"%s\" appears twice", key);
+        *out = p->items[i].value;
+    }
+    return true;
+}
+
+static bool fail_object(const Reader *r, PickleId id, const char *where, Err *err) {
+    char name[200];
+    return pickle_fail(&r->pickle, id, err, "%s%s is not read - save state_dict() of the model with torch.save", where,
+                       pickle_global_name(name, sizeof name, &r->pickle, id));
+}
+
+static bool choose_part(Reader *r, PickleId *out, EmaChoice ema, Err *err) {
+    static const struct {
+        const char *key;
+        bool averaged;
+    } parts[] = {{"model_ema", true}, {"state_dict_ema", true}, {"model", false}, {"state_dict", false}};
+    const Pickle *p = &r->pickle;
+    if (p->values[p->root].kind != PICKLE_DICT) return fail_object(r, p->root, "a checkpoint that is ", err);
+    for (size_t i = 0; i < COUNTOF(parts); i++) {
+        if (ema == (parts[i].averaged ? EMA_NO : EMA_YES)) continue;
+        if (!dict_find(p, p->root, parts[i].key, out, err)) return false;
+        const PickleValue *v = &p->values[*out];
+        r->file->part = parts[i].key, r->file->averaged = parts[i].averaged;
+        if (v->kind == PICKLE_DICT && v->items.count > 0) return true;
+        char where[64];
+        snprintf(where, sizeof where, "\"%s\" of kind ", parts[i].key);
+        if (v->kind == PICKLE_OPAQUE) return fail_object(r, *out, where, err);
+    }
+    if (ema == EMA_YES)
+        return err_set(err, EXIT_INPUT, "%s: has no averaged weights (model_ema or state_dict_ema) - leave --ema out",
+                       r->file->path);
+    r->file->part = "", r->file->averaged = false;
+    *out = p->root;
+    return true;
+}
+
+/* ---- tensors ---- */
+
+/* Keeps a key without what wrappers of models put before it. */
+static bool take_name(Reader *r, StoredTensor *t, PickleId key, Err *err) {
+    const Pickle *p = &r->pickle;
+    const PickleValue *v = &p->values[key];
+    if (v->kind != PICKLE_STRING) return pickle_fail(p, key, err, "%s is no name of a tensor", pickle_kind_name(v->kind));
+    static const char *const prefixes[] = {"module.", "_orig_mod."};
+    PickleText name = v->text;
+    for (size_t i = 0; i < COUNTOF(prefixes); i++) {
+        size_t n = strlen(prefixes[i]);
+        if (name.count < n || memcmp(name.text, prefixes[i], n) != 0) continue;
+        name.text += n, name.count -= n;
+        i = SIZE_MAX; /* from the beginning: they are stacked in any order */
+    }
+    bool fine = name.count > 0 && json_utf8_valid(name.text, name.count);
+    for (size_t i = 0; fine && i < name.count; i++) fine = (unsigned char)name.text[i] >= 0x20 && name.text[i] != 0x7f;
+    if (!fine) return pickle_fail(p, key, err, "the name of a tensor is empty or no text");
+    char *kept = r->file->text + r->text_used;
+    memcpy(kept, name.text, name.count);
+    kept[name.count] = '\0';
+    r->text_used += name.count + 1;
+    t->name = kept;
+    return true;
+}
+
+/* Sizes and strides, none negative; their number. */
+static bool take_shape(const Reader *r, StoredTensor *t, int64_t *strides, PickleId id, Err *err) {
+    const Pickle *p = &r->pickle;
+    const PickleValue *v = &p->values[id], *size = &p->values[v->tensor.size], *stride = &p->values[v->tensor.stride];
+    if (size->items.count != stride->items.count || size->items.count > STORED_MAX_RANK)
+        return pickle_fail(p, id, err, "tensor " NAME " has %u sizes and %u strides, at most %d", t->name,
+                           size->items.count, stride->items.count, STORED_MAX_RANK);
+    uint32_t s = stride->items.first;
+    for (uint32_t i = size->items.first; i; i = p->items[i].next, s = p->items[s].next) {
+        t->shape[t->rank] = p->values[p->items[i].value].integer;
+        strides[t->rank] = p->values[p->items[s].value].integer;
+        if (strides[t->rank++] < 0) return pickle_fail(p, id, err, "tensor " NAME " has a negative stride", t->name);
+    }
+    const char *problem = stored_tensor_measure(t);
+    return !problem || pickle_fail(p, id, err, "tensor " NAME " has %s", t->name, problem);
+}
+
+/* The entry with a storage's elements and their number, which must be what the pickle says. Sets t->dtype. */
+static bool find_storage(Reader *r, const ZipEntry **out, size_t *elements, StoredTensor *t, PickleId id, Err *err) {
+    const Pickle *p = &r->pickle;
+    const PickleValue *v = &p->values[id], *storage = &p->values[v->tensor.storage];
+    PickleId type = storage->storage.type;
+    bool untyped, untyped_view;
+    size_t size = 1, bytes;
+    char name[200];
+    if (pickle_stored_type(&t->dtype, &untyped, p, type) && v->tensor.type) type = v->tensor.type;
+    if (!pickle_stored_type(&t->dtype, &untyped_view, p, type) || (v->tensor.type && untyped_view))
+        return pickle_fail(p, id, err, "tensor " NAME " has elements of type %s, which is not read", t->name,
+                           pickle_global_name(name, sizeof name, p, type));
+    if (!untyped) size = (size_t)stored_type_bits(t->dtype) / 8;
+    snprintf(name, sizeof name, "data/%u", storage->storage.record);
+    if (!find_entry(r, out, name, err)) return false;
+    if (!*out) return pickle_fail(p, id, err, "tensor " NAME " needs \"%s\", which is not in the file", t->name, name);
+    if (!size_mul((size_t)storage->storage.elements, size, &bytes) || bytes != (*out)->bytes)
+        return pickle_fail(p, id, err, "tensor " NAME " needs %jd elements in \"%s\", which has %zu bytes", t->name,
+                           (intmax_t)storage->storage.elements, name, (*out)->bytes);
+    *elements = bytes / ((size_t)stored_type_bits(t->dtype) / 8);
+    return true;
+}
+
+/* A BOOL of a stranger may be any byte. Whole storages are checked, once, however many tensors view them. */
+static bool check_bools(Reader *r, const ZipEntry *e, const StoredTensor *t, Err *err) {
+    size_t index = (size_t)(e - r->zip.entries);
+    if (t->dtype != STORED_BOOL || r->checked[index] == BOOL_CHECKED) return true;
+    for (size_t i = 0; i < e->bytes; i++)
+        if (e->data[i] > 1)
+            return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", r->file->path,
+                           (size_t)(e->data + i - r->file->file), t->name, e->data[i]);
+    r->checked[index] = BOOL_CHECKED;
+    return true;
+}
+
+/* Does the view stay inside its storage, and is it no larger? */
+static bool check_view(const Reader *r, const StoredTensor *t, const int64_t *strides, size_t elements, PickleId id,
+                       Err *err) {
+    int64_t offset = r->pickle.values[id].tensor.offset;
+    size_t last = offset < 0 ? SIZE_MAX : (size_t)offset;
+    for (int i = 0; i < t->rank && t->count > 0; i++) {
+        size_t span;
+        if (!size_mul((size_t)t->shape[i] - 1, (size_t)strides[i], &span) || !size_add(last, span, &last)) last = SIZE_MAX;
+    }
+    if (t->count > 0 ? last >= elements : last > elements)
+        return pickle_fail(&r->pickle, id, err, "tensor " NAME " reaches outside its storage of %zu elements", t->name,
+                           elements);
+    if (t->count > elements)
+        return pickle_fail(&r->pickle, id, err, "tensor " NAME " repeats elements: %zu of a storage of %zu - save it "
+                           "with .contiguous()", t->name, t->count, elements);
+    return true;
+}
+
+static bool is_row_major(const StoredTensor *t, const int64_t *strides) {
+    int64_t expected = 1;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        if (t->shape[i] != 1 && strides[i] != expected) return false;
+        expected *= t->shape[i];
+    }
+    return true;
+}
+
+static void gather(uint8_t *out, const uint8_t *data, const StoredTensor *t, const int64_t *strides) {
+    size_t size = (size_t)stored_type_bits(t->dtype) / 8, at = 0; /* at: in elements */
+    int64_t index[STORED_MAX_RANK] = {0};
+    for (size_t i = 0; i < t->count; i++) {
+        memcpy(out + i * size, data + at * size, size);
+        for (int d = t->rank - 1; d >= 0; d--) {
+            at += (size_t)strides[d];
+            if (++index[d] < t->shape[d]) break;
+            at -= (size_t)strides[d] * (size_t)t->shape[d];
+            index[d] = 0;
+        }
+    }
+}
+
+static bool take_data(Reader *r, StoredTensor *t, const int64_t *strides, const ZipEntry *e, PickleId id, Err *err) {
+    size_t size = (size_t)stored_type_bits(t->dtype) / 8;
+    const uint8_t *data = e->data + (size_t)r->pickle.values[id].tensor.offset * size;
+    t->data = data;
+    if (t->count == 0 || is_row_major(t, strides)) return true;
+    r->gathered += t->bytes;
+    if (r->gathered > MAX_GATHERED * r->file->file_bytes)
+        return pickle_fail(&r->pickle, id, err, "tensor " NAME " is one of too many views of the same data - save them "
+                           "with .contiguous()", t->name);
+    void *owned;
+    if (!mem_try(&owned, t->bytes, err)) return false;
+    gather(owned, data, t, strides);
+    r->file->owned = mem_resize(r->file->owned, r->file->owned_count + 1, sizeof *r->file->owned);
+    r->file->owned[r->file->owned_count++] = owned;
+    t->data = owned;
+    return true;
+}
+
+static bool take_tensor(Reader *r, const PickleItem *item, Err *err) {
+    const Pickle *p = &r->pickle;
+    StoredTensor t = {0};
+    int64_t strides[STORED_MAX_RANK];
+    const ZipEntry *entry;
+    size_t elements = 0;
+    PickleKind kind = p->values[item->value].kind;
+    char name[200];
+    if (!take_name(r, &t, item->key, err)) return false;
+    if (kind != PICKLE_TENSOR)
+        return pickle_fail(p, item->value, err, NAME " is %s where a tensor belongs - weights lie under model_ema, "
+                           "state_dict_ema, model or state_dict, or are all the file holds", t.name,
+                           pickle_global_name(name, sizeof name, p, item->value));
+    if (!find_storage(r, &entry, &elements, &t, item->value, err) || !take_shape(r, &t, strides, item->value, err) ||
+        !check_view(r, &t, strides, elements, item->value, err) || !check_bools(r, entry, &t, err) ||
+        !take_data(r, &t, strides, entry, item->value, err))
+        return false;
+    r->file->tensors[r->file->tensor_count++] = t;
+    return true;
+}
+
+static bool take_tensors(Reader *r, PickleId dict, Err *err) {
+    const Pickle *p = &r->pickle;
+    const uint32_t first = p->values[dict].items.first, count = p->values[dict].items.count;
+    size_t text_bytes = 0;
+    if (count > PTH_MAX_TENSORS) return pickle_fail(p, dict, err, "more than %d tensors", PTH_MAX_TENSORS);
+    for (uint32_t i = first; i; i = p->items[i].next) {
+        const PickleValue *key = &p->values[p->items[i].key];
+        size_t bytes = key->kind == PICKLE_STRING ? key->text.count + 1 : 0;
+        /* a key that is shared counts each time: a pickle of a few bytes may repeat a long one a million times */
+        if (!size_add(text_bytes, bytes, &text_bytes) || text_bytes > PICKLE_MAX_BYTES)
+            return pickle_fail(p, p->items[i].key, err, "more than %zu bytes of names", PICKLE_MAX_BYTES);
+    }
+    r->file->text = mem_zalloc(text_bytes, 1);
+    r->file->tensors = mem_zalloc(count, sizeof *r->file->tensors);
+    for (uint32_t i = first; i; i = p->items[i].next)
+        if (!take_tensor(r, &p->items[i], err)) return false;
+    return true;
+}
+
+/* ---- the whole ---- */
+
+/* Names the kinds of objects that the pickle makes and nobody reads, each once. */
+static void note_objects(Reader *r) {
+    const Pickle *p = &r->pickle;
+    const PickleValue *seen[MAX_NAMED];
+    char text[MAX_NAMED * 130 + 8], name[128];
+    size_t count = 0, used = 0;
+    for (uint32_t id = 1; id < p->value_count; id++) {
+        const PickleValue *v = &p->values[id];
+        bool known = v->kind != PICKLE_OPAQUE || v->text.count == 0;
+        for (size_t i = 0; i < count && !known; i++)
+            known = seen[i]->text.count == v->text.count && memcmp(seen[i]->text.text, v->text.text, v->text.count) == 0;
+        if (known) continue;
+        bool full = count == MAX_NAMED;
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "",
+                                 full ? "..." : pickle_global_name(name, sizeof name, p, id));
+        if (full) break;
+        seen[count++] = v;
+    }
+    if (used > 0) r->file->stepped_over = mem_strdup(text);
+}
+
+static bool read_archive(Reader *r, EmaChoice ema, Err *err) {
+    TensorFile *f = r->file;
+    const ZipEntry *e;
+    PickleId weights = 0;
+    if (!zip_open(&r->zip, f->path, f->file, f->file_bytes, err) || !check_names(r, err)) return false;
+    r->checked = mem_zalloc(r->zip.count, sizeof *r->checked);
+    if (!find_entry(r, &e, "data.pkl", err)) return false;
+    if (!e) return err_set(err, EXIT_INPUT, "%s: is a zip archive without a data.pkl - not a PyTorch checkpoint", f->path);
+    if (!check_marks(r, err) ||
+        !pickle_read(&r->pickle, f->path, (size_t)(e->data - f->file), e->data, e->bytes, err) ||
+        !choose_part(r, &weights, ema, err) || !take_tensors(r, weights, err))
+        return false;
+    note_objects(r);
+    return true;
+}
+
+bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err) {
+    Reader r = {.file = file};
+    bool ok = read_archive(&r, options->ema, err);
+    pickle_free(&r.pickle);
+    zip_close(&r.zip);
+    free(r.checked);
+    return ok;
+}

@@ -1,0 +1,28 @@
+/* pth.h - PyTorch checkpoints: a zip archive (zip.h) with a pickle (pickle.h) that names views of storages, which are
+ * entries beside it.
+ *
+ * Read is what torch.save writes since version 1.6: one folder with data.pkl, data/<number>, version 1..10, byteorder
+ * "little" and torch's own small marks; any other entry is refused, and so are TorchScript modules, whole pickled
+ * models, and every tensor that could reach outside its storage or is larger than it (expanded views). Storages that
+ * the chosen weights do not use are not looked at. Views that are not row-major are gathered into memory, at most twice
+ * the size of the file. "module." and "_orig_mod." before a name go. */
+#ifndef MALA_PTH_H
+#define MALA_PTH_H
+
+#include "io/tensor_file.h"
+
+#define PTH_MAX_TENSORS 1000000
+
+/* Do the first bytes say zip? */
+bool pth_fits(const TensorFile *file);
+/* For tensor_file_open, which calls it with the file's bytes in place: takes the weights under model_ema,
+ * state_dict_ema, model or state_dict, the first that is there (options->ema excludes the former or the latter two),
+ * or those that the file itself is. False: EXIT_INPUT with the byte and the tensor or entry at fault, EXIT_MEMORY. */
+bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err);
+
+/* Writes tensors in their order, atomically, as torch.save would: {key: OrderedDict}, or the OrderedDict alone with key
+ * NULL. torch.load(path, weights_only=True) reads it. The same input gives the same bytes. False: EXIT_INPUT for
+ * dtypes that torch has no storage for and names that are empty, duplicate or not UTF-8; EXIT_IO. */
+bool pth_write(const char *path, const char *key, const StoredTensor *tensors, size_t count, Err *err);
+
+#endif
