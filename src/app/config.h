@@ -24,6 +24,7 @@ typedef struct {
         double drop_path, layer_scale[4]; /* or auto */
         int num_classes;                  /* or auto: from the data or the weights */
         char *weights;                    /* or NULL */
+        int weights_ema;                  /* EmaChoice */
         char *allow_missing;              /* patterns of tensor names, or NULL */
     } model;
     struct {

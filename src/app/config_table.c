@@ -44,7 +44,9 @@ const Option config_table[] = {
     INT_AUTO("model.num_classes", model.num_classes, "auto", 2, 100000, "nc classes nb_classes",
              "auto: from the data or the weights"),
     STRING("model.weights", model.weights, OPTION_NULL, "null", "pretrained finetune checkpoint",
-           "file to start from (.safetensors)"),
+           "file to start from (.safetensors or .pth)"),
+    ENUM("model.weights_ema", model.weights_ema, "auto", "auto yes|true no|false", NULL,
+         "which weights of a checkpoint with two sets: averages or raw; auto: averages where there are some"),
     STRING("model.allow_missing", model.allow_missing, OPTION_NULL | OPTION_UNSAVED, "null", "strict allow_mismatch",
            "tensors that the file may lack, have in another shape or have beside the model's: patterns with * and ?, "
            "apart by commas"),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "data/imagenet_names.h"
+#include "app/model_metadata.h"
 #include "pass/fuse.h"
 
 /* ---- from a config ---- */
@@ -64,6 +65,15 @@ bool config_open_backend(Backend *out, const Config *c, Err *err) {
 }
 
 /* ---- the file ---- */
+
+bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log *log, Err *err) {
+    TensorFileOptions options = {.ema = (EmaChoice)c->model.weights_ema};
+    if (!tensor_file_open(out, path, &options, err)) return false;
+    if (out->part && out->part[0])
+        log_info(log, "%s: takes \"%s\"%s", path, out->part, out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
+    if (out->stepped_over) log_info(log, "%s: holds objects beside the weights, not read: %s", path, out->stepped_over);
+    return true;
+}
 
 static void take_class(char ***names, int *count, const char *name) {
     *names = mem_resize(*names, (size_t)*count + 1, sizeof **names);
@@ -133,7 +143,7 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
         config_free(&out->config);
         return err_set(err, EXIT_USAGE, "command line: no weights given - add --weights FILE.safetensors");
     }
-    if (!tensor_file_open(&out->file, path, NULL, err)) {
+    if (!config_open_weights(&out->file, path, &out->config, log, err)) {
         config_free(&out->config);
         return false;
     }
@@ -151,40 +161,10 @@ void model_file_close(ModelFile *m) {
 
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
                      int class_count, const char *metrics, Err *err) {
-    char *dump = config_dump(config);
-    JsonWriter names = {0}, preprocess = {0};
-    json_write_array(&names);
-    for (int i = 0; i < class_count; i++) json_write_string(&names, classes[i]);
-    json_write_end(&names);
-    json_write_object(&preprocess);
-    json_write_key(&preprocess, "size");
-    json_write_array(&preprocess);
-    for (int i = 0; i < 2; i++) json_write_int(&preprocess, config->input.size[i]);
-    json_write_end(&preprocess);
-    json_write_key(&preprocess, "crop_pct");
-    json_write_double(&preprocess, config_crop_pct(config));
-    json_write_key(&preprocess, "interpolation");
-    json_write_string(&preprocess, config->input.interpolation == INTERPOLATION_BILINEAR ? "bilinear" : "bicubic");
-    const double *lists[] = {config->input.mean, config->input.std};
-    for (int k = 0; k < 2; k++) {
-        json_write_key(&preprocess, k ? "std" : "mean");
-        json_write_array(&preprocess);
-        for (int i = 0; i < 3; i++) json_write_double(&preprocess, lists[k][i]);
-        json_write_end(&preprocess);
-    }
-    json_write_end(&preprocess);
-    StoredPair metadata[] = {{"format", "pt"},
-                           {"mala.version", MALA_VERSION},
-                           {"mala.task", "classify"},
-                           {"mala.config", dump},
-                           {"mala.preprocess", json_writer_text(&preprocess)},
-                           {"mala.classes", json_writer_text(&names)},
-                           {"mala.ema", role == ROLE_EMA ? "true" : "false"},
-                           {"mala.metrics", metrics}};
-    bool ok = weights_save(path, s, role, metadata, COUNTOF(metadata), err);
-    json_writer_free(&names);
-    json_writer_free(&preprocess);
-    free(dump);
+    ModelMetadata metadata;
+    model_metadata_init(&metadata, config, classes, class_count, role == ROLE_EMA, metrics);
+    bool ok = weights_save(path, s, role, metadata.pairs, metadata.count, err);
+    model_metadata_free(&metadata);
     return ok;
 }
 

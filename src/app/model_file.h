@@ -21,6 +21,10 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
                      Log *log, Err *err);
 void model_file_close(ModelFile *m);
 
+/* Opens a file of weights, averaged or raw as the config says, and logs which of a checkpoint's it took. Errors:
+ * tensor_file_open's. */
+bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log *log, Err *err);
+
 /* The class names that a file carries; none is no error: count 0. Free them in any case. False: EXIT_INPUT. */
 bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err);
 void model_classes_free(char **names, int count);

@@ -116,7 +116,7 @@ static bool load_weights(Trainer *t, Err *err) {
     TensorFile file;
     HeadPolicy head;
     WeightsReport report;
-    if (!tensor_file_open(&file, c->model.weights, NULL, err)) return false;
+    if (!config_open_weights(&file, c->model.weights, c, t->log, err)) return false;
     bool ok = choose_head(&head, &t->train_data, &file, err);
     if (ok) {
         WeightsPolicy policy = config_weights_policy(c, head, t->log);
