@@ -98,8 +98,9 @@ def against_mala(mala, folder, weights, size, kinds, pixels, logits):
     picture = os.path.join(folder, 'picture.png')
     Image.fromarray(pixels).save(picture)
     out = subprocess.run([mala, 'infer', picture, '--weights', weights, '--json', '--topk', str(len(logits)), '--quiet',
-                          '--model', 'mavit_' + size.lower(), 'model.attention=' + json.dumps(kinds), 'input.crop_pct=1',
-                          'input.size=[%d,%d]' % pixels.shape[:2]], check=True, capture_output=True, text=True).stdout
+                          '--model', 'mavit_' + size.lower(), 'model.attention=' + json.dumps(kinds),
+                          'input.crop_pct=1', 'input.size=[%d,%d]' % pixels.shape[:2]],
+                         check=True, capture_output=True, text=True).stdout
     own = numpy.zeros(len(logits))
     for p in json.loads(out)['predictions']:
         own[p['class']] = math.log(p['score'])
@@ -149,8 +150,9 @@ def main():
                     figures['mala'] = against_mala(a.mala, folder, weights, size, kinds, fed[0], got[0][0])
             worst, rows = max(worst, *figures.values()), rows + 1
             print('%-50s %s' % (row, '   '.join('%s %.1e' % f for f in figures.items())), flush=True)
-    print('%d exports, largest difference %.1e, limit %.0e: %s' % (rows, worst, LIMIT, 'good' if worst <= LIMIT else 'BAD'))
-    return rows == 0 or worst > LIMIT
+    good = rows > 0 and worst <= LIMIT
+    print('%d exports, largest difference %.1e, limit %.0e: %s' % (rows, worst, LIMIT, 'good' if good else 'BAD'))
+    return not good
 
 
 if __name__ == '__main__':

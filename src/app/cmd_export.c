@@ -9,7 +9,8 @@
 
 static const CliFlag flags[] = {
     {"to", 0, "FORMAT", "onnx", "format", NULL, NULL},
-    {"as", 0, "FORM", "classifier (default), or backbone: the four stage outputs, through extra_norms", NULL, NULL, NULL},
+    {"as", 0, "FORM", "classifier (default), or backbone: the four stage outputs, through extra_norms", NULL, NULL,
+     NULL},
     {"size", 0, "HxW", "picture height and width, multiples of 32 (the model's own)", NULL, NULL, NULL},
     {"dynamic", 0, NULL, "ONNX: leave height and width free, too", NULL, NULL, NULL},
     {"preprocess", 0, NULL, "ONNX: take pixels u8 (batch,H,W,3), and normalise them inside", NULL, NULL, NULL},
@@ -71,8 +72,9 @@ static bool run_model(const ModelFile *file, const Cli *cli, Err *err) {
 
 static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count < 1 || cli->argument_count > 2)
-        return err_set(err, EXIT_USAGE, "command line: export takes [WEIGHTS] and the file to write, got %d - mala export "
-                       "best.safetensors model.onnx", cli->argument_count);
+        return err_set(err, EXIT_USAGE,
+                       "command line: export takes [WEIGHTS] and the file to write - mala export best.safetensors "
+                       "model.onnx");
     ModelFile file;
     if (!open_file(&file, cli, log, err)) return false;
     bool ok = run_model(&file, cli, err);

@@ -38,7 +38,8 @@ static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
     policy.allow = allow;
     if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
     if (!tensor_file_find(&m->file, "extra_norms.0.norm.weight"))
-        log_info(m->log, "%s: has no extra_norms: they are ones and zeros, as the released code starts them", m->file.path);
+        log_info(m->log, "%s: has no extra_norms: they are ones and zeros, as the released code starts them",
+                 m->file.path);
     return true;
 }
 
@@ -46,7 +47,8 @@ bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportO
     *out = (ExportModel){.options = options, .logits = NO_VAL};
     for (int i = 0; i < MAVIT_STAGES; i++) out->features[i] = NO_VAL;
     export_graph(out, &m->config, m->class_count);
-    if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) && load_weights(out, m, err))
+    if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) &&
+        load_weights(out, m, err))
         return true;
     export_close(out);
     return false;
@@ -66,7 +68,8 @@ static void write_doubles(JsonWriter *w, const double *values, int count) {
     json_write_end(w);
 }
 
-bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license, Err *err) {
+bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license,
+                 Err *err) {
     static const char *const stage_names[MAVIT_STAGES] = {"stage0", "stage1", "stage2", "stage3"};
     const Config *c = &m->config;
     bool backbone = e->options.form == EXPORT_BACKBONE;
@@ -81,16 +84,17 @@ bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dyna
     number_text(crop, config_crop_pct(c));
     if (!license) license = tensor_file_metadata(&m->file, "license");
 
-    StoredPair metadata[] = {{"task", backbone ? "features" : "classify"},
-                             {"imgsz", json_writer_text(&size)},
-                             {"mean", json_writer_text(&mean)},
-                             {"std", json_writer_text(&std)},
-                             {"crop_pct", crop},
-                             {"interpolation", c->input.interpolation == INTERPOLATION_BILINEAR ? "bilinear" : "bicubic"},
-                             {"stride", "32"},
-                             {"version", "mala " MALA_VERSION},
-                             {"license", license ? license : "not stated: that of the weights"},
-                             {"names", json_writer_text(&names)}};
+    StoredPair metadata[] = {
+        {"task", backbone ? "features" : "classify"},
+        {"imgsz", json_writer_text(&size)},
+        {"mean", json_writer_text(&mean)},
+        {"std", json_writer_text(&std)},
+        {"crop_pct", crop},
+        {"interpolation", c->input.interpolation == INTERPOLATION_BILINEAR ? "bilinear" : "bicubic"},
+        {"stride", "32"},
+        {"version", "mala " MALA_VERSION},
+        {"license", license ? license : "not stated: that of the weights"},
+        {"names", json_writer_text(&names)}};
     OnnxOutput outputs[MAVIT_STAGES] = {{e->logits, "logits"}};
     for (int i = 0; backbone && i < MAVIT_STAGES; i++) outputs[i] = (OnnxOutput){e->features[i], stage_names[i]};
     OnnxSpec spec = {.name = backbone ? "mavit_backbone" : "mavit_classifier",

@@ -15,7 +15,7 @@ typedef struct {
 
 typedef struct {
     ExportOptions options;
-    Graph *graph; /* evaluation, unfused, for a batch of one picture of the config's size */
+    Graph *graph;               /* evaluation, unfused, for a batch of one picture of the config's size */
     Val logits;                 /* classifier: (B, classes) */
     Val features[MAVIT_STAGES]; /* backbone: (B, H/4/2^i, W/4/2^i, dims[i]) */
     State state;                /* the form's weights, read from the file on demand: state_require before state_read */
@@ -31,6 +31,7 @@ void export_close(ExportModel *e);
  * are free multiples of 32. license may be NULL: what the weights file says, if anything.
  * metadata_props: task, names (JSON list; classifier), imgsz, mean, std, crop_pct, interpolation, stride, version,
  * license. */
-bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license, Err *err);
+bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license,
+                 Err *err);
 
 #endif

@@ -8,8 +8,8 @@
 #include "base/json.h"
 #include "io/onnx_build.h"
 
-#define IR_VERSION 8                     /* the one that came with opset 17 */
-#define MAX_FILE ((uint64_t)INT32_MAX)   /* protobuf's limit for a message */
+#define IR_VERSION 8                   /* the one that came with opset 17 */
+#define MAX_FILE ((uint64_t)INT32_MAX) /* protobuf's limit for a message */
 
 /* ---- the graph ---- */
 
@@ -181,7 +181,8 @@ static bool append_data(FileWriter *w, State *s, const OnnxInitializer *x, Err *
     CHECK(p >= 0 && shape_equal(&s->params[p].shape, &x->shape), "%s: another graph's state", x->name);
     void *host;
     if (!mem_try(&host, data_bytes(x), err)) return false;
-    bool ok = state_require(s, p, err) && state_read(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err) &&
+    bool ok = state_require(s, p, err) &&
+              state_read(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err) &&
               file_writer_append(w, host, data_bytes(x), err);
     state_release(s, p);
     free(host);
@@ -206,8 +207,8 @@ static bool write_file(const char *path, const OnnxBuilder *b, State *s, const O
     FileWriter w;
     write_model_head(&model, spec, graph_bytes);
     bool ok = model.count + graph_bytes <= MAX_FILE ||
-              err_set(err, EXIT_INPUT, "%s: would have %.1f GiB, and ONNX files end at 2 GiB - export as safetensors", path,
-                      (double)(model.count + graph_bytes) / (1 << 30));
+              err_set(err, EXIT_INPUT, "%s: would have %.1f GiB, and ONNX files end at 2 GiB - export as safetensors",
+                      path, (double)(model.count + graph_bytes) / (1 << 30));
     if (ok && (ok = file_writer_open(&w, path, err))) {
         ok = file_writer_append(&w, model.bytes, model.count, err) &&
              file_writer_append(&w, b->proto.bytes, b->proto.count, err) && append_initializers(&w, b, s, err);

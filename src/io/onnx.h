@@ -22,18 +22,18 @@ typedef struct {
 } OnnxOutput;
 
 typedef struct {
-    const char *name;         /* of the graph in the file */
+    const char *name; /* of the graph in the file */
     const OnnxOutput *outputs;
     int output_count;
-    bool dynamic_size;        /* height and width are free too: rotary tables are then computed inside, from the shape */
+    bool dynamic_size; /* height and width are free too: rotary tables are then computed inside, from the shape */
     const StoredPair *metadata; /* for metadata_props */
     size_t metadata_count;
 } OnnxSpec;
 
 /* Writes g, its V_INPUT values as the inputs under their own names, with the weights of s (ROLE_WEIGHT, ROLE_BUFFER) to
  * path, atomically, one weight in memory at a time. g: an evaluation graph for any batch; with dynamic_size any height
- * and width too. False: EXIT_BUG (an op without an ONNX form, naming the node), EXIT_INPUT (metadata that are not UTF-8,
- * a model too large), EXIT_MEMORY, EXIT_IO. */
+ * and width too. False: EXIT_BUG (an op without an ONNX form, naming the node), EXIT_INPUT (metadata that are not
+ * UTF-8, a model too large), EXIT_MEMORY, EXIT_IO. */
 bool onnx_export(const char *path, const Graph *g, State *s, const OnnxSpec *spec, Err *err);
 
 #endif

@@ -56,18 +56,16 @@ Tensor onnx_parameter(OnnxBuilder *b, Val v, Shape shape) {
     return onnx_node(b, "Reshape", IN(onnx_operand(b, v), onnx_ints(b, shape.dim, shape.rank)), NO_ATTR);
 }
 
-Tensor onnx_floats(OnnxBuilder *b, const char *name, Shape shape, float *data) {
+Tensor onnx_floats(OnnxBuilder *b, Tensor name, Shape shape, float *data) {
     Tensor same = find_initializer(b, name);
     if (same) free(data);
-    return same ? same : add_initializer(b, (OnnxInitializer){onnx_name(b, "%s", name), ONNX_FLOAT, shape, -1, data});
+    return same ? same : add_initializer(b, (OnnxInitializer){name, ONNX_FLOAT, shape, -1, data});
 }
 
 Tensor onnx_scalar(OnnxBuilder *b, float value) {
-    char name[64];
-    snprintf(name, sizeof name, "constant/%.9g", (double)value);
     float *data = mem_zalloc(1, sizeof *data);
     *data = value;
-    return onnx_floats(b, name, (Shape){0}, data);
+    return onnx_floats(b, onnx_name(b, "constant/%.9g", (double)value), (Shape){0}, data);
 }
 
 Tensor onnx_ints(OnnxBuilder *b, const int64_t *values, int count) {
@@ -98,8 +96,8 @@ static void write_attr(Protobuf *p, const OnnxAttr *a) {
     protobuf_end(p, begin);
 }
 
-void onnx_nodes(OnnxBuilder *b, const char *type, const Tensor *in, int n_in, const OnnxAttr *attr, int n_attr, Tensor *out,
-                int n_out) {
+void onnx_nodes(OnnxBuilder *b, const char *type, const Tensor *in, int n_in, const OnnxAttr *attr, int n_attr,
+                Tensor *out, int n_out) {
     Tensor name = onnx_name(b, "%s/%s_%d", b->scope, type, b->serial++);
     size_t begin = protobuf_begin(&b->proto, 1);
     for (int i = 0; i < n_in; i++) protobuf_string(&b->proto, 1, in[i]);

@@ -18,7 +18,8 @@ typedef struct {
     void *data;    /* little-endian, malloc'd */
 } OnnxInitializer;
 
-/* What attention needs of a map's size: tables for the pairs of a head, cos and sin (d/2, 1, H*W), and d^-1/2 / (H*W). */
+/* What attention needs of a map's size: tables for the pairs of a head, cos and sin (d/2, 1, H*W), and, for the linear
+ * kinds, scale = d^-1/2 / (H*W), NULL until one asks. */
 typedef struct {
     int64_t height, width, head;
     Tensor cos, sin, scale;
@@ -27,8 +28,8 @@ typedef struct {
 typedef struct {
     const Graph *graph;
     bool dynamic_size;
-    Protobuf proto;    /* fields of the GraphProto so far: nodes in order */
-    Tensor *tensor;    /* [n_values]; NULL: not emitted (yet) */
+    Protobuf proto; /* fields of the GraphProto so far: nodes in order */
+    Tensor *tensor; /* [n_values]; NULL: not emitted (yet) */
     OnnxInitializer *initializers;
     int32_t initializer_count;
     OnnxRope *ropes;
@@ -47,10 +48,10 @@ void onnx_builder_free(OnnxBuilder *b);
 Tensor onnx_operand(OnnxBuilder *b, Val v);
 /* A parameter in another shape of as many elements. */
 Tensor onnx_parameter(OnnxBuilder *b, Val v, Shape shape);
-/* Constants; the same one twice is one. onnx_floats takes data over. */
+/* Constants; the same name or value twice is one. onnx_floats takes data over. */
 Tensor onnx_scalar(OnnxBuilder *b, float value);
 Tensor onnx_ints(OnnxBuilder *b, const int64_t *values, int count);
-Tensor onnx_floats(OnnxBuilder *b, const char *name, Shape shape, float *data);
+Tensor onnx_floats(OnnxBuilder *b, Tensor name, Shape shape, float *data);
 /* A name of its own, formatted. */
 Tensor onnx_name(OnnxBuilder *b, const char *format, ...) PRINTF_LIKE(2, 3);
 
@@ -68,8 +69,8 @@ typedef struct {
 
 /* A node of the standard operator `type`; returns its output, or fills out[n_out]. */
 Tensor onnx_node(OnnxBuilder *b, const char *type, const Tensor *in, int n_in, const OnnxAttr *attr, int n_attr);
-void onnx_nodes(OnnxBuilder *b, const char *type, const Tensor *in, int n_in, const OnnxAttr *attr, int n_attr, Tensor *out,
-                int n_out);
+void onnx_nodes(OnnxBuilder *b, const char *type, const Tensor *in, int n_in, const OnnxAttr *attr, int n_attr,
+                Tensor *out, int n_out);
 
 /* ---- the table ---- */
 
@@ -83,11 +84,17 @@ void onnx_emit_attention(OnnxBuilder *b, const Node *n); /* onnx_attention.c */
 #define IN(...) (const Tensor[]){__VA_ARGS__}, (int)(sizeof((const Tensor[]){__VA_ARGS__}) / sizeof(Tensor))
 #define ATTR(...) (const OnnxAttr[]){__VA_ARGS__}, (int)(sizeof((const OnnxAttr[]){__VA_ARGS__}) / sizeof(OnnxAttr))
 #define NO_ATTR NULL, 0
+/* clang-format off */
 #define INT(text, value) {.name = (text), .type = ATTR_INT, .count = 1, .ints = {value}}
 #define INTS(text, ...) \
     {.name = (text), .type = ATTR_INTS, .count = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
      .ints = {__VA_ARGS__}}
 #define FLOAT(text, value) {.name = (text), .type = ATTR_FLOAT, .number = (value)}
+/* clang-format on */
 #define INT64S(b, ...) onnx_ints(b, (int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+
+static inline Tensor binary(OnnxBuilder *b, const char *type, Tensor x, Tensor y) {
+    return onnx_node(b, type, IN(x, y), NO_ATTR);
+}
 
 #endif

@@ -12,8 +12,6 @@ static void result(OnnxBuilder *b, const Node *n, Tensor t) { b->tensor[node_out
 
 static bool is_map(OnnxBuilder *b, const Node *n, int i) { return in_shape(b->graph, n, i)->rank == 4; }
 
-static Tensor binary(OnnxBuilder *b, const char *type, Tensor x, Tensor y) { return onnx_node(b, type, IN(x, y), NO_ATTR); }
-
 static Tensor triple(OnnxBuilder *b, const char *name, const float x[3]) {
     float *data = mem_zalloc(3, sizeof *data);
     memcpy(data, x, 3 * sizeof *data);
@@ -30,16 +28,17 @@ static void emit_normalize(OnnxBuilder *b, const Node *n) {
 
 static void emit_conv2d(OnnxBuilder *b, const Node *n) {
     int32_t k = n->attr.conv.kernel, s = n->attr.conv.stride, p = n->attr.conv.pad;
-    result(b, n, onnx_node(b, "Conv", IN(input(b, n, 0), input(b, n, 1), input(b, n, 2)),
-                           ATTR(INTS("kernel_shape", k, k), INTS("strides", s, s), INTS("pads", p, p, p, p))));
+    result(b, n,
+           onnx_node(b, "Conv", IN(input(b, n, 0), input(b, n, 1), input(b, n, 2)),
+                     ATTR(INTS("kernel_shape", k, k), INTS("strides", s, s), INTS("pads", p, p, p, p))));
 }
 
 static void emit_dwconv(OnnxBuilder *b, const Node *n) {
     int32_t k = n->attr.dwconv.kernel, p = k / 2;
     Tensor x = input(b, n, 0);
-    Tensor y = onnx_node(b, "Conv", IN(x, input(b, n, 1), input(b, n, 2)),
-                         ATTR(INT("group", shape_last(in_shape(b->graph, n, 0))), INTS("kernel_shape", k, k),
-                              INTS("pads", p, p, p, p)));
+    Tensor y = onnx_node(
+        b, "Conv", IN(x, input(b, n, 1), input(b, n, 2)),
+        ATTR(INT("group", shape_last(in_shape(b->graph, n, 0))), INTS("kernel_shape", k, k), INTS("pads", p, p, p, p)));
     result(b, n, n->attr.dwconv.residual ? binary(b, "Add", x, y) : y);
 }
 
@@ -72,9 +71,10 @@ static void emit_layer_norm(OnnxBuilder *b, const Node *n) {
 }
 
 static void emit_batch_norm_eval(OnnxBuilder *b, const Node *n) {
-    result(b, n, onnx_node(b, "BatchNormalization",
-                           IN(input(b, n, 0), input(b, n, 1), input(b, n, 2), input(b, n, 3), input(b, n, 4)),
-                           ATTR(FLOAT("epsilon", n->attr.norm.eps))));
+    result(b, n,
+           onnx_node(b, "BatchNormalization",
+                     IN(input(b, n, 0), input(b, n, 1), input(b, n, 2), input(b, n, 3), input(b, n, 4)),
+                     ATTR(FLOAT("epsilon", n->attr.norm.eps))));
 }
 
 static void emit_gelu(OnnxBuilder *b, const Node *n) { result(b, n, gelu(b, input(b, n, 0))); }

@@ -46,7 +46,8 @@ void protobuf_float(Protobuf *p, int field, float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     append_tag(p, field, WIRE_FIXED32);
-    protobuf_append(p, (uint8_t[]){(uint8_t)bits, (uint8_t)(bits >> 8), (uint8_t)(bits >> 16), (uint8_t)(bits >> 24)}, 4);
+    protobuf_append(p, (uint8_t[]){(uint8_t)bits, (uint8_t)(bits >> 8), (uint8_t)(bits >> 16), (uint8_t)(bits >> 24)},
+                    4);
 }
 
 void protobuf_announce(Protobuf *p, int field, uint64_t count) {
