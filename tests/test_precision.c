@@ -94,7 +94,7 @@ static const char *const rule[OP_COUNT] = {
     [OP_conv2d] = "TT4:T",
     [OP_conv2d_dx] = "TT:T",
     [OP_conv2d_dw] = "TT:44",
-    [OP_linear] = "TT4:T",
+    [OP_linear] = "TTT:T",
     [OP_linear_dx] = "TT:T",
     [OP_linear_dw] = "TT:44",
     [OP_dwconv] = "T44:T",
@@ -114,7 +114,7 @@ static const char *const rule[OP_COUNT] = {
     [OP_residual] = "TT44:T",
     [OP_residual_bwd] = "TT44:T4",
     [OP_add] = "TT:T",
-    [OP_zeros] = "4:4",
+    [OP_zeros] = "x:4",
     [OP_mean_pool] = "T:T",
     [OP_mean_pool_bwd] = "T:T",
     [OP_softmax] = "4:4",
@@ -128,7 +128,7 @@ static const char *const rule[OP_COUNT] = {
     [OP_pack_conv] = "4:4",
     [OP_conv2d_packed] = "TT4:T",
     [OP_transpose] = "4:4",
-    [OP_linear_packed] = "TT4T4:T",
+    [OP_linear_packed] = "TTTT4:T",
 };
 
 static void check_types(const Graph *g, DType compute) {
