@@ -162,7 +162,7 @@ static void check_casts(const Graph *g, bool training) {
         cast[x] = true;
         weights += graph_value(g, x)->kind == V_STATE;
     }
-    if (training) assert_int_equal(weights, 7 + 5 * 4 + 2); /* convolutions; four products a block; the two at the end */
+    if (training) assert_int_equal(weights, 7 + 2 * (5 * 4 + 2)); /* convolutions; products and their biases: four a block, two at the end */
     free(cast);
 }
 
