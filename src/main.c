@@ -5,8 +5,8 @@
 #include "app/commands.h"
 
 int main(int argc, char **argv) {
-    const CliCommand commands[] = {command_train, command_eval,  command_infer,  command_info,
-                                   command_synth, command_bench, command_export, command_import};
+    const CliCommand commands[] = {command_train, command_eval,   command_infer,  command_info,  command_synth,
+                                   command_bench, command_export, command_import, command_verify};
     Err err = {0};
     Cli cli;
     Log log;

@@ -1,5 +1,4 @@
-/* test_program.c - the program as a person meets it: commands, output, exit codes, bad input. MALA names the binary
- * (./mala without it). */
+/* test_program.c - the program as a person meets it: commands, output, exit codes, bad input. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,49 +11,11 @@
 #include <cjson/cJSON.h>
 
 #include "base/file.h"
-
-static char folder[] = "/tmp/mala-test-XXXXXX";
-static char output[1 << 20], errors[1 << 20];
-
-static void read_text(char *text, size_t room, const char *path) {
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t n = fread(text, 1, room - 1, f);
-    text[n] = '\0';
-    fclose(f);
-}
-
-/* Runs "mala <arguments>" in the test's folder ($T); returns the exit code, fills output and errors. */
-static int mala(const char *arguments) {
-    char command[4096], path[256];
-    const char *binary = getenv("MALA");
-    snprintf(command, sizeof command, "T=%s; \"%s\" %s >$T/out 2>$T/err", folder, binary ? binary : "./mala", arguments);
-    int status = system(command);
-    snprintf(path, sizeof path, "%s/out", folder);
-    read_text(output, sizeof output, path);
-    snprintf(path, sizeof path, "%s/err", folder);
-    read_text(errors, sizeof errors, path);
-    if (WIFSIGNALED(status) || WEXITSTATUS(status) >= 128) fail_msg("mala %s: killed: %s", arguments, errors);
-    return WEXITSTATUS(status);
-}
-
-#define EXPECT(code, arguments) \
-    do { \
-        int got_ = mala(arguments); \
-        if (got_ != (code)) fail_msg("mala %s: exit %d instead of %d: %s", arguments, got_, code, errors); \
-    } while (0)
-
-static void expect_text(const char *text, const char *part) {
-    if (!strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
-}
-
-#define SMALL \
-    "model.name=custom 'model.dims=[8,8,16,16]' 'model.depths=[1,1,1,1]' 'model.heads=[1,1,2,2]' model.projection=16 " \
-    "input.size=32 train.batch_size=8 sched.epochs=2 sched.warmup_epochs=0 optim.lr_base_size=0 optim.lr=1e-3 "
+#include "program.h"
 
 static int make_data(void **state) {
     (void)state;
-    assert_non_null(mkdtemp(folder));
+    folder_make();
     EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 32 --seed 7 --quiet");
     EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--json");
     return 0;
@@ -62,22 +23,8 @@ static int make_data(void **state) {
 
 static int remove_data(void **state) {
     (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
-}
-
-static cJSON *json_line(const char *line) {
-    const char *end = strchr(line, '\n');
-    cJSON *json = cJSON_ParseWithLength(line, end ? (size_t)(end - line) : strlen(line));
-    if (!json) fail_msg("not JSON: %s", line);
-    return json;
-}
-
-static double number_of(const cJSON *object, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    if (!cJSON_IsNumber(item)) fail_msg("no number '%s'", key);
-    return item->valuedouble;
+    folder_remove();
+    return 0;
 }
 
 static void test_run_directory(void **state) {

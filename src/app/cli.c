@@ -315,3 +315,16 @@ bool cli_flag_int(const Cli *cli, const char *name, int64_t *out, int64_t low, i
     *out = value;
     return true;
 }
+
+bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, double high, Err *err) {
+    const char *text = cli_flag(cli, name);
+    if (!text) return true;
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0')
+        return err_set(err, EXIT_USAGE, "command line: --%s: expected a number, found \"%s\"", name, text);
+    if (!(value >= low && value <= high))
+        return err_set(err, EXIT_USAGE, "command line: --%s: %s is out of range - allowed: %g to %g", name, text, low, high);
+    *out = value;
+    return true;
+}

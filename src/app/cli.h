@@ -63,6 +63,9 @@ const char *cli_flag(const Cli *cli, const char *name);
 /* The same as a whole number in low .. high; *out stays as it is when the flag was not given. False: EXIT_USAGE. */
 bool cli_flag_int(const Cli *cli, const char *name, int64_t *out, int64_t low, int64_t high, Err *err);
 
+/* The same as a number. */
+bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, double high, Err *err);
+
 /* Help, as wide as columns within 70 to 100. */
 void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, int columns);
 

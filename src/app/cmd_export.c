@@ -83,7 +83,6 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 }
 
 const CliCommand command_export = {.name = "export",
-                                   .also = "convert",
                                    .arguments = "[WEIGHTS] OUT",
                                    .summary = "write a network for other programs",
                                    .flags = flags,

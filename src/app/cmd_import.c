@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/model_file.h"
+#include "app/golden.h"
 #include "app/model_metadata.h"
 #include "base/file.h"
 #include "io/pth.h"
@@ -76,10 +76,12 @@ static bool write_any(const TensorFile *file, const Config *config, const Classe
     if (dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0))
         return pth_write(out, !key ? "model" : key[0] ? key : NULL, file->tensors, file->tensor_count, err);
     ModelMetadata metadata;
-    model_metadata_init(&metadata, config, classes->names, classes->count, file->averaged, NULL);
+    model_metadata_init(&metadata, config, classes->names, classes->count,
+                        &(ModelFacts){.ema = file->averaged, .license = tensor_file_metadata(file, "license")});
     bool ok = safetensors_write(out, file->tensors, file->tensor_count, metadata.pairs, metadata.count, err);
     model_metadata_free(&metadata);
-    return ok;
+    bool whole = config && !config->model.allow_missing && tensor_file_find(file, "head.weight");
+    return ok && (!whole || golden_add(out, err));
 }
 
 static bool write_file(const TensorFile *file, const Config *config, const Classes *classes, const Cli *cli, Log *log,

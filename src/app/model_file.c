@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/imagenet_names.h"
 #include "app/model_metadata.h"
+#include "data/imagenet_names.h"
 #include "pass/fuse.h"
 
 /* ---- from a config ---- */
@@ -162,7 +162,8 @@ void model_file_close(ModelFile *m) {
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
                      int class_count, const char *metrics, Err *err) {
     ModelMetadata metadata;
-    model_metadata_init(&metadata, config, classes, class_count, role == ROLE_EMA, metrics);
+    model_metadata_init(&metadata, config, classes, class_count,
+                        &(ModelFacts){.ema = role == ROLE_EMA, .metrics = metrics});
     bool ok = weights_save(path, s, role, metadata.pairs, metadata.count, err);
     model_metadata_free(&metadata);
     return ok;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "app/evaluate.h"
+#include "app/golden.h"
 #include "app/rundir.h"
 #include "base/cpus.h"
 #include "base/file.h"
@@ -326,6 +327,18 @@ static bool stopped(Trainer *t, Err *err) {
                    t->dir.path, (int)stop_signal, (long long)t->step);
 }
 
+/* The run is over: what is kept gets its golden logits. */
+static bool add_golden(Trainer *t, Err *err) {
+    static const char *const kept[] = {"weights/best.safetensors", "weights/last.safetensors"};
+    bool ok = true;
+    for (size_t i = 0; ok && i < COUNTOF(kept); i++) {
+        char *path = rundir_file(&t->dir, kept[i]);
+        ok = golden_add(path, err);
+        free(path);
+    }
+    return ok;
+}
+
 static bool run_epochs(Trainer *t, Err *err) {
     for (int epoch = 1; epoch <= t->config->sched.epochs; epoch++) {
         EpochTotals totals;
@@ -334,7 +347,7 @@ static bool run_epochs(Trainer *t, Err *err) {
         if (!finish_epoch(t, epoch, &totals, err)) return false;
         if (stop_signal && epoch < t->config->sched.epochs) return stopped(t, err);
     }
-    return true;
+    return add_golden(t, err);
 }
 
 static void trainer_close(Trainer *t) {

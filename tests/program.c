@@ -1,0 +1,69 @@
+#include "program.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+char output[1 << 20], errors[1 << 20];
+char folder[64];
+
+void folder_make(void) {
+    snprintf(folder, sizeof folder, "/tmp/mala-test-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+}
+
+void folder_remove(void) {
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+void shell(const char *command) {
+    char line[4096];
+    snprintf(line, sizeof line, "cd %s && %s", folder, command);
+    if (system(line) != 0) fail_msg("%s", line);
+}
+
+void read_text(char *text, size_t room, const char *path) {
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t n = fread(text, 1, room - 1, f);
+    text[n] = '\0';
+    fclose(f);
+}
+
+int mala(const char *arguments) {
+    char command[4096], path[256];
+    const char *binary = getenv("MALA");
+    snprintf(command, sizeof command, "T=%s; \"%s\" %s >$T/out 2>$T/err", folder, binary ? binary : "./mala", arguments);
+    int status = system(command);
+    snprintf(path, sizeof path, "%s/out", folder);
+    read_text(output, sizeof output, path);
+    snprintf(path, sizeof path, "%s/err", folder);
+    read_text(errors, sizeof errors, path);
+    if (WIFSIGNALED(status) || WEXITSTATUS(status) >= 128) fail_msg("mala %s: killed: %s", arguments, errors);
+    return WEXITSTATUS(status);
+}
+
+void expect_text(const char *text, const char *part) {
+    if (!strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
+}
+
+cJSON *json_line(const char *line) {
+    const char *end = strchr(line, '\n');
+    cJSON *json = cJSON_ParseWithLength(line, end ? (size_t)(end - line) : strlen(line));
+    if (!json) fail_msg("not JSON: %s", line);
+    return json;
+}
+
+double number_of(const cJSON *object, const char *key) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (!cJSON_IsNumber(item)) fail_msg("no number '%s'", key);
+    return item->valuedouble;
+}
