@@ -66,6 +66,7 @@ enum {
     HYPER_CORRECTION2, /* 1 - beta2^t */
     HYPER_CLIP,        /* largest global gradient norm; 0: no clipping */
     HYPER_EMA_DECAY,
+    HYPER_INV_SCALE, /* 1 / loss scale: what every gradient is multiplied with first; 1 when losses are not scaled */
     HYPER_COUNT = 16
 };
 
@@ -94,8 +95,8 @@ Val op_zeros(Graph *g, Val like);
 Val op_softmax(Graph *g, Val x);
 Val op_cross_entropy(Graph *g, Val logits, Val target, float smoothing);
 Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream);
-Val op_grad_norm(Graph *g, Val grads);
+Val op_grad_norm(Graph *g, Val grads, Val hyper);
 void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool decay);
-void op_ema(Graph *g, Val w, Val average, Val hyper);
+void op_ema(Graph *g, Val w, Val average, Val norm, Val hyper);
 
 #endif

@@ -26,25 +26,24 @@ Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
     return keep;
 }
 
-/* norm (1) = sqrt of the sum of g^2 */
+/* norm (1) = sqrt of the sum of (g hyper[HYPER_INV_SCALE])^2 */
 static const char *grad_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    (void)g, (void)n;
     out[0] = (Type){SHAPE(1), DT_F32};
-    return NULL;
+    return is_hyper(in_shape(g, n, 1)) ? NULL : "hyper must be (HYPER_COUNT)";
 }
 
-const OpDef op_def_grad_norm = {.name = "grad_norm", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+const OpDef op_def_grad_norm = {.name = "grad_norm", .min_in = 2, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
                                 .infer = grad_norm_infer};
 
-Val op_grad_norm(Graph *g, Val grads) {
+Val op_grad_norm(Graph *g, Val grads, Val hyper) {
     Val norm;
-    graph_emit(g, OP_grad_norm, (Attr){0}, &grads, 1, &norm);
+    graph_emit(g, OP_grad_norm, (Attr){0}, (Val[]){grads, hyper}, 2, &norm);
     return norm;
 }
 
 /* Decoupled weight decay (Loshchilov and Hutter, 2019). With the hyper tensor's lr, wd, b1, b2, eps, c1 = 1 - b1^t,
- * c2 = 1 - b2^t and clip:
- *   g' = g min(1, clip / (norm + 1e-6))          (g' = g when clip is 0)
+ * c2 = 1 - b2^t, clip and i = HYPER_INV_SCALE:
+ *   g' = i g min(1, clip / (norm + 1e-6))        (g' = i g when clip is 0)
  *   m  = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
  *   w  = (1 - lr wd) w - lr / c1 * m / (sqrt(v / c2) + eps)          (no decay unless attr.adamw.decay)
  * When norm is not finite nothing changes: one bad batch must not destroy a run. */
@@ -65,16 +64,17 @@ void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool
     graph_emit(g, OP_adamw, attr, (Val[]){w, grad, m, v, norm, hyper}, 6, NULL);
 }
 
-/* average = d average + (1 - d) w, d = hyper[HYPER_EMA_DECAY] */
+/* average = d average + (1 - d) w, d = hyper[HYPER_EMA_DECAY]; nothing changes when norm is not finite */
 static const char *ema_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     (void)out;
     if (shape_count(in_shape(g, n, 0)) != shape_count(in_shape(g, n, 1))) return "w and average must be of one size";
-    return is_hyper(in_shape(g, n, 2)) ? NULL : "hyper must be (HYPER_COUNT)";
+    if (shape_count(in_shape(g, n, 2)) != 1) return "norm must be one number";
+    return is_hyper(in_shape(g, n, 3)) ? NULL : "hyper must be (HYPER_COUNT)";
 }
 
-const OpDef op_def_ema = {.name = "ema", .min_in = 3, .max_in = 3, .n_out = 0, .flags = OPF_NO_GRAD, .mutates = 1 << 1,
+const OpDef op_def_ema = {.name = "ema", .min_in = 4, .max_in = 4, .n_out = 0, .flags = OPF_NO_GRAD, .mutates = 1 << 1,
                           .infer = ema_infer};
 
-void op_ema(Graph *g, Val w, Val average, Val hyper) {
-    graph_emit(g, OP_ema, (Attr){0}, (Val[]){w, average, hyper}, 3, NULL);
+void op_ema(Graph *g, Val w, Val average, Val norm, Val hyper) {
+    graph_emit(g, OP_ema, (Attr){0}, (Val[]){w, average, norm, hyper}, 4, NULL);
 }

@@ -21,14 +21,16 @@ void optimizer_hyper(const OptimizerConfig *c, int64_t step, float hyper[HYPER_C
     hyper[HYPER_CORRECTION2] = (float)(1 - pow(c->beta2, (double)(step + 1)));
     hyper[HYPER_CLIP] = c->clip;
     hyper[HYPER_EMA_DECAY] = c->ema_decay;
+    hyper[HYPER_INV_SCALE] = 1;
 }
 
 Val optimizer_emit(Graph *g, Val hyper, bool ema) {
-    Val norm = op_grad_norm(g, graph_state_group(g, ROLE_GRAD, PARAMS_ALL));
+    Val norm = op_grad_norm(g, graph_state_group(g, ROLE_GRAD, PARAMS_ALL), hyper);
     for (int group = PARAMS_DECAYED; group <= PARAMS_OTHER; group++)
         op_adamw(g, graph_state_group(g, ROLE_WEIGHT, group), graph_state_group(g, ROLE_GRAD, group),
                  graph_state_group(g, ROLE_MOMENT1, group), graph_state_group(g, ROLE_MOMENT2, group), norm, hyper,
                  group == PARAMS_DECAYED);
-    if (ema) op_ema(g, graph_state_group(g, ROLE_WEIGHT, PARAMS_ALL), graph_state_group(g, ROLE_EMA, PARAMS_ALL), hyper);
+    if (ema)
+        op_ema(g, graph_state_group(g, ROLE_WEIGHT, PARAMS_ALL), graph_state_group(g, ROLE_EMA, PARAMS_ALL), norm, hyper);
     return norm;
 }

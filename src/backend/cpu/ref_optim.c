@@ -15,7 +15,7 @@ REF(drop_path) {
 REF(grad_norm) {
     double sum = 0;
     for (int64_t i = 0; i < shape_count(in_shape(g, n, 0)); i++) sum += in[0][i] * in[0][i];
-    out[0][0] = sqrt(sum);
+    out[0][0] = in[1][HYPER_INV_SCALE] * sqrt(sum);
 }
 
 REF(adamw) {
@@ -26,7 +26,7 @@ REF(adamw) {
     (void)out;
     if (!isfinite(norm)) return;
     for (int64_t i = 0; i < shape_count(in_shape(g, n, 0)); i++) {
-        double d = clip > 0 ? grad[i] * fmin(1, clip / (norm + 1e-6)) : grad[i];
+        double d = hyper[HYPER_INV_SCALE] * grad[i] * (clip > 0 ? fmin(1, clip / (norm + 1e-6)) : 1);
         m[i] = b1 * m[i] + (1 - b1) * d;
         v[i] = b2 * v[i] + (1 - b2) * d * d;
         w[i] -= lr * decay * w[i];
@@ -35,8 +35,9 @@ REF(adamw) {
 }
 
 REF(ema) {
-    const double *w = in[0], decay = in[2][HYPER_EMA_DECAY];
+    const double *w = in[0], decay = in[3][HYPER_EMA_DECAY];
     double *average = in[1];
     (void)out;
+    if (!isfinite(in[2][0])) return;
     for (int64_t i = 0; i < shape_count(in_shape(g, n, 0)); i++) average[i] = decay * average[i] + (1 - decay) * w[i];
 }

@@ -56,7 +56,7 @@ RUN(grad_norm) {
     parallel_for(tiles, grad_norm_tile, (void *)call);
     double sum = 0;
     for (int tile = 0; tile < tiles; tile++) sum += ((const double *)call->work)[tile];
-    *(float *)call->out[0] = (float)sqrt(sum);
+    *(float *)call->out[0] = (float)(sqrt(sum) * (double)((const float *)call->in[1])[HYPER_INV_SCALE]);
 }
 KERNEL(grad_norm, .workspace = grad_norm_workspace);
 
@@ -64,7 +64,7 @@ KERNEL(grad_norm, .workspace = grad_norm_workspace);
 
 typedef struct {
     const KernelCall *call;
-    float clip;        /* what the gradient is multiplied with */
+    float factor;      /* what the gradient is multiplied with */
     float keep_weight; /* 1 - lr wd */
     float beta1, rest1, beta2, rest2;
     float rate;        /* lr / (1 - beta1^t) */
@@ -76,7 +76,7 @@ typedef struct {
 static void adamw_update(const AdamW a, float *restrict w, const float *restrict g, float *restrict m,
                          float *restrict v, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
-        float d = g[i] * a.clip;
+        float d = g[i] * a.factor;
         m[i] = a.beta1 * m[i] + a.rest1 * d;
         v[i] = a.beta2 * v[i] + a.rest2 * (d * d);
         w[i] = a.keep_weight * w[i] - a.rate * m[i] / (sqrtf(v[i]) * a.root + a.eps);
@@ -98,7 +98,7 @@ RUN(adamw) {
     double lr = hyper[HYPER_LR], b1 = hyper[HYPER_BETA1], b2 = hyper[HYPER_BETA2], clip = hyper[HYPER_CLIP];
     double decay = call->node->attr.adamw.decay ? hyper[HYPER_WEIGHT_DECAY] : 0;
     AdamW a = {.call = call,
-               .clip = (float)(clip > 0 ? MIN(1.0, clip / ((double)norm + 1e-6)) : 1.0),
+               .factor = (float)(hyper[HYPER_INV_SCALE] * (clip > 0 ? MIN(1.0, clip / ((double)norm + 1e-6)) : 1.0)),
                .keep_weight = (float)(1 - lr * decay),
                .beta1 = (float)b1,
                .rest1 = (float)(1 - b1),
@@ -115,7 +115,7 @@ KERNEL(adamw);
 
 static void ema_tile(void *arg, int tile, int thread) {
     const KernelCall *call = arg;
-    const float *w = call->in[0], decay = ((const float *)call->in[2])[HYPER_EMA_DECAY], rest = 1 - decay;
+    const float *w = call->in[0], decay = ((const float *)call->in[3])[HYPER_EMA_DECAY], rest = 1 - decay;
     float *average = call->in[1];
     int64_t i = (int64_t)tile * TILE, end = tile_end(call_in(call, 0), tile);
     (void)thread;
@@ -123,5 +123,7 @@ static void ema_tile(void *arg, int tile, int thread) {
     for (; i < end; i++) average[i] = decay * average[i] + rest * w[i];
 }
 
-RUN(ema) { parallel_for(tile_count(call_in(call, 0)), ema_tile, (void *)call); }
+RUN(ema) {
+    if (isfinite(*(const float *)call->in[2])) parallel_for(tile_count(call_in(call, 0)), ema_tile, (void *)call);
+}
 KERNEL(ema);
