@@ -1,12 +1,13 @@
 # mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
+#   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
 #   make sizes   lines per file, longest first
 # B names the build folder, V=1 shows the commands.
 
 B       ?= build
 CC      ?= gcc
-CXX     ?= g++
+CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 OPT     ?= -O2
 SAN     ?=
 Q       := $(if $(V),,@)
@@ -31,12 +32,15 @@ ISA_FLAGS_v3 := -march=x86-64-v3
 ISA_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
 
 SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
-PLAIN_SRC := $(filter-out src/main.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
+PLAIN_SRC := $(filter-out src/main.c src/backend/cuda_absent.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
 OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
 TEST_SRC := $(wildcard tests/test_*.c)
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC) tests/op_run.c,$(wildcard tests/*.c)))
 TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $(B)/tests/op_run.o
+
+.DEFAULT_GOAL := all
+include src/backend/cuda/cuda.mk
 
 .PHONY: all deps test-deps test demo asan tsan sizes clean check-rooms
 all: mala
@@ -44,9 +48,9 @@ all: mala
 mala: $(B)/mala
 	$(Q)cp $< $@
 
-$(B)/mala: $(B)/main.o $(OBJ)
+$(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
 
 $(B)/%.o: src/%.c | deps
 	@mkdir -p $(@D)
@@ -70,8 +74,7 @@ $(B)/tests/%.o: tests/%.c | deps
 # NVIDIA's libraries and has its twins in tests/emulate/.
 EMU_FLAGS := -std=c++20 -D_GNU_SOURCE -DMALA_EMULATE -Isrc -Itests/emulate -MMD -MP -g $(OPT) -Wall -Wextra -Wshadow \
              -Wno-missing-field-initializers $(SAN)
-EMU_OBJ := $(patsubst src/%.cu,$(B)/emulate/%.o,$(wildcard src/backend/cuda/*.cu)) \
-           $(patsubst src/%.c,$(B)/%.o,$(wildcard src/backend/cuda/*.c)) \
+EMU_OBJ := $(patsubst src/%.cu,$(B)/emulate/%.o,$(wildcard src/backend/cuda/*.cu)) $(CUDA_HOST_OBJ) \
            $(patsubst tests/emulate/%.cpp,$(B)/emulate/tests/%.o,$(wildcard tests/emulate/*.cpp))
 
 $(B)/emulate/%.o: src/%.cu | test-deps
@@ -84,12 +87,14 @@ $(B)/emulate/tests/%.o: tests/emulate/%.cpp | test-deps
 	@echo "c++   $<"
 	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
 
-$(B)/tests/test_cuda%: LDLIBS += -lstdc++
-$(B)/tests/test_cuda $(B)/tests/test_cuda_ops: $(EMU_OBJ)
 $(B)/tests/test_ops $(B)/tests/test_cuda_ops: $(TEST_CASES)
-$(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ)
+EMULATED_TESTS := $(filter $(B)/tests/test_cuda%,$(TESTS))
+$(EMULATED_TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(OBJ) $(EMU_OBJ)
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
+$(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ) $(DEVICE_OBJ) $(B)/flavour
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS) -lcmocka
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
@@ -105,7 +110,8 @@ test-deps:
 check-rooms:
 	@scripts/check_rooms.sh
 
-test: check-rooms run-tests
+test: check-rooms cuda-verdict
+	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS=$(CUDA_VERDICT)
 
 asan:
 	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" run-tests
@@ -115,7 +121,7 @@ tsan:
 	build/tsan/tests/test_loader
 
 run-tests: $(TESTS) $(B)/mala
-	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS)
+	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)
 
 demo: mala
 	@scripts/demo.sh

@@ -8,37 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "backend/cuda/table.h"
 #include "base/parallel.h"
-
-void emu_set_mode(int mode);
-
-/* ---- a backend of memory and kernels alone; each allocation ends where a page begins that faults ---- */
-
-static bool emulated_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
-    (void)b, (void)err;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = ROUND_UP(MAX(bytes, 1), page);
-    char *at = mmap(NULL, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(at != MAP_FAILED);
-    mprotect(at + whole, page, PROT_NONE);
-    *memory = at + whole - ROUND_UP(bytes, 64);
-    return true;
-}
-static void emulated_free(Backend *b, void *memory) { (void)b, (void)memory; /* a test is short */ }
-static bool emulated_copy(Backend *b, void *to, const void *from, size_t bytes, int stream, Err *err) {
-    (void)b, (void)stream, (void)err;
-    memcpy(to, from, bytes);
-    return true;
-}
-static bool emulated_wait(Backend *b, int stream, Err *err) {
-    (void)b, (void)stream, (void)err;
-    return true;
-}
+#include "emulate/control.h"
 
 /* ---- the table ---- */
 
@@ -50,8 +25,9 @@ static const char *missing_kernel(const Graph *g) {
 
 static void test_case(void **state) {
     const OpCase *c = *state;
-    Backend backend = {.name = "emulated cuda", .kernels = cuda_kernels, .alloc = emulated_alloc, .free = emulated_free,
-                       .upload = emulated_copy, .download = emulated_copy, .wait = emulated_wait};
+    Backend backend;
+    Err err = {0};
+    if (!backend_open_cuda(&backend, 0, &err)) fail_msg("%s", err.text);
     uint64_t hash[2];
     for (int mode = 0; mode < 2; mode++) {
         emu_set_mode(mode);
@@ -59,6 +35,7 @@ static void test_case(void **state) {
         if (missing_kernel(b.g)) {
             printf("%s: no CUDA kernel for %s yet\n", c->name, missing_kernel(b.g));
             op_built_free(&b);
+            backend.close(&backend);
             skip();
         }
         Plan *plan = op_plan(b.g, &backend);
@@ -67,6 +44,7 @@ static void test_case(void **state) {
         plan_free(plan);
         op_built_free(&b);
     }
+    backend.close(&backend);
     if (hash[0] != hash[1])
         fail_msg("%s: the order of threads or what shared memory held before changes the bits", c->name);
 }

@@ -34,22 +34,54 @@ typedef struct {
     void (*release)(void *prepared);
 } Kernel;
 
-/* Memory handed out by a backend lies on its device; the host reaches it through upload and download alone.
+/* Streams: what is queued on one is done in order; between streams only marks order. */
+enum {
+    STREAM_COMPUTE, /* kernels, and what must be in order with them */
+    STREAM_UPLOAD,  /* inputs of the next run */
+    BACKEND_STREAMS
+};
+
+/* A place in a stream's queue, made once and set again and again; only its last setting counts. */
+typedef struct BackendMark BackendMark;
+
+/* Memory handed out by alloc lies on the device; the host reaches it through upload and download alone. Both are
+ * queued: the host's memory must stay as it is until wait, or until await of a mark set behind them. On a device whose
+ * memory is the host's (host_memory) everything is done when the call returns, and marks are places in time only.
+ * A failure of queued work, or of a kernel's launch, is reported by a later call: by wait and await at the latest.
  * Methods marked optional are NULL where a backend has no such thing: the plan then runs step by step. */
 struct Backend {
     const char *name;         /* "cpu" */
     char description[160];    /* "cpu: AMD EPYC, avx512, 2 threads" */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool host_memory;             /* the host may write and read device memory itself */
+    bool tf32; /* float32 products may round their factors to 10 bits of fraction (NVIDIA's TF32); set before plan_new */
     bool (*alloc)(Backend *b, void **memory, size_t bytes, Err *err); /* zeroed, 256-byte aligned */
     void (*free)(Backend *b, void *memory);
     /* optional: the contents of a range are no longer wanted; its pages may go back to the system */
     void (*discard)(Backend *b, void *memory, size_t bytes);
-    /* ordered with the runs of the same stream; stream 0 computes, stream 1 uploads in the background */
+    /* optional: bytes of device memory that this backend holds, now and at most so far */
+    void (*memory_used)(Backend *b, size_t *now, size_t *most);
+    /* host memory that transfers run fastest from and to, beside other work (page-locked); zeroed, 256-byte aligned */
+    bool (*host_alloc)(Backend *b, void **memory, size_t bytes, Err *err);
+    void (*host_free)(Backend *b, void *memory);
+
     bool (*upload)(Backend *b, void *device, const void *host, size_t bytes, int stream, Err *err);
     bool (*download)(Backend *b, void *host, const void *device, size_t bytes, int stream, Err *err);
-    bool (*wait)(Backend *b, int stream, Err *err); /* until all work of the stream is done */
-    /* optional: record what is launched between begin and end, then replay it as one */
+    bool (*copy)(Backend *b, void *to, const void *from, size_t bytes, int stream, Err *err); /* within the device */
+    bool (*wait)(Backend *b, int stream, Err *err); /* the host waits until all work of the stream is done */
+
+    bool (*mark_new)(Backend *b, BackendMark **out, Err *err);
+    void (*mark_free)(Backend *b, BackendMark *mark);
+    /* Sets the mark behind all that is queued on a stream by now. */
+    bool (*mark)(Backend *b, BackendMark *mark, int stream, Err *err);
+    /* What is queued on the stream from now on starts when the mark has been passed; one never set is passed. */
+    bool (*order)(Backend *b, int stream, BackendMark *mark, Err *err);
+    bool (*await)(Backend *b, BackendMark *mark, Err *err); /* the host waits until the mark has been passed */
+    /* Time between two marks that have been passed, on the device's own clock. */
+    bool (*elapsed)(Backend *b, BackendMark *from, BackendMark *to, double *seconds, Err *err);
+
+    /* optional: record what is launched on STREAM_COMPUTE between begin and end, then replay it as one. Addresses are
+     * recorded, contents are not: what a replay reads is what lies there then. */
     bool (*capture_begin)(Backend *b, Err *err);
     bool (*capture_end)(Backend *b, void **captured, Err *err);
     bool (*capture_launch)(Backend *b, void *captured, Err *err);
@@ -63,6 +95,14 @@ struct Backend {
 /* Opens the CPU backend with that many threads (0: what the process may use) and the best instruction set the
  * processor has, or the one that the environment variable MALA_ISA names. False: EXIT_USAGE, EXIT_MEMORY. */
 bool backend_open_cpu(Backend *out, int threads, Err *err);
+
+/* Opens NVIDIA GPU number `device`. False: EXIT_DEVICE, saying what is missing and what to do; also in a program that
+ * was built without CUDA (cuda_absent.c). */
+bool backend_open_cuda(Backend *out, int device, Err *err);
+/* Whether backend_open_cuda would find a usable GPU of that number, without opening it; if not, err has why. */
+bool backend_cuda_usable(int device, Err *err);
+/* The kernels of the CUDA backend without a device, for plans that are only measured. False: built without CUDA. */
+bool backend_kernels_cuda(const Kernel *const **kernels, Err *err);
 
 static inline const Shape *call_in(const KernelCall *c, int i) { return in_shape(c->graph, c->node, i); }
 static inline const Shape *call_out(const KernelCall *c, int i) { return out_shape(c->graph, c->node, i); }

@@ -53,13 +53,15 @@ float *state_slot(const State *s, StateRole role, int32_t param) {
 }
 
 bool state_write(State *s, StateRole role, int32_t param, const float *host, Err *err) {
-    return s->backend->upload(s->backend, state_slot(s, role, param), host,
-                              (size_t)state_count(s, param) * sizeof(float), 0, err);
+    Backend *b = s->backend;
+    size_t bytes = (size_t)state_count(s, param) * sizeof(float);
+    return b->upload(b, state_slot(s, role, param), host, bytes, STREAM_COMPUTE, err) && b->wait(b, STREAM_COMPUTE, err);
 }
 
 bool state_read(const State *s, StateRole role, int32_t param, float *host, Err *err) {
-    return s->backend->download(s->backend, host, state_slot(s, role, param),
-                                (size_t)state_count(s, param) * sizeof(float), 0, err);
+    Backend *b = s->backend;
+    size_t bytes = (size_t)state_count(s, param) * sizeof(float);
+    return b->download(b, host, state_slot(s, role, param), bytes, STREAM_COMPUTE, err) && b->wait(b, STREAM_COMPUTE, err);
 }
 
 int64_t state_parameter_count(const State *s) {
@@ -71,12 +73,7 @@ int64_t state_parameter_count(const State *s) {
 
 bool state_copy_role(State *s, StateRole to, StateRole from, Err *err) {
     size_t bytes = (size_t)state_role_length(s, from) * sizeof(float);
-    void *host;
-    if (!mem_try(&host, bytes, err)) return false;
-    bool ok = s->backend->download(s->backend, host, s->buffer[from], bytes, 0, err) &&
-              s->backend->upload(s->backend, s->buffer[to], host, bytes, 0, err);
-    free(host);
-    return ok;
+    return s->backend->copy(s->backend, s->buffer[to], s->buffer[from], bytes, STREAM_COMPUTE, err);
 }
 
 /* Normal numbers by Box and Muller's polar form, cut at +-2: at the deviations in use hardly anything is, which is what
@@ -154,16 +151,15 @@ void state_release(State *s, int32_t param) {
 }
 
 bool state_copy_model(State *to, const State *from, StateRole role, Err *err) {
+    CHECK(to->backend == from->backend, "two states of one device");
     bool ok = true;
     for (int32_t p = 0; ok && p < to->n_params; p++) {
         bool buffer = to->params[p].buffer;
         int32_t source = state_find(from, to->params[p].name);
         CHECK(source >= 0, "%s: not in the other state", to->params[p].name);
-        float *host;
-        ok = mem_try((void **)&host, (size_t)state_count(to, p) * sizeof(float), err);
-        ok = ok && state_read(from, buffer ? ROLE_BUFFER : role, source, host, err) &&
-             state_write(to, buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
-        free(host);
+        ok = to->backend->copy(to->backend, state_slot(to, buffer ? ROLE_BUFFER : ROLE_WEIGHT, p),
+                               state_slot(from, buffer ? ROLE_BUFFER : role, source),
+                               (size_t)state_count(to, p) * sizeof(float), STREAM_COMPUTE, err);
     }
     return ok;
 }

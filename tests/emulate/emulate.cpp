@@ -221,27 +221,3 @@ void emu_run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes, 
     Grid g = {grid, block, shared_bytes, &thread, name};
     parallel_for((int)(grid.x * grid.y * grid.z), run_grid_block, &g);
 }
-
-/* ---- the queue ---- */
-
-struct EmuCaptured {
-    std::vector<std::function<void()>> work;
-};
-static EmuCaptured *recording;
-
-void emu_submit(std::function<void()> work) {
-    if (recording)
-        recording->work.push_back(std::move(work));
-    else
-        work();
-}
-void emu_capture_begin() { recording = new EmuCaptured; }
-EmuCaptured *emu_capture_end() {
-    EmuCaptured *captured = recording;
-    recording = NULL;
-    return captured;
-}
-void emu_capture_launch(const EmuCaptured *captured) {
-    for (const std::function<void()> &work : captured->work) work();
-}
-void emu_capture_free(EmuCaptured *captured) { delete captured; }

@@ -73,13 +73,8 @@ static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 /* 0 or 1, see above. Not while work is queued. */
 extern "C" void emu_set_mode(int mode);
 
-/* Device work, in order: done now, or recorded between emu_capture_begin and emu_capture_end. */
+/* Device work on the compute stream (device.cpp): done now, later, or recorded by a capture, as a GPU would. */
 void emu_submit(std::function<void()> work);
-struct EmuCaptured;
-void emu_capture_begin();
-EmuCaptured *emu_capture_end();
-void emu_capture_launch(const EmuCaptured *captured);
-void emu_capture_free(EmuCaptured *captured);
 
 /* What a library does to its scratch: rubbish at both ends of it. */
 static inline void emu_spoil(void *work, size_t bytes) {

@@ -61,8 +61,51 @@ static bool cpu_download(Backend *b, void *host, const void *device, size_t byte
     return true;
 }
 
+static bool cpu_copy(Backend *b, void *to, const void *from, size_t bytes, int stream, Err *err) {
+    return cpu_upload(b, to, from, bytes, stream, err);
+}
+
 static bool cpu_wait(Backend *b, int stream, Err *err) {
     (void)b, (void)stream, (void)err;
+    return true;
+}
+
+/* ---- marks: the time at which they were set ---- */
+
+struct BackendMark {
+    double time;
+};
+
+static bool cpu_mark_new(Backend *b, BackendMark **out, Err *err) {
+    (void)b, (void)err;
+    *out = mem_zalloc(1, sizeof **out);
+    return true;
+}
+
+static void cpu_mark_free(Backend *b, BackendMark *mark) {
+    (void)b;
+    free(mark);
+}
+
+static bool cpu_mark(Backend *b, BackendMark *mark, int stream, Err *err) {
+    (void)b, (void)stream, (void)err;
+    mark->time = time_now();
+    return true;
+}
+
+static bool cpu_order(Backend *b, int stream, BackendMark *mark, Err *err) {
+    (void)b, (void)stream, (void)mark, (void)err;
+    return true;
+}
+
+static bool cpu_await(Backend *b, BackendMark *mark, Err *err) {
+    (void)b, (void)mark, (void)err;
+    return true;
+}
+
+static bool cpu_elapsed(Backend *b, BackendMark *from, BackendMark *to, double *seconds, Err *err) {
+    (void)b, (void)err;
+    *seconds = to->time - from->time;
     return true;
 }
 
@@ -147,9 +190,18 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
                      .peak_gflops = isa.peak,
                      .free = cpu_free,
                      .discard = cpu_discard,
+                     .host_alloc = cpu_alloc,
+                     .host_free = cpu_free,
                      .upload = cpu_upload,
                      .download = cpu_download,
+                     .copy = cpu_copy,
                      .wait = cpu_wait,
+                     .mark_new = cpu_mark_new,
+                     .mark_free = cpu_mark_free,
+                     .mark = cpu_mark,
+                     .order = cpu_order,
+                     .await = cpu_await,
+                     .elapsed = cpu_elapsed,
                      .close = cpu_close};
     parallel_set_threads(threads > 0 ? threads : cpus_usable());
     char model[96];

@@ -1,0 +1,81 @@
+# cuda.mk - the CUDA backend's part of the Makefile.
+#   make CUDA=1        a mala that runs on NVIDIA GPUs too; on by itself where nvidia-smi shows a GPU and nvcc is there
+#   make cuda-check    every kernel compiled for every architecture, warnings as errors; registers, shared memory, spills
+# CUDA_ARCHS="80 90" chooses the GPUs to build for (this machine's, or all), CUDA_HOME where the toolkit is. A program
+# without CUDA links backend/cuda_absent.c instead.
+
+CUDA_HOME ?= /usr/local/cuda
+NVCC      ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+GPU_ARCHS := $(if $(NVCC),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -un))
+CUDA      ?= $(if $(GPU_ARCHS),1)
+CUDA_ALL_ARCHS := 75 80 86 89 90 100 120
+CUDA_ARCHS ?= $(or $(GPU_ARCHS),$(CUDA_ALL_ARCHS))
+NVCC_THREADS ?= 2
+
+# objects that hold machine code, or say for which GPUs: a folder per list of architectures
+empty :=
+CUDA_DIR := $(B)/cuda/$(subst $(empty) $(empty),_,$(strip $(CUDA_ARCHS)))
+CUDA_HOST_OBJ := $(patsubst src/%.c,$(B)/%.o,$(wildcard src/backend/cuda/*.c))
+CUDA_OBJ := $(CUDA_HOST_OBJ) $(patsubst src/backend/cuda/%.cu,$(CUDA_DIR)/%.o,$(wildcard src/backend/cuda/*.cu)) \
+            $(patsubst src/backend/cuda/%.c,$(CUDA_DIR)/%.o,$(wildcard src/backend/cuda/nvidia/*.c))
+ABSENT_OBJ := $(B)/backend/cuda_absent.o
+
+TOOLKIT = $(patsubst %/bin/nvcc,%,$(NVCC))
+CUDA_LIBS = $(firstword $(wildcard $(TOOLKIT)/lib64/libcudart_static.a $(TOOLKIT)/lib/libcudart_static.a)) -ldl -lrt -lstdc++
+# the last architecture also in portable form (PTX), for GPUs that come after this build
+NVCC_FLAGS = -std=c++20 -O3 -Isrc -lineinfo --threads $(NVCC_THREADS) -ccbin $(lastword $(CXX)) -Werror all-warnings -Xptxas -v \
+             -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers \
+             $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+             $(foreach a,$(lastword $(CUDA_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
+
+$(CUDA_DIR)/%.o: src/backend/cuda/%.cu | test-deps
+	@mkdir -p $(@D)
+	@echo "nvcc  $< ($(CUDA_ARCHS))"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< >$(@:.o=.log) 2>&1 || \
+	    { grep -v '^ptxas info\|bytes stack frame' $(@:.o=.log) >&2; rm -f $@; exit 1; }
+
+$(CUDA_DIR)/nvidia/%.o: src/backend/cuda/nvidia/%.c | deps
+	@mkdir -p $(@D)
+	@echo "cc    $<"
+	$(Q)$(CC) $(CPPFLAGS) -isystem $(TOOLKIT)/include -DMALA_CUDA_ARCHS='"$(strip $(CUDA_ARCHS))"' $(CFLAGS) -c -o $@ $<
+
+ifneq (,$(CUDA))
+DEVICE_OBJ := $(CUDA_OBJ)
+DEVICE_LIBS = $(CUDA_LIBS)
+FLAVOUR := cuda $(CUDA_ARCHS)
+else
+DEVICE_OBJ := $(ABSENT_OBJ)
+FLAVOUR := no cuda
+endif
+
+# What is linked for the device, rewritten only when that changes: switching CUDA on and off links anew.
+$(B)/flavour: FORCE
+	@mkdir -p $(@D)
+	@echo "$(FLAVOUR)" | cmp -s - $@ || echo "$(FLAVOUR)" >$@
+
+# For every architecture, whatever this machine has, and a program of it, which must start without a driver. The verdict is in the form that scripts/run_tests.sh counts.
+CUDA_VERDICT := $(B)/cuda/check.txt
+cuda-check: cuda-verdict
+	@cat $(CUDA_VERDICT)
+	@! grep -q '^. *FAILED *. [1-9]' $(CUDA_VERDICT)
+
+cuda-verdict:
+	@mkdir -p $(B)/cuda
+ifeq (,$(NVCC))
+	@echo "no nvcc: the CUDA code was not compiled - install the CUDA Toolkit, or say where it is: CUDA_HOME=DIR" >$(CUDA_VERDICT)
+	@echo "[  SKIPPED ] 1 test(s)." >>$(CUDA_VERDICT)
+else
+	$(Q)$(MAKE) --no-print-directory CUDA=1 CUDA_ARCHS="$(CUDA_ALL_ARCHS)" cuda-report
+endif
+
+cuda-report: $(B)/cuda/mala
+	@$< version >/dev/null
+	@scripts/cuda_report.sh $(CUDA_DIR)/*.log >$(B)/cuda/report.txt
+	@grep -e '<- spills' -e '^cuda-check' -e '^\[' $(B)/cuda/report.txt >$(CUDA_VERDICT)
+
+$(B)/cuda/mala: $(B)/main.o $(OBJ) $(CUDA_OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+
+.PHONY: FORCE cuda-check cuda-verdict cuda-report
+FORCE:
