@@ -119,7 +119,7 @@ static bool check_all(StoredTensor *out, const char *path, const StoredTensor *t
 }
 
 static bool write_archive(const char *path, const Bytes *pickle, const StoredTensor *tensors, size_t count, Err *err) {
-    enum { ROOM = 32 };
+    enum { ROOM = 40 };
     ZipWriter zip;
     char(*names)[ROOM] = mem_zalloc(count, sizeof *names); /* the archive keeps them by reference */
     bool ok = zip_writer_open(&zip, path, err);

@@ -71,7 +71,7 @@ static bool add_central(ZipWriter *w, const ZipEntry *e, Err *err) {
     put(&head, ZIP_CENTRAL, 4), put(&head, VERSION_ZIP64, 2), put(&head, VERSION_ZIP64, 2);
     put_common(&head, e);
     put(&head, extra.count, 2);
-    put(&head, 0, 10); /* comment, disk, attributes */
+    put(&head, 0, 2), put(&head, 0, 2), put(&head, 0, 2), put(&head, 0, 4); /* comment, disk, attributes */
     put(&head, or_ones(e->begin), 4);
     return append(w, head.bytes, head.count, err) && append(w, e->name, strlen(e->name), err) &&
            append(w, extra.bytes, extra.count, err);
