@@ -146,7 +146,7 @@ static void test_errors(void **state) {
 
 static void test_help(void **state) {
     (void)state;
-    static const char *const commands[] = {"train", "eval", "infer", "info", "synth", "bench"};
+    static const char *const commands[] = {"train", "eval", "infer", "info", "synth", "bench", "export"};
     EXPECT(0, "help");
     for (size_t i = 0; i < COUNTOF(commands); i++) expect_text(output, commands[i]);
     for (size_t i = 0; i < COUNTOF(commands); i++) {
@@ -169,6 +169,37 @@ static void test_info(void **state) {
     cJSON_Delete(json);
     EXPECT(0, "info $T/run/weights/best.safetensors");
     expect_text(output, "layers.3.blocks.0");
+}
+
+static void expect_bytes(const char *name, const char *part) {
+    char path[256];
+    uint8_t *bytes;
+    size_t count;
+    Err err = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!file_read(&bytes, &count, path, 1 << 26, &err)) fail_msg("%s", err.text);
+    if (!memmem(bytes, count, part, strlen(part))) fail_msg("'%s' is not in %s", part, name);
+    free(bytes);
+}
+
+static void test_export(void **state) {
+    (void)state;
+    EXPECT(0, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x96 --license CC0");
+    expect_bytes("m.onnx", "[\"bottle\",");
+    expect_bytes("m.onnx", "[64,96]");
+    expect_bytes("m.onnx", "CC0");
+    EXPECT(0, "export --weights $T/run/weights/best.safetensors $T/b.onnx --as backbone --dynamic --preprocess");
+    expect_text(errors, "extra_norms: they are ones and zeros");
+    expect_bytes("b.onnx", "extra_norms.3.norm.weight");
+    EXPECT(2, "export");
+    EXPECT(2, "export $T/m.onnx");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x100");
+    expect_text(errors, "96 or 128");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x");
+    expect_text(errors, "no HxW");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --as detector");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --to caffe");
+    EXPECT(4, "export $T/run/weights/best.safetensors $T/nowhere/m.onnx");
 }
 
 /* Every picture of the pack bad_images that must be rejected is named, nothing crashes, memory stays bounded. */
@@ -209,7 +240,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run_directory), cmocka_unit_test(test_same_run_same_bytes), cmocka_unit_test(test_eval),
         cmocka_unit_test(test_infer),         cmocka_unit_test(test_infer_ways_agree),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_help),          cmocka_unit_test(test_info),                cmocka_unit_test(test_bad_images),
+        cmocka_unit_test(test_help),          cmocka_unit_test(test_info),                cmocka_unit_test(test_export),
+        cmocka_unit_test(test_bad_images),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }
