@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
         for (const OpCase *c = op_families[f]; c->name; c++)
             if (argc < 2 || strstr(c->name, argv[1]))
                 tests[count++] = (struct CMUnitTest){c->name, test_case, NULL, NULL, (void *)c};
-    parallel_set_threads(2);
+    team_use(team_new(2));
     int failed = _cmocka_run_group_tests("cuda ops", tests, count, NULL, NULL);
     free(tests);
     return failed;

@@ -34,7 +34,6 @@ static void run_on(const OpCase *c, const char *isa, int threads, uint64_t *hash
     Backend backend;
     setenv("MALA_ISA", isa, 1);
     if (!backend_open_cpu(&backend, threads, &err)) fail_msg("%s", err.text);
-    parallel_set_threads(threads);
     Built b = op_build(c);
     Plan *plan = op_plan(b.g, &backend);
     if (threads == 1)

@@ -32,7 +32,8 @@ static void test_each_index_once(void **state) {
     (void)state;
     static const int counts[] = {0, 1, 2, 3, 7, 64, 1000, MOST};
     for (int threads = 1; threads <= 9; threads++) {
-        parallel_set_threads(threads);
+        Team *team = team_new(threads);
+        team_use(team);
         assert_int_equal(parallel_threads(), threads);
         for (int round = 0; round < 200; round++) {
             Seen s;
@@ -41,8 +42,9 @@ static void test_each_index_once(void **state) {
             parallel_for(count, mark, &s);
             check_once(&s, count);
         }
+        team_free(team);
+        assert_int_equal(parallel_threads(), 1);
     }
-    parallel_set_threads(1);
 }
 
 static void nest(void *arg, int index, int thread) {
@@ -54,36 +56,53 @@ static void nest(void *arg, int index, int thread) {
 static void test_nested(void **state) {
     (void)state;
     static Seen s[16];
-    parallel_set_threads(4);
+    Team *team = team_new(4);
+    assert_null(team_use(team));
     parallel_for(16, nest, s);
     for (int i = 0; i < 16; i++) check_once(&s[i], 5);
-    parallel_set_threads(1);
+    assert_ptr_equal(team_use(NULL), team);
+    team_free(team);
 }
 
+typedef struct {
+    Team *team;
+    int wrong;
+} Caller;
+
 static void *many(void *arg) {
+    Caller *c = arg;
+    team_use(c->team);
     for (int i = 0; i < 300; i++) {
         Seen s;
         memset(&s, 0, sizeof s);
         parallel_for(100, mark, &s);
-        for (int k = 0; k < 100; k++)
-            if (atomic_load(&s.seen[k]) != 1) *(int *)arg = 1;
+        for (int k = 0; k < 100; k++) c->wrong |= atomic_load(&s.seen[k]) != 1;
     }
     return NULL;
 }
 
-static void test_two_callers(void **state) {
+/* Three callers at once: with one team for all, and with one each. */
+static void test_callers(void **state) {
     (void)state;
-    pthread_t threads[3];
-    int wrong[3] = {0};
-    parallel_set_threads(3);
-    for (int i = 0; i < 3; i++) assert_int_equal(pthread_create(&threads[i], NULL, many, &wrong[i]), 0);
-    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
-    for (int i = 0; i < 3; i++) assert_int_equal(wrong[i], 0);
-    parallel_set_threads(1);
+    for (int shared = 0; shared < 2; shared++) {
+        pthread_t threads[3];
+        Team *common = team_new(3);
+        Caller callers[3] = {0};
+        for (int i = 0; i < 3; i++) {
+            callers[i].team = shared ? common : team_new(2);
+            assert_int_equal(pthread_create(&threads[i], NULL, many, &callers[i]), 0);
+        }
+        for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(callers[i].wrong, 0);
+            if (!shared) team_free(callers[i].team);
+        }
+        team_free(common);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_index_once), cmocka_unit_test(test_nested),
-                                       cmocka_unit_test(test_two_callers)};
+                                       cmocka_unit_test(test_callers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

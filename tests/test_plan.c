@@ -53,7 +53,6 @@ typedef struct {
 static void run_open(Run *r, int threads, bool no_reuse) {
     ClassifySpec spec = small_spec();
     OK(backend_open_cpu(&r->backend, threads, &err));
-    parallel_set_threads(threads);
     r->graph = classify_train_graph(&spec, 3, 96, 64);
     OK(state_new(&r->state, r->graph.graph, &r->backend, classify_train_roles(&spec), &err));
     OK(state_init(&r->state, 5, &err));

@@ -154,6 +154,7 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
 }
 
 static bool bench_peak(const Bench *b, const Backend *backend) {
+    if (backend->enter) backend->enter(backend);
     double gflops = backend->peak_gflops();
     if (b->json)
         printf("{\"what\":\"peak\",\"gflops\":%.1f}\n", gflops);

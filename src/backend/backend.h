@@ -88,6 +88,8 @@ struct Backend {
     void (*capture_free)(Backend *b, void *captured);
     /* optional: measures the most float32 arithmetic the device can do, in GFLOP/s; takes a fraction of a second */
     double (*peak_gflops)(void);
+    /* optional: the calling thread is about to run kernels, or to prepare them */
+    void (*enter)(Backend *b);
     void (*close)(Backend *b);
     void *self;
 };

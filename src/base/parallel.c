@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/base.h"
 
@@ -13,13 +15,17 @@ typedef struct {
     int end;
 } Share;
 
-/* The one team of the process, as the C library has one heap: threads are a resource of the process, and whoever
- * computes takes turns. */
-static struct {
+typedef struct {
+    Team *team;
+    int thread;
+} Member;
+
+struct Team {
     pthread_mutex_t turn; /* held by the thread whose loop the team runs */
     pthread_mutex_t lock; /* guards sleeping and waking */
     pthread_cond_t work, done;
     pthread_t threads[PARALLEL_MOST];
+    Member members[PARALLEL_MOST];
     int size; /* with the caller */
     bool closing;
     atomic_uint round; /* grows with each loop */
@@ -27,11 +33,10 @@ static struct {
     void (*body)(void *arg, int index, int thread);
     void *arg;
     Share shares[PARALLEL_MOST];
-} team = {.turn = PTHREAD_MUTEX_INITIALIZER,
-          .lock = PTHREAD_MUTEX_INITIALIZER,
-          .work = PTHREAD_COND_INITIALIZER,
-          .done = PTHREAD_COND_INITIALIZER,
-          .size = 1};
+};
+
+/* the calling thread's own; loops without one run in the caller alone */
+static _Thread_local Team *mine;
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -41,92 +46,117 @@ static inline void relax(void) {
 #endif
 }
 
-static void work_as(int thread) {
-    for (int i = 0; i < team.size; i++) {
-        Share *share = &team.shares[(thread + i) % team.size];
+static void work_as(Team *t, int thread) {
+    for (int i = 0; i < t->size; i++) {
+        Share *share = &t->shares[(thread + i) % t->size];
         for (;;) {
             int index = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed);
             if (index >= share->end) break;
-            team.body(team.arg, index, thread);
+            t->body(t->arg, index, thread);
         }
     }
 }
 
-static void await_round(unsigned seen) {
+static void await_round(Team *t, unsigned seen) {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&team.round, memory_order_acquire) != seen) return;
+        if (atomic_load_explicit(&t->round, memory_order_acquire) != seen) return;
         relax();
     }
-    pthread_mutex_lock(&team.lock);
-    while (atomic_load_explicit(&team.round, memory_order_acquire) == seen) pthread_cond_wait(&team.work, &team.lock);
-    pthread_mutex_unlock(&team.lock);
+    pthread_mutex_lock(&t->lock);
+    while (atomic_load_explicit(&t->round, memory_order_acquire) == seen) pthread_cond_wait(&t->work, &t->lock);
+    pthread_mutex_unlock(&t->lock);
 }
 
 static void *helper(void *arg) {
-    int thread = (int)(intptr_t)arg;
+    Team *t = ((Member *)arg)->team;
+    int thread = ((Member *)arg)->thread;
+    mine = t;
     for (unsigned seen = 0;; seen++) {
-        await_round(seen);
-        if (team.closing) return NULL;
-        work_as(thread);
-        if (atomic_fetch_sub_explicit(&team.busy, 1, memory_order_acq_rel) != 1) continue;
-        pthread_mutex_lock(&team.lock);
-        pthread_cond_signal(&team.done);
-        pthread_mutex_unlock(&team.lock);
+        await_round(t, seen);
+        if (t->closing) return NULL;
+        work_as(t, thread);
+        if (atomic_fetch_sub_explicit(&t->busy, 1, memory_order_acq_rel) != 1) continue;
+        pthread_mutex_lock(&t->lock);
+        pthread_cond_signal(&t->done);
+        pthread_mutex_unlock(&t->lock);
     }
 }
 
-static void begin_round(void) {
-    pthread_mutex_lock(&team.lock);
-    atomic_fetch_add_explicit(&team.round, 1, memory_order_release);
-    pthread_cond_broadcast(&team.work);
-    pthread_mutex_unlock(&team.lock);
+static void begin_round(Team *t) {
+    pthread_mutex_lock(&t->lock);
+    atomic_fetch_add_explicit(&t->round, 1, memory_order_release);
+    pthread_cond_broadcast(&t->work);
+    pthread_mutex_unlock(&t->lock);
 }
 
-static void await_helpers(void) {
+static void await_helpers(Team *t) {
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&team.busy, memory_order_acquire) == 0) return;
+        if (atomic_load_explicit(&t->busy, memory_order_acquire) == 0) return;
         relax();
     }
-    pthread_mutex_lock(&team.lock);
-    while (atomic_load_explicit(&team.busy, memory_order_acquire) != 0) pthread_cond_wait(&team.done, &team.lock);
-    pthread_mutex_unlock(&team.lock);
+    pthread_mutex_lock(&t->lock);
+    while (atomic_load_explicit(&t->busy, memory_order_acquire) != 0) pthread_cond_wait(&t->done, &t->lock);
+    pthread_mutex_unlock(&t->lock);
 }
 
-void parallel_set_threads(int threads) {
-    threads = MIN(MAX(threads, 1), PARALLEL_MOST);
-    pthread_mutex_lock(&team.turn);
-    if (threads != team.size) {
-        team.closing = true;
-        begin_round();
-        for (int i = 1; i < team.size; i++) pthread_join(team.threads[i], NULL);
-        team.closing = false;
-        atomic_store(&team.round, 0);
-        team.size = 1;
-        /* a system that grants fewer threads gives a smaller team, not another result */
-        for (int i = 1; i < threads; i++) {
-            if (pthread_create(&team.threads[i], NULL, helper, (void *)(intptr_t)i) != 0) break;
-            team.size = i + 1;
+Team *team_new(int threads) {
+    Team *t = aligned_alloc(64, ROUND_UP(sizeof *t, 64));
+    CHECK(t, "no memory for a team of threads");
+    memset(t, 0, sizeof *t);
+    pthread_mutex_init(&t->turn, NULL);
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->work, NULL);
+    pthread_cond_init(&t->done, NULL);
+    int wanted = MIN(MAX(threads, 1), PARALLEL_MOST);
+    t->size = wanted;
+    /* a system that grants fewer threads gives a smaller team, not another result */
+    for (int i = 1; i < wanted; i++) {
+        t->members[i] = (Member){t, i};
+        if (pthread_create(&t->threads[i], NULL, helper, &t->members[i]) != 0) {
+            t->size = i;
+            break;
         }
     }
-    pthread_mutex_unlock(&team.turn);
+    return t;
 }
 
-int parallel_threads(void) { return team.size; }
+void team_free(Team *t) {
+    if (!t) return;
+    if (mine == t) mine = NULL;
+    t->closing = true;
+    begin_round(t);
+    for (int i = 1; i < t->size; i++) pthread_join(t->threads[i], NULL);
+    pthread_cond_destroy(&t->work);
+    pthread_cond_destroy(&t->done);
+    pthread_mutex_destroy(&t->lock);
+    pthread_mutex_destroy(&t->turn);
+    free(t);
+}
+
+Team *team_use(Team *t) {
+    Team *before = mine;
+    mine = t;
+    return before;
+}
+
+int team_size(const Team *t) { return t ? t->size : 1; }
+int parallel_threads(void) { return team_size(mine); }
 
 void parallel_for(int count, void (*body)(void *arg, int index, int thread), void *arg) {
-    if (count <= 1 || team.size == 1 || pthread_mutex_trylock(&team.turn) != 0) {
+    Team *t = mine;
+    if (count <= 1 || !t || t->size == 1 || pthread_mutex_trylock(&t->turn) != 0) {
         for (int i = 0; i < count; i++) body(arg, i, 0);
         return;
     }
-    team.body = body;
-    team.arg = arg;
-    for (int i = 0; i < team.size; i++) {
-        atomic_store_explicit(&team.shares[i].next, (int)((int64_t)count * i / team.size), memory_order_relaxed);
-        team.shares[i].end = (int)((int64_t)count * (i + 1) / team.size);
+    t->body = body;
+    t->arg = arg;
+    for (int i = 0; i < t->size; i++) {
+        atomic_store_explicit(&t->shares[i].next, (int)((int64_t)count * i / t->size), memory_order_relaxed);
+        t->shares[i].end = (int)((int64_t)count * (i + 1) / t->size);
     }
-    atomic_store_explicit(&team.busy, team.size - 1, memory_order_relaxed);
-    begin_round();
-    work_as(0);
-    await_helpers();
-    pthread_mutex_unlock(&team.turn);
+    atomic_store_explicit(&t->busy, t->size - 1, memory_order_relaxed);
+    begin_round(t);
+    work_as(t, 0);
+    await_helpers(t);
+    pthread_mutex_unlock(&t->turn);
 }

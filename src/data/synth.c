@@ -256,10 +256,10 @@ bool synth_write(const SynthOptions *options, SynthProgress progress, void *arg,
     job.pictures = mem_zalloc((size_t)job.total, sizeof *job.pictures);
     bool ok = make_dirs(&job, err);
     if (ok) {
-        int threads = parallel_threads();
-        parallel_set_threads(o->threads);
+        Team *team = team_new(o->threads), *before = team_use(team);
         parallel_for(o->threads, work, &job);
-        parallel_set_threads(threads);
+        team_use(before);
+        team_free(team);
         ok = !job.failed ? write_lists(&job, err) : err_set(err, job.err.code, "%s", job.err.text);
     }
     for (int i = 0; i < job.total; i++) picture_free(&job.pictures[i]);

@@ -330,7 +330,12 @@ static bool require_weights(Plan *p, int32_t step, bool release, Err *err) {
     return true;
 }
 
+static void enter(Plan *p) {
+    if (p->backend->enter) p->backend->enter(p->backend);
+}
+
 bool plan_refresh(Plan *p, Err *err) {
+    enter(p);
     for (int32_t i = 0; i < p->n_constant_steps; i++) {
         if (!require_weights(p, i, false, err)) return false;
         run_range(p, i, i + 1);
@@ -341,9 +346,13 @@ bool plan_refresh(Plan *p, Err *err) {
     return true;
 }
 
-void plan_run(Plan *p) { run_range(p, p->n_constant_steps, p->n_steps); }
+void plan_run(Plan *p) {
+    enter(p);
+    run_range(p, p->n_constant_steps, p->n_steps);
+}
 
 void plan_run_timed(Plan *p, double *seconds) {
+    enter(p);
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
         double start = time_now();
         run_range(p, i, i + 1);

@@ -109,7 +109,12 @@ static bool cpu_elapsed(Backend *b, BackendMark *from, BackendMark *to, double *
     return true;
 }
 
-static void cpu_close(Backend *b) { *b = (Backend){0}; }
+static void cpu_enter(Backend *b) { team_use(b->self); }
+
+static void cpu_close(Backend *b) {
+    team_free(b->self);
+    *b = (Backend){0};
+}
 
 /* ---- instruction sets ---- */
 
@@ -202,11 +207,13 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
                      .order = cpu_order,
                      .await = cpu_await,
                      .elapsed = cpu_elapsed,
-                     .close = cpu_close};
-    parallel_set_threads(threads > 0 ? threads : cpus_usable());
+                     .enter = cpu_enter,
+                     .close = cpu_close,
+                     .self = team_new(threads > 0 ? threads : cpus_usable())};
+    cpu_enter(out);
     char model[96];
     read_model_name(model, sizeof model);
     snprintf(out->description, sizeof out->description, "cpu: %s, %s, %d thread%s", model, isa.extension,
-             parallel_threads(), parallel_threads() == 1 ? "" : "s");
+             team_size(out->self), team_size(out->self) == 1 ? "" : "s");
     return true;
 }

@@ -167,6 +167,9 @@ static void cuda_capture_free(Backend *b, void *captured) {
 
 /* ---- opening and closing ---- */
 
+/* CUDA's current device is the calling thread's own; a failure shows at once in whatever is asked of it next */
+static void cuda_enter(Backend *b) { (void)device_select(cuda_of(b)->device, &(Err){0}); }
+
 static void cuda_close(Backend *b) {
     Self *s = self_of(b);
     for (int i = 0; i < CUDA_LIBRARY_COUNT; i++)
@@ -234,6 +237,7 @@ static const Backend methods = {.name = "cuda",
                                 .capture_end = cuda_capture_end,
                                 .capture_launch = cuda_capture_launch,
                                 .capture_free = cuda_capture_free,
+                                .enter = cuda_enter,
                                 .close = cuda_close};
 
 bool backend_open_cuda(Backend *out, int device, Err *err) {
