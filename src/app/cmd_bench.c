@@ -153,7 +153,7 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
     return ok;
 }
 
-static bool bench_peak(const Bench *b, const Backend *backend) {
+static bool bench_peak(const Bench *b, Backend *backend) {
     if (backend->enter) backend->enter(backend);
     double gflops = backend->peak_gflops();
     if (b->json)
