@@ -10,6 +10,8 @@
 
 #include "app/golden.h"
 #include "app/model_metadata.h"
+#include "base/half.h"
+#include "base/strings.h"
 #include "io/safetensors.h"
 #include "program.h"
 #include "rule.h"
@@ -177,6 +179,166 @@ static void test_golden_inputs(void **state) {
     assert_memory_equal(small, again, sizeof small);
 }
 
+/* ---- exports ---- */
+
+/* Every tensor of `want` that fits the patterns is in `got`, bit for bit; how many. */
+static size_t same_tensors(const char *want, const char *got, const char *patterns) {
+    TensorFile a, b;
+    size_t count = 0;
+    OK(tensor_file_open(&a, file_in(want), NULL, &err));
+    OK(tensor_file_open(&b, file_in(got), NULL, &err));
+    for (size_t i = 0; i < a.tensor_count; i++) {
+        const StoredTensor *x = &a.tensors[i], *y = tensor_file_find(&b, x->name);
+        if (!text_matches_any(patterns, x->name)) continue;
+        if (!y || y->dtype != x->dtype || y->bytes != x->bytes || y->rank != x->rank ||
+            memcmp(x->shape, y->shape, (size_t)x->rank * sizeof *x->shape) != 0 ||
+            memcmp(x->data, y->data, x->bytes) != 0)
+            fail_msg("%s: %s differs", got, x->name);
+        count++;
+    }
+    tensor_file_close(&a);
+    tensor_file_close(&b);
+    return count;
+}
+
+static size_t tensor_count(const char *name) {
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in(name), NULL, &err));
+    size_t count = f.tensor_count;
+    tensor_file_close(&f);
+    return count;
+}
+
+#define RULE "$T/rule.safetensors "
+
+static void test_export_exact(void **state) {
+    (void)state;
+    size_t all = tensor_count("rule.safetensors");
+    EXPECT(0, "export " RULE "$T/out.safetensors --license MIT --verify $T/data/val");
+    expect_text(output, "difference of a logit 0, ");
+    expect_text(output, "top-1 the same in 100.00 %");
+    assert_int_equal(same_tensors("rule.safetensors", "out.safetensors", "*"), all);
+    assert_int_equal(tensor_count("out.safetensors"), all);
+    EXPECT(0, "verify $T/out.safetensors");
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("out.safetensors"), NULL, &err));
+    assert_string_equal(tensor_file_metadata(&f, "license"), "MIT");
+    assert_string_equal(tensor_file_metadata(&f, "mala.arch"), "custom");
+    assert_string_equal(tensor_file_metadata(&f, "mala.task"), "classify");
+    for (size_t i = 0; i < f.metadata_count; i++)
+        if (strstr(f.metadata[i].value, folder)) fail_msg("%s tells where the run was", f.metadata[i].key);
+    tensor_file_close(&f);
+    /* through PyTorch's format and back; from a source whose weights are only named, not described */
+    EXPECT(0, "export " RULE "$T/out.pth --verify $T/data/val");
+    EXPECT(0, "export $T/out.pth $T/back.safetensors --config $T/run/config.json");
+    assert_int_equal(same_tensors("rule.safetensors", "back.safetensors", "*"), all);
+    EXPECT(0, "verify $T/back.safetensors");
+}
+
+static void test_export_halves(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        StoredType type;
+    } halves[] = {{"bfloat16", STORED_BF16}, {"fp16", STORED_F16}};
+    for (size_t i = 0; i < COUNTOF(halves); i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "export " RULE "$T/half.safetensors --dtype %s --verify $T/data/val",
+                 halves[i].name);
+        EXPECT(0, arguments);
+        TensorFile a, b;
+        OK(tensor_file_open(&a, file_in("rule.safetensors"), NULL, &err));
+        OK(tensor_file_open(&b, file_in("half.safetensors"), NULL, &err));
+        for (size_t k = 0; k < a.tensor_count; k++) {
+            const StoredTensor *x = &a.tensors[k], *y = tensor_file_find(&b, x->name);
+            bool statistic = text_matches_any("*.running_mean,*.running_var", x->name);
+            assert_non_null(y);
+            assert_int_equal(y->dtype, statistic ? STORED_F32 : halves[i].type);
+            float *full = mem_zalloc(x->count, sizeof *full), *rounded = mem_zalloc(x->count, sizeof *rounded);
+            OK(tensor_file_read_f32(full, &a, x, &err));
+            OK(tensor_file_read_f32(rounded, &b, y, &err));
+            for (size_t n = 0; n < x->count; n++) {
+                float to = i ? f16_to_f32(f16_from_f32(full[n])) : bf16_to_f32(bf16_from_f32(full[n]));
+                assert_true(rounded[n] == (statistic ? full[n] : to));
+            }
+            free(full), free(rounded);
+        }
+        tensor_file_close(&a), tensor_file_close(&b);
+        EXPECT(0, "verify $T/half.safetensors"); /* the golden logits are those of the rounded weights */
+        strcat(arguments, " --limit 1e-9");
+        EXPECT(3, arguments);
+        expect_text(errors, "differs from the original");
+    }
+    EXPECT(0, "export " RULE "$T/half.pth --to pth --dtype bf16 --verify $T/data/val");
+}
+
+static void test_export_backbone(void **state) {
+    (void)state;
+    EXPECT(0, "export " RULE "$T/backbone.pth --as backbone");
+    EXPECT(0, "export " RULE "$T/backbone.safetensors --as backbone");
+    size_t body = same_tensors("rule.safetensors", "backbone.pth", "patch_embed.*,layers.*");
+    assert_int_equal(body + 2 + 4 + 2, tensor_count("rule.safetensors")); /* without proj, norm and head */
+    assert_int_equal(tensor_count("backbone.pth"), body + 8);
+    assert_int_equal(same_tensors("backbone.pth", "backbone.safetensors", "*"), body + 8);
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("backbone.pth"), NULL, &err));
+    for (int i = 0; i < 4; i++) {
+        char name[64];
+        float ones[16];
+        snprintf(name, sizeof name, "extra_norms.%d.norm.weight", i);
+        const StoredTensor *t = tensor_file_find(&f, name);
+        assert_true(t && t->rank == 1 && t->count <= 16);
+        OK(tensor_file_read_f32(ones, &f, t, &err));
+        for (size_t k = 0; k < t->count; k++) assert_true(ones[k] == 1);
+    }
+    tensor_file_close(&f);
+    EXPECT(2, "export " RULE "$T/b.pth --as backbone --verify $T/data/val");
+}
+
+static void test_hub(void **state) {
+    (void)state;
+    EXPECT(0, "export " RULE "$T/hub --to hf --verify $T/data/val --license MIT");
+    EXPECT(0, "verify $T/hub");
+    EXPECT(0, "infer $T/data/val --weights " RULE "--json --topk 12");
+    static char meant[1 << 20];
+    memcpy(meant, output, sizeof meant);
+    EXPECT(0, "infer $T/data/val --weights $T/hub --json --topk 12");
+    assert_string_equal(output, meant);
+    /* a folder of somebody else: nothing in the weights but tensors, everything in config.json */
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("hub/model.safetensors"), NULL, &err));
+    OK(safetensors_write(file_in("hub/model.safetensors"), f.tensors, f.tensor_count, NULL, 0, &err));
+    tensor_file_close(&f);
+    EXPECT(0, "infer $T/data/val --weights $T/hub --json --topk 12");
+    assert_string_equal(output, meant);
+    EXPECT(0, "train data.path=$T/data output=$T/hub-run --weights $T/hub " SMALL "--epochs 1");
+    static const char *const damages[] = {
+        "sed -i 's/\"depths\"/\"depth\"/' hub/config.json", "sed -i 's/\"custom\"/\"resnet50\"/' hub/config.json",
+        "sed -i 's/\\[3, 32/[1, 32/' hub/config.json",      "sed -i 's/\"architecture\"/\"model\"/' hub/config.json",
+        "sed -i 's/\"car\", //' hub/config.json",           "truncate -s 100 hub/config.json",
+        "rm hub/config.json"};
+    shell("cp hub/config.json config.json");
+    for (size_t i = 0; i < COUNTOF(damages); i++) {
+        shell("cp config.json hub/config.json");
+        shell(damages[i]);
+        int code = mala("infer $T/data/val --weights $T/hub");
+        if (code != 3 && code != 2) fail_msg("%s: exit %d", damages[i], code);
+        expect_text(errors, "hub");
+    }
+}
+
+static void test_export_refusals(void **state) {
+    (void)state;
+    EXPECT(2, "export " RULE "$T/out.bin");
+    expect_text(errors, "tells no format");
+    EXPECT(2, "export " RULE "$T/out.onnx --dtype fp16");
+    EXPECT(2, "export " RULE "$T/out.onnx --verify $T/data/val");
+    EXPECT(2, "export " RULE "$T/out.pth --dynamic");
+    EXPECT(2, "export " RULE "$T/out.pth --dtype int8");
+    EXPECT(3, "export " RULE "$T/out.pth --verify $T/run");
+    EXPECT(4, "export " RULE "$T/nowhere/out.pth");
+}
+
 /* The same run writes the same file. */
 static void test_same_bytes(void **state) {
     (void)state;
@@ -188,7 +350,9 @@ static void test_same_bytes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_inputs), cmocka_unit_test(test_finetune),   cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_verify_damage), cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_verify_damage), cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_export_exact),
+        cmocka_unit_test(test_export_halves), cmocka_unit_test(test_export_backbone), cmocka_unit_test(test_hub),
+        cmocka_unit_test(test_export_refusals),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

@@ -5,17 +5,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/export.h"
+#include "app/export_weights.h"
+#include "base/file.h"
 
 static const CliFlag flags[] = {
-    {"to", 0, "FORMAT", "onnx", "format", NULL, NULL},
+    {"to", 0, "FORMAT", "onnx, safetensors, pth or hf, a folder for a model hub (by OUT's name)", "format", NULL, NULL},
     {"as", 0, "FORM", "classifier (default), or backbone: the four stage outputs, through extra_norms", NULL, NULL,
+     NULL},
+    {"dtype", 0, "TYPE", "of the weights, but not in ONNX: float32 (default), bfloat16 or float16", "precision", NULL,
+     NULL},
+    {"verify", 0, "DIR", "compare export and original on the pictures of DIR; not for ONNX", NULL, NULL, NULL},
+    {"limit", 0, "X",
+     "of --verify: largest difference, in parts of the largest logit (1e-5; bfloat16 0.1, float16 0.01)", NULL, NULL,
      NULL},
     {"size", 0, "HxW", "picture height and width, multiples of 32 (the model's own)", NULL, NULL, NULL},
     {"dynamic", 0, NULL, "ONNX: leave height and width free, too", NULL, NULL, NULL},
     {"preprocess", 0, NULL, "ONNX: take pixels u8 (batch,H,W,3), and normalise them inside", NULL, NULL, NULL},
     {"license", 0, "TEXT", "what to say of the licence of the weights", "licence", NULL, NULL},
 };
+
+typedef enum { TO_SAFETENSORS = WEIGHTS_SAFETENSORS, TO_PTH = WEIGHTS_PTH, TO_HUB = WEIGHTS_HUB, TO_ONNX } Format;
+#define FORMATS "safetensors pth|pt hf|hub|huggingface onnx" /* in that order */
+
+/* In the order of `types`. */
+#define DTYPES "float32|fp32|f32 bfloat16|bf16 float16|fp16|f16|half"
+static const struct {
+    StoredType type;
+    double limit;
+} types[] = {{STORED_F32, 1e-5}, {STORED_BF16, 0.1}, {STORED_F16, 0.01}};
 
 static bool choose(int *out, const Cli *cli, const char *flag, const char *words, Err *err) {
     const char *given = cli_flag(cli, flag);
@@ -53,21 +70,77 @@ static bool open_file(ModelFile *out, const Cli *cli, Log *log, Err *err) {
     return ok;
 }
 
-static bool run_model(const ModelFile *file, const Cli *cli, Err *err) {
-    const char *path = cli->arguments[cli->argument_count - 1];
-    int form = EXPORT_CLASSIFIER, format = 0;
-    if (!choose(&format, cli, "to", "onnx", err) || !choose(&form, cli, "as", "classifier backbone", err)) return false;
+/* The format that OUT's name tells. */
+static bool guess_format(int *out, const char *path, Err *err) {
+    static const struct {
+        const char *end;
+        Format format;
+    } ends[] = {{".onnx", TO_ONNX}, {".safetensors", TO_SAFETENSORS}, {".pth", TO_PTH}, {".pt", TO_PTH}, {"/", TO_HUB}};
+    size_t length = strlen(path);
+    for (size_t i = 0; i < COUNTOF(ends); i++) {
+        size_t n = strlen(ends[i].end);
+        if (length <= n || strcmp(path + length - n, ends[i].end) != 0) continue;
+        *out = ends[i].format;
+        return true;
+    }
+    if (path_is_dir(path)) {
+        *out = TO_HUB;
+        return true;
+    }
+    return err_set(err, EXIT_USAGE, "%s: this name tells no format - add --to onnx, safetensors, pth or hf", path);
+}
+
+typedef struct {
+    const char *path;
+    int format, form, dtype; /* Format, ExportForm, index in types */
+    double limit;            /* of --verify */
+} Export;
+
+static bool read_flags(Export *e, const Cli *cli, Err *err) {
+    *e = (Export){.path = cli->arguments[cli->argument_count - 1], .form = EXPORT_CLASSIFIER};
+    bool ok = cli_flag(cli, "to") ? choose(&e->format, cli, "to", FORMATS, err)
+                                  : guess_format(&e->format, e->path, err);
+    ok = ok && choose(&e->form, cli, "as", "classifier backbone", err) && choose(&e->dtype, cli, "dtype", DTYPES, err);
+    if (!ok) return false;
+    e->limit = types[e->dtype].limit;
+    if (!cli_flag_double(cli, "limit", &e->limit, 0, 1, err)) return false;
+    if (e->format == TO_ONNX && e->dtype != 0)
+        return err_set(err, EXIT_USAGE, "command line: --dtype: ONNX is written in float32 - leave it out");
+    if (e->format == TO_ONNX && cli_flag(cli, "verify"))
+        return err_set(err, EXIT_USAGE, "command line: --verify: mala runs no ONNX - scripts/check_onnx.py compares");
+    if (e->form == EXPORT_BACKBONE && cli_flag(cli, "verify"))
+        return err_set(err, EXIT_USAGE, "command line: --verify: a backbone has no logits to compare - leave it out");
+    if (e->format != TO_ONNX && (cli_flag(cli, "dynamic") || cli_flag(cli, "preprocess")))
+        return err_set(err, EXIT_USAGE, "command line: --dynamic and --preprocess are for ONNX - leave them out");
+    return true;
+}
+
+static bool write_export(const Export *e, const ModelFile *file, const Cli *cli, Err *err) {
     ExportModel model;
     Backend backend = {0};
-    ExportOptions options = {.form = (ExportForm)form, .preprocess = cli_flag(cli, "preprocess") != NULL};
+    ExportOptions options = {.form = (ExportForm)e->form, .preprocess = cli_flag(cli, "preprocess") != NULL};
+    const char *license = cli_flag(cli, "license");
     if (!backend_open_cpu(&backend, 1, err)) return false;
     bool ok = export_open(&model, file, &backend, options, err);
     if (ok) {
-        ok = export_onnx(path, &model, file, cli_flag(cli, "dynamic") != NULL, cli_flag(cli, "license"), err);
+        WeightsExport weights = {.format = (WeightsFormat)e->format, .dtype = types[e->dtype].type, .license = license};
+        ok = e->format == TO_ONNX
+                 ? export_onnx(e->path, &model, file, cli_flag(cli, "dynamic") != NULL, license, err)
+                 : export_weights(e->path, &model, file, &weights, err);
         export_close(&model);
     }
     if (backend.close) backend.close(&backend);
     return ok;
+}
+
+static bool verify(const Export *e, const ModelFile *file, const char *folder, Log *log, Err *err) {
+    ExportComparison c;
+    if (!export_compare(&c, e->path, file, folder, log, err)) return false;
+    printf("%s: %lld pictures: largest difference of a logit %.3g, allowed %.3g; top-1 the same in %.2f %%\n", e->path,
+           (long long)c.pictures, c.difference, e->limit * c.magnitude, 100 * (double)c.same_top1 / (double)c.pictures);
+    if (c.difference <= e->limit * c.magnitude) return true; /* never with a NaN */
+    return err_set(err, EXIT_INPUT, "%s: differs from the original by more than --limit allows - take another --dtype",
+                   e->path);
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
@@ -75,9 +148,11 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         return err_set(err, EXIT_USAGE,
                        "command line: export takes [WEIGHTS] and the file to write - mala export best.safetensors "
                        "model.onnx");
+    Export e;
     ModelFile file;
-    if (!open_file(&file, cli, log, err)) return false;
-    bool ok = run_model(&file, cli, err);
+    const char *folder = cli_flag(cli, "verify");
+    if (!read_flags(&e, cli, err) || !open_file(&file, cli, log, err)) return false;
+    bool ok = write_export(&e, &file, cli, err) && (!folder || verify(&e, &file, folder, log, err));
     model_file_close(&file);
     return ok;
 }

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/hub.h"
 #include "app/model_metadata.h"
+#include "base/file.h"
 #include "data/imagenet_names.h"
 #include "pass/fuse.h"
 
@@ -68,7 +70,10 @@ bool config_open_backend(Backend *out, const Config *c, Err *err) {
 
 bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log *log, Err *err) {
     TensorFileOptions options = {.ema = (EmaChoice)c->model.weights_ema};
-    if (!tensor_file_open(out, path, &options, err)) return false;
+    char *inside = path_is_dir(path) ? path_join(path, HUB_WEIGHTS) : NULL;
+    bool ok = tensor_file_open(out, inside ? inside : path, &options, err);
+    free(inside);
+    if (!ok) return false;
     if (out->part && out->part[0])
         log_info(log, "%s: takes \"%s\"%s", path, out->part, out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
     if (out->stepped_over) log_info(log, "%s: holds objects beside the weights, not read: %s", path, out->stepped_over);
@@ -107,7 +112,7 @@ static bool find_classes(ModelFile *m, Err *err) {
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
     if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
         return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first", m->file.path);
-    if (!model_classes_read(&m->classes, &m->class_count, &m->file, err)) return false;
+    if (!m->classes && !model_classes_read(&m->classes, &m->class_count, &m->file, err)) return false;
     if (m->class_count && m->class_count != head->shape[0])
         return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
                        m->class_count, (long long)head->shape[0]);
@@ -119,12 +124,28 @@ static bool find_classes(ModelFile *m, Err *err) {
     return true;
 }
 
-static bool load_config(ModelFile *m, const char *config_file, char *const *overrides, int count, Err *err) {
+/* What a folder's config.json says stands in for the metadata that its weights lack. */
+static bool load_hub_config(ModelFile *m, const char *folder, char *const *overrides, int count, Err *err) {
+    HubConfig hub;
+    bool ok = hub_read(&hub, folder, err);
+    if (ok) {
+        config_free(&m->config);
+        ok = config_load_text(&m->config, hub.config, strlen(hub.config), hub.name, overrides, count, err);
+        m->classes = hub.classes, m->class_count = hub.class_count;
+        hub.classes = NULL, hub.class_count = 0;
+    }
+    hub_free(&hub);
+    return ok;
+}
+
+static bool load_config(ModelFile *m, const char *path, const char *config_file, char *const *overrides, int count,
+                        Err *err) {
     const char *text = tensor_file_metadata(&m->file, "mala.config");
     if (text && !config_file) {
         config_free(&m->config);
         return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
     }
+    if (path_is_dir(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
     if (!config_file && !options_given(&m->config.options, "model.name") && !options_given(&m->config.options, "model.dims"))
         return err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)",
                        m->file.path);
@@ -147,7 +168,10 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
         config_free(&out->config);
         return false;
     }
-    if (load_config(out, config_file, overrides, count, err) && find_classes(out, err)) return true;
+    path = mem_strdup(path); /* loading another config frees where it may lie */
+    bool ok = load_config(out, path, config_file, overrides, count, err) && find_classes(out, err);
+    free((char *)path);
+    if (ok) return true;
     model_file_close(out);
     return false;
 }

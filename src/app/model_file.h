@@ -15,8 +15,9 @@ typedef struct {
     Log *log; /* hears what is loaded, and the table of what does not fit */
 } ModelFile;
 
-/* Opens config.model.weights (or `path`, when not NULL). What the file's metadata say holds, then `config_file` (may be
- * NULL), then overrides. False: EXIT_USAGE (no file given, or one without metadata and no --model), EXIT_INPUT. */
+/* Opens config.model.weights (or `path`, when not NULL): a file, or a folder as hub.h has it. What the file's metadata
+ * say holds, or else the folder's config.json; or `config_file`, when not NULL, instead; then overrides. False:
+ * EXIT_USAGE (no file given, or one that does not say its architecture and no --model), EXIT_INPUT. */
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                      Log *log, Err *err);
 void model_file_close(ModelFile *m);

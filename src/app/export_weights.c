@@ -1,0 +1,186 @@
+#include "app/export_weights.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/golden.h"
+#include "app/hub.h"
+#include "app/model_metadata.h"
+#include "base/file.h"
+#include "base/half.h"
+#include "base/strings.h"
+#include "io/pth.h"
+#include "io/safetensors.h"
+
+typedef struct {
+    StoredTensor *tensors;
+    size_t count, owned; /* the data of the first `owned` are malloc'd */
+} Tensors;
+
+static void tensors_free(Tensors *t) {
+    for (size_t i = 0; i < t->owned; i++) free((void *)t->tensors[i].data);
+    free(t->tensors);
+    *t = (Tensors){0};
+}
+
+/* In place: a half is stored where a float was, never after one that is still to be read. */
+static bool to_half(float *values, StoredTensor *t, const char *path, Err *err) {
+    for (size_t i = 0; i < t->count; i++) {
+        uint16_t half = t->dtype == STORED_F16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
+        if (t->dtype == STORED_F16 && (half & 0x7fff) == 0x7c00 && isfinite(values[i]))
+            return err_set(err, EXIT_INPUT, "%s: tensor %s: %g is beyond float16 - take --dtype bfloat16", path,
+                           t->name, (double)values[i]);
+        memcpy((uint8_t *)values + 2 * i, &half, sizeof half);
+    }
+    return true;
+}
+
+static bool add_parameter(Tensors *out, State *s, int32_t p, StoredType dtype, const char *path, Err *err) {
+    const ParamSpec *spec = &s->params[p];
+    StoredTensor *t = &out->tensors[out->count];
+    void *values;
+    *t = (StoredTensor){.name = spec->name, .dtype = spec->buffer ? STORED_F32 : dtype, .rank = spec->shape.rank,
+                        .count = (size_t)state_count(s, p)};
+    for (int i = 0; i < t->rank; i++) t->shape[i] = spec->shape.dim[i];
+    if (!mem_try(&values, t->count * sizeof(float), err)) return false;
+    t->data = values;
+    out->count = ++out->owned;
+    bool ok = state_require(s, p, err) && state_read(s, spec->buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, values, err);
+    state_release(s, p);
+    return ok && (t->dtype == STORED_F32 || to_half(values, t, path, err));
+}
+
+/* What released checkpoints carry beside the parameters: where this one has it, it goes along as it is. */
+static void add_extras(Tensors *out, const ExportModel *e, const TensorFile *file) {
+    for (size_t i = 0; i < file->tensor_count; i++) {
+        const StoredTensor *t = &file->tensors[i];
+        bool wanted = text_matches_any("*.num_batches_tracked,*.RoPE.angle", t->name);
+        bool of_head = text_matches_any("proj.*,norm.*,head.*", t->name);
+        if (wanted && !(of_head && e->options.form == EXPORT_BACKBONE)) out->tensors[out->count++] = *t;
+    }
+}
+
+static bool collect(Tensors *out, ExportModel *e, const ModelFile *m, StoredType dtype, Err *err) {
+    State *s = &e->state;
+    *out = (Tensors){.tensors = mem_zalloc((size_t)s->n_params + m->file.tensor_count, sizeof *out->tensors)};
+    for (int32_t p = 0; p < s->n_params; p++)
+        if (!add_parameter(out, s, p, dtype, m->file.path, err)) return false;
+    add_extras(out, e, &m->file);
+    return true;
+}
+
+/* Where pictures lay and runs went is nobody else's business. */
+static Config without_paths(const Config *c) {
+    static char output[] = "runs/classify/train";
+    Config shared = *c;
+    shared.model.weights = shared.data.path = NULL;
+    shared.output = output;
+    return shared;
+}
+
+static bool write_safetensors(const char *path, const Tensors *t, const ExportModel *e, const ModelFile *m,
+                              const char *license, Err *err) {
+    bool classifier = e->options.form == EXPORT_CLASSIFIER;
+    const char *ema = tensor_file_metadata(&m->file, "mala.ema");
+    ModelFacts facts = {.task = classifier ? "classify" : "features",
+                        .ema = ema ? strcmp(ema, "true") == 0 : m->file.averaged,
+                        .metrics = classifier ? tensor_file_metadata(&m->file, "mala.metrics") : NULL,
+                        .license = license};
+    Config shared = without_paths(&m->config);
+    shared.options.target = &shared;
+    ModelMetadata metadata;
+    model_metadata_init(&metadata, &shared, m->classes, classifier ? m->class_count : 0, &facts);
+    bool ok = safetensors_write(path, t->tensors, t->count, metadata.pairs, metadata.count, err);
+    model_metadata_free(&metadata);
+    return ok && (!classifier || m->config.model.allow_missing || golden_add(path, err));
+}
+
+static bool write_hub(const char *folder, const Tensors *t, const ExportModel *e, const ModelFile *m,
+                      const char *license, Err *err) {
+    int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
+    if (!hub_write(folder, &m->config, m->classes, classes, license, err)) return false;
+    char *path = path_join(folder, HUB_WEIGHTS);
+    bool ok = write_safetensors(path, t, e, m, license, err);
+    free(path);
+    return ok;
+}
+
+bool export_weights(const char *path, ExportModel *e, const ModelFile *m, const WeightsExport *options, Err *err) {
+    Tensors t;
+    const char *license = options->license ? options->license : tensor_file_metadata(&m->file, "license");
+    bool ok = collect(&t, e, m, options->dtype, err);
+    if (ok && options->format == WEIGHTS_SAFETENSORS) ok = write_safetensors(path, &t, e, m, license, err);
+    if (ok && options->format == WEIGHTS_PTH) ok = pth_write(path, "model", t.tensors, t.count, err);
+    if (ok && options->format == WEIGHTS_HUB) ok = write_hub(path, &t, e, m, license, err);
+    tensors_free(&t);
+    return ok;
+}
+
+/* ---- original and export, side by side ---- */
+
+typedef struct {
+    Predictor original, exported;
+    EvalTransform transform;
+    Resizer resizer;
+    uint8_t *pixels;
+    float *logits[2];
+} Pair;
+
+static bool compare_picture(ExportComparison *out, Pair *p, const char *path, int classes, Err *err) {
+    Image image;
+    if (!image_load(&image, path, err)) return false;
+    bool ok = transform_eval(&p->resizer, p->pixels, &image, &p->transform, err) &&
+              predictor_run(&p->original, p->logits[0], NULL, p->pixels, 1, err) &&
+              predictor_run(&p->exported, p->logits[1], NULL, p->pixels, 1, err);
+    image_free(&image);
+    if (!ok) return false;
+    int32_t top[2];
+    for (int k = 0; k < 2; k++) classify_top(&top[k], p->logits[k], classes, 1);
+    out->pictures++;
+    out->same_top1 += top[0] == top[1];
+    for (int i = 0; i < classes; i++) {
+        double difference = fabs((double)p->logits[0][i] - (double)p->logits[1][i]);
+        if (!isnan(out->difference) && !(difference <= out->difference)) out->difference = difference; /* NaN stays */
+        out->magnitude = fmax(out->magnitude, fabs((double)p->logits[0][i]));
+    }
+    return true;
+}
+
+static bool compare_pictures(ExportComparison *out, Pair *p, int classes, const char *folder, Err *err) {
+    Dataset pictures;
+    if (!dataset_open_pictures(&pictures, folder, err)) return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < pictures.count; i++) {
+        char path[DATASET_PATH_MAX];
+        dataset_path(&pictures, i, path);
+        ok = compare_picture(out, p, path, classes, err);
+    }
+    dataset_close(&pictures);
+    return ok;
+}
+
+bool export_compare(ExportComparison *out, const char *path, const ModelFile *original, const char *folder, Log *log,
+                    Err *err) {
+    *out = (ExportComparison){0};
+    ModelFile exported = *original; /* the architecture and preprocessing of the original, which it has to fit */
+    exported.log = log;
+    if (!config_open_weights(&exported.file, path, &original->config, log, err)) return false;
+    Backend backend = {0};
+    Pair p = {.transform = config_eval_transform(&original->config)};
+    bool ok = config_open_backend(&backend, &original->config, err) &&
+              predictor_open(&p.original, original, &backend, 1, err) &&
+              predictor_open(&p.exported, &exported, &backend, 1, err);
+    if (ok) {
+        p.pixels = mem_zalloc(p.original.image_bytes, 1);
+        for (int k = 0; k < 2; k++) p.logits[k] = mem_zalloc((size_t)original->class_count, sizeof(float));
+        ok = compare_pictures(out, &p, original->class_count, folder, err);
+        free(p.pixels), free(p.logits[0]), free(p.logits[1]);
+    }
+    if (p.exported.graph.graph) predictor_close(&p.exported);
+    if (p.original.graph.graph) predictor_close(&p.original);
+    if (backend.close) backend.close(&backend);
+    resizer_free(&p.resizer);
+    tensor_file_close(&exported.file);
+    return ok;
+}
