@@ -78,6 +78,7 @@ static void test_spellings(void **state) {
                      "input.size=64 output=x data.path=d "
                      "model.weights=w");
     assert_overrides("train --allow-missing head.* --lr 1 --allow-missing=a,b", "model.allow_missing=head.*,a,b optim.lr=1");
+    assert_overrides("train --precision bf16", "train.precision=bf16");
     assert_overrides("train -j 2 -t 1 --seed 3 --device cpu", "data.workers=2 train.threads=1 train.seed=3 device=cpu");
 }
 

@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <cjson/cJSON.h>
 
 #include "backend/cpu/ref.h"
+#include "base/file.h"
 #include "base/half.h"
 #include "base/parallel.h"
 #include "interpret.h"
@@ -162,7 +164,8 @@ static void check_casts(const Graph *g, bool training) {
         cast[x] = true;
         weights += graph_value(g, x)->kind == V_STATE;
     }
-    if (training) assert_int_equal(weights, 7 + 2 * (5 * 4 + 2)); /* convolutions; products and their biases: four a block, two at the end */
+    /* convolutions' weights; weights and biases of products, four a block and two at the end */
+    if (training) assert_int_equal(weights, 7 + 2 * (5 * 4 + 2));
     free(cast);
 }
 
@@ -321,14 +324,25 @@ typedef struct {
     Interpreter it;
 } Trained;
 
+static void set_hyper(Trained *t, int64_t step) {
+    OptimizerConfig o = {.lr = 1e-3f, .min_lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f,
+                         .eps = 1e-8f, .clip = 1, .ema_decay = 0.9f};
+    float hyper[HYPER_COUNT];
+    optimizer_hyper(&o, step, hyper);
+    for (int i = 0; i < HYPER_COUNT; i++) t->it.x[t->c.hyper][i] = hyper[i];
+}
+
 static Trained train_once(DType compute, double scale) {
     ClassifySpec spec = plain_spec(compute);
+    spec.ema = true;
     Trained t = {.c = classify_train_graph(&spec, 2, 64, 64)};
     t.it = interpreter_new(t.c.graph);
     set_parameters(&t.it);
     set_images(&t.it, t.c.images, "image");
     t.it.x[t.c.targets][0] = 3, t.it.x[t.c.targets][1] = 7;
     t.it.x[t.c.scale][0] = scale;
+    set_hyper(&t, 0);
+    t.it.x[t.c.hyper][HYPER_INV_SCALE] = 1 / scale;
     interpreter_run(&t.it, 0, t.c.graph->n_nodes);
     return t;
 }
@@ -363,6 +377,102 @@ static void test_gradients(void **state) {
     trained_free(&exact);
 }
 
+/* ---- loss scaling ---- */
+
+/* A scale lifts gradients out of the numbers that float16 loses, and the update takes it away again: the gradient's
+ * norm is the exact one, with a scale that makes the loss's gradient vanish it is not. */
+static void test_scaled_step(void **state) {
+    (void)state;
+    Trained exact = train_once(DT_F32, 1), scaled = train_once(DT_F16, 1024), lost = train_once(DT_F16, 0x1p-20);
+    double want = exact.it.x[exact.c.norm][0], norm = scaled.it.x[scaled.c.norm][0];
+    if (!(fabs(norm - want) <= 2e-3 * want)) fail_msg("norm %g with a loss scale, %g exactly", norm, want);
+    assert_true(fabs(lost.it.x[lost.c.norm][0] - want) > 0.05 * want);
+    const double *w = exact.it.state[ROLE_WEIGHT], *m = exact.it.state[ROLE_MOMENT1];
+    check_error("weights", relative_l2(w, scaled.it.state[ROLE_WEIGHT], exact.it.layout.total), 0, 1e-3);
+    check_error("moments", relative_l2(m, scaled.it.state[ROLE_MOMENT1], exact.it.layout.total), 0, 0.006);
+    trained_free(&exact);
+    trained_free(&scaled);
+    trained_free(&lost);
+}
+
+/* A gradient beyond float16 leaves weights, moments and averages as they were. */
+static void test_overflow_changes_nothing(void **state) {
+    (void)state;
+    Trained t = train_once(DT_F16, 0x1p24);
+    assert_false(isfinite(t.it.x[t.c.norm][0]));
+    assert_true(isfinite(t.it.x[t.c.loss][0]));
+    Interpreter fresh = interpreter_new(t.c.graph);
+    set_parameters(&fresh);
+    static const StateRole roles[] = {ROLE_WEIGHT, ROLE_MOMENT1, ROLE_MOMENT2, ROLE_EMA};
+    for (size_t i = 0; i < COUNTOF(roles); i++)
+        assert_memory_equal(t.it.state[roles[i]], fresh.state[roles[i]], (size_t)fresh.layout.total * sizeof(double));
+    interpreter_free(&fresh);
+    trained_free(&t);
+}
+
+static void test_loss_scale(void **state) {
+    (void)state;
+    LossScale s = {LOSS_SCALE_FIRST, 0};
+    for (int i = 0; i < LOSS_SCALE_PATIENCE - 1; i++) loss_scale_update(&s, s.scale, true);
+    assert_true(s.scale == LOSS_SCALE_FIRST);
+    loss_scale_update(&s, s.scale, true);
+    assert_true(s.scale == 2 * LOSS_SCALE_FIRST && s.good == 0);
+    loss_scale_update(&s, LOSS_SCALE_FIRST, true); /* a late outcome of the scale before: not counted */
+    assert_int_equal(s.good, 0);
+    /* two steps went beyond before the first was known: halved once */
+    loss_scale_update(&s, 2 * LOSS_SCALE_FIRST, false);
+    loss_scale_update(&s, 2 * LOSS_SCALE_FIRST, false);
+    assert_true(s.scale == LOSS_SCALE_FIRST);
+    for (int i = 0; i < 40; i++) loss_scale_update(&s, s.scale, false);
+    assert_true(s.scale == LOSS_SCALE_LEAST);
+    for (int i = 0; i < 40 * LOSS_SCALE_PATIENCE; i++) loss_scale_update(&s, s.scale, true);
+    assert_true(s.scale == LOSS_SCALE_MOST);
+}
+
+/* ---- a training run ---- */
+
+/* 40 steps on four batches, features in `compute`: the losses of each. */
+static void train_run(double loss[40], DType compute) {
+    ClassifySpec spec = plain_spec(compute);
+    spec.model.attention[1] = ATTN_MALA;
+    spec.model.attention[2] = ATTN_SOFTMAX;
+    Trained t = {.c = classify_train_graph(&spec, 4, 64, 64)};
+    t.it = interpreter_new(t.c.graph);
+    set_parameters(&t.it);
+    t.it.x[t.c.scale][0] = 1;
+    for (int step = 0; step < 40; step++) {
+        char name[32];
+        snprintf(name, sizeof name, "batch%d", step % 4);
+        set_images(&t.it, t.c.images, name);
+        for (int j = 0; j < 4; j++) t.it.x[t.c.targets][j] = (step % 4 * 4 + j) * 7 % 10;
+        set_hyper(&t, step);
+        interpreter_run(&t.it, 0, t.c.graph->n_nodes);
+        loss[step] = t.it.x[t.c.loss][0];
+    }
+    trained_free(&t);
+}
+
+static double mean4(const double *x) { return (x[0] + x[1] + x[2] + x[3]) / 4; }
+
+/* The run of tests/golden/trajectory.json, whose losses are float64's. Measured: at most 0.0021 away on the way. */
+static void test_trajectory(void **state) {
+    (void)state;
+    uint8_t *text;
+    size_t count;
+    if (!file_read(&text, &count, "tests/golden/trajectory.json", 1 << 22, &err)) fail_msg("%s", err.text);
+    cJSON *json = cJSON_Parse((char *)text);
+    const cJSON *losses = cJSON_GetObjectItemCaseSensitive(json, "loss");
+    double want[40], got[40];
+    for (int i = 0; i < 40; i++) want[i] = cJSON_GetArrayItem(losses, i)->valuedouble;
+    train_run(got, DT_BF16);
+    for (int i = 0; i < 40; i++)
+        if (!(fabs(got[i] - want[i]) <= 0.006 * want[i])) fail_msg("step %d: loss %.6f, exactly %.6f", i, got[i], want[i]);
+    if (!(fabs(mean4(got + 36) - mean4(want + 36)) <= 0.001 * mean4(want + 36)))
+        fail_msg("last losses %.6f, exactly %.6f", mean4(got + 36), mean4(want + 36));
+    cJSON_Delete(json);
+    free(text);
+}
+
 int main(void) {
     static const DType bf16 = DT_BF16, f16 = DT_F16;
     const struct CMUnitTest tests[] = {
@@ -374,6 +484,10 @@ int main(void) {
         cmocka_unit_test(test_missing_kernel),
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_scaled_step),
+        cmocka_unit_test(test_overflow_changes_nothing),
+        cmocka_unit_test(test_loss_scale),
+        cmocka_unit_test(test_trajectory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

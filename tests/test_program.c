@@ -131,6 +131,10 @@ static void test_errors(void **state) {
     expect_text(errors, "--weights");
     EXPECT(6, "train data.path=$T/data --device cuda output=$T/gpu");
     expect_text(errors, "no CUDA backend");
+    EXPECT(2, "train data.path=$T/data --device cpu --precision bfloat16 output=$T/half");
+    expect_text(errors, "train.precision: bfloat16 needs a GPU");
+    EXPECT(2, "infer $T/data/val --weights $T/run/weights/best.safetensors --device cpu --precision fp16");
+    expect_text(errors, "eval.precision: float16 needs a GPU");
     EXPECT(3, "infer x.jpg --weights $T/missing.safetensors");
     expect_text(errors, "missing.safetensors");
     EXPECT(3, "infer $T/missing.jpg --weights $T/run/weights/best.safetensors");

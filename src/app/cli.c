@@ -44,6 +44,7 @@ const CliFlag cli_config_flags[] = {
     {"threads", 't', "N", NULL, NULL, "train.threads", NULL},
     {"workers", 'j', "N", NULL, "num-workers", "data.workers", NULL},
     {"device", 0, "NAME", NULL, NULL, "device", NULL},
+    {"precision", 0, "NAME", NULL, "dtype amp-dtype", "train.precision", NULL},
     {"output", 0, "DIR", NULL, "output-dir work-dir", "output", NULL},
     {"exist-ok", 0, NULL, NULL, NULL, "exist_ok", "true"},
 };

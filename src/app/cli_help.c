@@ -33,11 +33,19 @@ static void print_row(FILE *out, const char *left, int left_width, const char *t
     fputc('\n', out);
 }
 
-static void print_flags(FILE *out, const char *title, const CliFlag *flags, int count, int columns) {
+static bool has_flag(const CliCommand *c, const char *name) {
+    for (int i = 0; i < c->flag_count; i++)
+        if (strcmp(c->flags[i].name, name) == 0) return true;
+    return false;
+}
+
+/* Without those to which the command `own` (may be NULL) gives a meaning of its own. */
+static void print_flags(FILE *out, const char *title, const CliFlag *flags, int count, const CliCommand *own, int columns) {
     if (count == 0) return;
     fprintf(out, "\n%s:\n", title);
     for (int i = 0; i < count; i++) {
         const CliFlag *f = &flags[i];
+        if (own && has_flag(own, f->name)) continue;
         char left[80], letter[8] = "    ", text[400];
         if (f->letter) snprintf(letter, sizeof letter, "-%c, ", f->letter);
         snprintf(left, sizeof left, "%s--%s%s%s", letter, f->name, f->argument ? " " : "",
@@ -89,9 +97,9 @@ void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, 
     fprintf(out, "%s\n\nusage: mala %s%s [flags]%s%s\n", c->summary, c->name,
             c->config ? " [--config FILE] [key=value ...]" : "", c->arguments ? " " : "",
             c->arguments ? c->arguments : "");
-    print_flags(out, "flags", c->flags, c->flag_count, columns);
+    print_flags(out, "flags", c->flags, c->flag_count, NULL, columns);
     if (c->config)
-        print_flags(out, "flags that stand for config options", cli_config_flags, cli_config_flag_count, columns);
-    print_flags(out, "flags of every command", cli_common_flags, cli_common_flag_count, columns);
+        print_flags(out, "flags that stand for config options", cli_config_flags, cli_config_flag_count, c, columns);
+    print_flags(out, "flags of every command", cli_common_flags, cli_common_flag_count, c, columns);
     if (c->config) print_options(out, columns);
 }

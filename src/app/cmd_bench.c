@@ -129,6 +129,7 @@ static bool bench_infer(const Bench *b, const Config *c, int classes, Backend *b
 
 static bool bench_train(const Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
     ClassifySpec spec = config_classify(c, classes);
+    spec.compute = backend->compute;
     ClassifyGraph g = classify_train_graph(&spec, b->batch, c->input.size[0], c->input.size[1]);
     State s = {0};
     Plan *p = NULL;
@@ -174,7 +175,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Backend backend = {0};
     bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
               cli_flag_int(cli, "batch", &batch, 1, 65536, err) && cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) &&
-              config_open_backend(&backend, &config, err);
+              config_open_backend(&backend, &config, err) && config_set_precision(&backend, &config, true, err);
     if (ok) {
         Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
                    .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"),

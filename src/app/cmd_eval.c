@@ -6,6 +6,7 @@
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
+    {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
 
 static void print_result(const ClassifyMetrics *m, char *const *classes, size_t bad, bool json) {
@@ -35,7 +36,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         classify_metrics_init(&metrics, model->class_count);
         ok = loader_open(&loader, &options, &data, err) && config_open_backend(&backend, c, err) &&
-             predictor_open(&predictor, model, &backend, options.batch, err);
+             config_set_precision(&backend, c, false, err) && predictor_open(&predictor, model, &backend, options.batch, err);
     }
     if (ok) {
         size_t bad = 0;

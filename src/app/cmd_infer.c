@@ -14,6 +14,7 @@
 static const CliFlag flags[] = {
     {"json", 0, NULL, "one JSON object a picture", NULL, NULL, NULL},
     {"topk", 'k', "K", "classes a picture, best first (5)", "top-k top", NULL, NULL},
+    {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
 
 typedef struct {
@@ -170,7 +171,7 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     in.topk = MIN(in.topk, model->class_count);
     Backend backend = {0};
     bool ok = config_open_backend(&backend, &model->config, err) &&
-              predictor_open(&in.predictor, model, &backend, batch_for(cli), err);
+              config_set_precision(&backend, &model->config, false, err) && predictor_open(&in.predictor, model, &backend, batch_for(cli), err);
     if (ok) {
         in.pixels = mem_zalloc(BATCH, in.predictor.image_bytes);
         in.prob = mem_zalloc(BATCH * (size_t)model->class_count, sizeof(float));

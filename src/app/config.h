@@ -11,6 +11,7 @@ enum { MODEL_T, MODEL_S, MODEL_B, MODEL_L, MODEL_CUSTOM };
 enum { BAD_IMAGE_SKIP, BAD_IMAGE_ERROR };
 enum { INTERPOLATION_BICUBIC, INTERPOLATION_BILINEAR };
 enum { CROP_RRC, CROP_PAD, CROP_NONE };
+enum { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_TF32, PRECISION_BFLOAT16, PRECISION_FLOAT16 };
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 
 /* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
@@ -63,11 +64,13 @@ typedef struct {
         bool ema;
         double ema_decay;
         int64_t seed;
-        int threads; /* or auto */
+        int threads;   /* or auto */
+        int precision; /* PRECISION_* */
         bool deterministic;
     } train;
     struct {
         int batch_size; /* or auto */
+        int precision;  /* PRECISION_* */
     } eval;
     struct {
         int interval; /* steps */

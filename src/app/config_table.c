@@ -26,6 +26,8 @@
     "mavit_t|mala_t|mavit_tiny|mala_tiny mavit_s|mala_s|mavit_small|mala_small " \
     "mavit_b|mala_b|mavit_base|mala_base mavit_l|mala_l|mavit_large|mala_large custom"
 
+#define PRECISIONS "auto float32|fp32 tf32 bfloat16|bf16 float16|fp16"
+
 const Option config_table[] = {
     ENUM("model.name", model.name, "mavit_t", MODELS, "model arch backbone", "architecture"),
     STAGES("model.dims", model.dims, OPTION_INT, OPTION_AUTO, "auto", 4, 8192, NULL,
@@ -99,9 +101,13 @@ const Option config_table[] = {
      "of everything random; the same seed gives the same run"},
     INT_AUTO("train.threads", train.threads, "auto", 1, 1024, "num_threads cpus",
              "compute threads; auto: all usable CPUs"),
+    ENUM("train.precision", train.precision, "auto", PRECISIONS, "amp amp_dtype dtype",
+         "what features are computed in (weights and updates stay float32); auto: bfloat16 on a GPU, else float32"),
     BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads"),
 
     INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, 65536, "val_batch_size", "images per step; auto: train's"),
+    {"eval.precision", OPTION_ENUM, 0, OPTION_UNSAVED, AT(eval.precision), "auto", 0, 0, PRECISIONS, NULL,
+     "what eval and infer compute in; auto: bfloat16 on a GPU, else float32. Training evaluates in its own"},
     INT("log.interval", log.interval, "50", 1, 1000000, "log_interval print_freq", "steps between lines of metrics"),
 
     STRING("output", output, 0, "runs/classify/train", "output_dir work_dir project save_dir",

@@ -66,6 +66,23 @@ bool config_open_backend(Backend *out, const Config *c, Err *err) {
     return backend_open_cpu(out, config_threads(c), err);
 }
 
+bool config_set_precision(Backend *b, const Config *c, bool training, Err *err) {
+    static const DType types[] = {[PRECISION_FLOAT32] = DT_F32, [PRECISION_TF32] = DT_F32,
+                                  [PRECISION_BFLOAT16] = DT_BF16, [PRECISION_FLOAT16] = DT_F16};
+    int precision = training ? c->train.precision : c->eval.precision;
+    if (precision == PRECISION_AUTO) precision = b->half ? PRECISION_BFLOAT16 : PRECISION_FLOAT32;
+    const char *name = precision == PRECISION_TF32 ? "tf32" : dtype_name(types[precision]);
+    if (precision == PRECISION_FLOAT32) return true;
+    if (!b->half)
+        return options_fail(&c->options, training ? "train.precision" : "eval.precision", err,
+                            "%s needs a GPU, the %s backend computes in float32 - leave it at auto", name, b->name);
+    b->compute = types[precision];
+    b->tf32 = precision == PRECISION_TF32;
+    size_t used = strlen(b->description);
+    snprintf(b->description + used, sizeof b->description - used, ", %s", name);
+    return true;
+}
+
 /* ---- the file ---- */
 
 bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log *log, Err *err) {
@@ -198,6 +215,7 @@ bool model_file_save(const char *path, const State *s, StateRole role, const Con
 static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err) {
     ClassifySpec spec = config_classify(c, classes);
     spec.model.classes = classes;
+    spec.compute = backend->compute;
     int height = c->input.size[0], width = c->input.size[1];
     *p = (Predictor){.batch = batch, .classes = classes, .image_bytes = (size_t)height * (size_t)width * 3};
     p->graph = classify_eval_graph(&spec, batch, height, width, FUSE_ALL);

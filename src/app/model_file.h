@@ -41,6 +41,9 @@ WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log);
 
 /* The device a config asks for. False: EXIT_DEVICE where this build has none of that kind, EXIT_USAGE, EXIT_MEMORY. */
 bool config_open_backend(Backend *out, const Config *c, Err *err);
+/* Sets what networks on the backend compute in, as train.precision or eval.precision says, and says so in its
+ * description; float32 without this call. False: EXIT_USAGE where the device cannot. */
+bool config_set_precision(Backend *b, const Config *c, bool training, Err *err);
 
 /* Writes weights of a role with metadata: config, class names, and `metrics` (a JSON object). */
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,

@@ -28,6 +28,7 @@ typedef struct {
     Plan *plan;
     Predictor predictor; /* the evaluation network; its weights are copied from state */
     OptimizerConfig optimizer;
+    LossScale loss_scale; /* 1 and never changed unless features are float16 */
     RunDir dir;
     int batch;
     int64_t step;
@@ -137,13 +138,14 @@ static bool start_weights(Trainer *t, Err *err) {
 static bool open_network(Trainer *t, Err *err) {
     const Config *c = t->config;
     int height = c->input.size[0], width = c->input.size[1];
+    if (!config_open_backend(&t->backend, c, err) || !config_set_precision(&t->backend, c, true, err)) return false;
     t->spec = config_classify(c, t->train_data.class_count);
+    t->spec.compute = t->backend.compute;
+    t->loss_scale.scale = t->spec.compute == DT_F16 ? LOSS_SCALE_FIRST : 1;
     t->graph = classify_train_graph(&t->spec, t->batch, height, width);
     Val keep[] = {t->graph.loss, t->graph.norm};
-    if (!config_open_backend(&t->backend, c, err) ||
-        !state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) || !start_weights(t, err) ||
-        !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err) ||
-        !plan_upload(t->plan, t->graph.scale, &(float){1}, sizeof(float), err))
+    if (!state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) || !start_weights(t, err) ||
+        !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err))
         return false;
     int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
     return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, false, err);
@@ -197,6 +199,8 @@ typedef struct {
     float loss, norm, lr; /* of the last step */
 } EpochTotals;
 
+static bool scales_losses(const Trainer *t) { return t->spec.compute == DT_F16; }
+
 static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
     JsonWriter w = {0};
     json_write_object(&w);
@@ -205,6 +209,7 @@ static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err 
     json_write_key(&w, "train/loss"), json_write_float(&w, totals->loss);
     json_write_key(&w, "train/grad_norm"), json_write_float(&w, totals->norm);
     json_write_key(&w, "lr/pg0"), json_write_float(&w, totals->lr);
+    if (scales_losses(t)) json_write_key(&w, "train/loss_scale"), json_write_float(&w, t->loss_scale.scale);
     json_write_key(&w, "perf/images_per_sec");
     json_write_double(&w, (double)totals->images / (time_now() - totals->start));
     json_write_key(&w, "time"), json_write_double(&w, time_now() - t->start);
@@ -214,10 +219,18 @@ static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err 
     return ok;
 }
 
-/* The finite guard: the update kernels left everything as it was; here it is only counted and, at last, given up. */
-static bool check_health(Trainer *t, float loss, float norm, Err *err) {
-    if (isfinite(loss) && isfinite(norm)) {
+/* The finite guard: the update kernels left everything as it was; here it is only counted and, at last, given up. That
+ * float16 cannot hold a scaled gradient is no fault as long as the scale can fall. */
+static bool check_health(Trainer *t, float loss, float norm, float scale, Err *err) {
+    bool finite = isfinite(loss) && isfinite(norm);
+    if (scales_losses(t)) loss_scale_update(&t->loss_scale, scale, finite);
+    if (finite) {
         t->bad_steps = 0;
+        return true;
+    }
+    if (isfinite(loss) && scale > LOSS_SCALE_LEAST) {
+        log_info(t->log, "step %lld: a gradient beyond float16 at loss scale %g: step skipped", (long long)t->step,
+                 (double)scale);
         return true;
     }
     t->bad_steps++;
@@ -228,19 +241,21 @@ static bool check_health(Trainer *t, float loss, float norm, Err *err) {
 }
 
 static bool train_step(Trainer *t, int epoch, const Batch *b, EpochTotals *totals, Err *err) {
-    float hyper[HYPER_COUNT], loss, norm;
+    float hyper[HYPER_COUNT], loss, norm, scale = t->loss_scale.scale;
     uint64_t counter[2] = {(uint64_t)t->config->train.seed, (uint64_t)t->step};
     optimizer_hyper(&t->optimizer, t->step, hyper);
+    hyper[HYPER_INV_SCALE] = 1 / scale;
     Plan *p = t->plan;
     if (!plan_upload(p, t->graph.images, b->pixels, (size_t)b->count * t->predictor.image_bytes, err) ||
         !plan_upload(p, t->graph.targets, b->labels, (size_t)b->count * sizeof(int32_t), err) ||
         !plan_upload(p, t->graph.counter, counter, sizeof counter, err) ||
-        !plan_upload(p, t->graph.hyper, hyper, sizeof hyper, err))
+        !plan_upload(p, t->graph.hyper, hyper, sizeof hyper, err) ||
+        !plan_upload(p, t->graph.scale, &scale, sizeof scale, err))
         return false;
     plan_run(p);
     if (!plan_download(p, t->graph.loss, &loss, sizeof loss, err) || !plan_download(p, t->graph.norm, &norm, sizeof norm, err))
         return false;
-    if (!check_health(t, loss, norm, err)) return false;
+    if (!check_health(t, loss, norm, scale, err)) return false;
     if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
     totals->images += b->count;
     totals->loss = loss, totals->norm = norm, totals->lr = hyper[HYPER_LR];

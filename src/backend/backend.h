@@ -54,7 +54,10 @@ struct Backend {
     char description[160];    /* "cpu: AMD EPYC, avx512, 2 threads" */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool host_memory;             /* the host may write and read device memory itself */
-    bool tf32; /* float32 products may round their factors to 10 bits of fraction (NVIDIA's TF32); set before plan_new */
+    bool half;     /* it has kernels for bf16 and f16 features, and TF32 */
+    /* set by who opened it, before plans are made: */
+    DType compute; /* compute type of the networks on it; f32 unless set */
+    bool tf32;     /* float32 products may round their factors to 10 bits of fraction (NVIDIA's TF32) */
     bool (*alloc)(Backend *b, void **memory, size_t bytes, Err *err); /* zeroed, 256-byte aligned */
     void (*free)(Backend *b, void *memory);
     /* optional: the contents of a range are no longer wanted; its pages may go back to the system */

@@ -44,10 +44,11 @@ extern const OpDef *const op_def[OP_COUNT];
 static inline const OpDef *node_def(const Node *n) { return op_def[n->op]; }
 
 /* The typing rule. A feature (an activation of the network, or its gradient) has the compute type f32, bf16 or f16, and
- * all features of a node have the same. So do the weights of dense products, linear* and conv2d*, and the bias of linear*
- * (GPU libraries add it in the product's own type): casts of the float32 masters. Everything else is float32 whatever the
- * compute type: other biases, gains, gamma, keep, depthwise weights; means, deviations and attention's statistics; logits at the loss, probabilities and the loss; every parameter's gradient;
- * the optimizer's tensors. Kernels compute in float32 and round once, when they store a feature.
+ * all features of a node have the same. So do the weights of dense products, linear* and conv2d*, and the bias of
+ * linear* (GPU libraries add it in the product's own type): casts of the float32 masters. Everything else is float32
+ * whatever the compute type: other biases, gains, gamma, keep, depthwise weights; means, deviations and attention's
+ * statistics; logits at the loss, probabilities and the loss; every parameter's gradient; the optimizer's tensors.
+ * Kernels compute in float32 and round once, when they store a feature.
  *
  * A row says which operands are features; graph_emit applies the rule through op_check_types, which completes the types
  * that infer left at f32, and returns NULL or what does not fit. */

@@ -187,7 +187,7 @@ static const char *zeros_infer(const Graph *g, const Node *n, Type out[MAX_OUT])
     return NULL;
 }
 
-const OpDef op_def_zeros = {.name = "zeros", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD, .untyped = 1 << 0,
-                            .infer = zeros_infer};
+const OpDef op_def_zeros = {.name = "zeros", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+                            .untyped = 1 << 0, .infer = zeros_infer};
 
 Val op_zeros(Graph *g, Val like) { return emit1(g, OP_zeros, (Attr){0}, &like, 1); }

@@ -47,7 +47,8 @@ static void linear_grad(Graph *g, Node n, const Val *dout, Val *din) {
 }
 
 const OpDef op_def_linear = {.name = "linear", .min_in = 2, .max_in = 3, .n_out = 1,
-                             .features = 1 << 0 | 1 << 1 | 1 << 2, .features_out = 1 << 0, .infer = linear_infer, .macs = linear_macs, .grad = linear_grad};
+                             .features = 1 << 0 | 1 << 1 | 1 << 2, .features_out = 1 << 0, .infer = linear_infer,
+                             .macs = linear_macs, .grad = linear_grad};
 
 Val op_linear(Graph *g, Val x, Val w, Val b) {
     Val y;
@@ -114,5 +115,5 @@ static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[M
 }
 
 const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 5, .n_out = 1,
-                                    .flags = OPF_NO_GRAD, .features = 0xf, .features_out = 1 << 0,
-                                    .infer = linear_packed_infer, .macs = linear_macs};
+                                    .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3,
+                                    .features_out = 1 << 0, .infer = linear_packed_infer, .macs = linear_macs};

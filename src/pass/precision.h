@@ -1,5 +1,5 @@
-/* precision.h - lowers a graph to a compute type by the typing rule of graph/op.h: features and the weights of dense
- * products are stored in it, everything else stays float32. */
+/* precision.h - lowers a graph to a compute type by the typing rule of graph/op.h: features and the operands of
+ * dense products are stored in it, everything else stays float32. */
 #ifndef MALA_PRECISION_H
 #define MALA_PRECISION_H
 

@@ -24,6 +24,13 @@ void optimizer_hyper(const OptimizerConfig *c, int64_t step, float hyper[HYPER_C
     hyper[HYPER_INV_SCALE] = 1;
 }
 
+void loss_scale_update(LossScale *s, float used, bool finite) {
+    if (used != s->scale) return;
+    if (finite && ++s->good < LOSS_SCALE_PATIENCE) return;
+    s->scale = finite ? MIN(2 * used, LOSS_SCALE_MOST) : MAX(used / 2, LOSS_SCALE_LEAST);
+    s->good = 0;
+}
+
 Val optimizer_emit(Graph *g, Val hyper, bool ema) {
     Val norm = op_grad_norm(g, graph_state_group(g, ROLE_GRAD, PARAMS_ALL), hyper);
     for (int group = PARAMS_DECAYED; group <= PARAMS_OTHER; group++)

@@ -218,6 +218,7 @@ bool backend_cuda_usable(int device, Err *err) {
 
 static const Backend methods = {.name = "cuda",
                                 .kernels = cuda_kernels,
+                                .half = true,
                                 .alloc = cuda_alloc,
                                 .free = cuda_free,
                                 .memory_used = cuda_memory_used,
