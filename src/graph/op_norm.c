@@ -61,7 +61,8 @@ const OpDef op_def_layer_norm_bwd = {.name = "layer_norm_bwd", .min_in = 5, .max
 
 /* y = (x - mean) rstd g + b, mean and rstd = 1 / sqrt(var + eps) of each channel over the rows of the batch. Updates
  * running = (1 - momentum) running + momentum of_batch, where the batch's variance is the unbiased one, divided by
- * rows - 1. A single row has no unbiased variance; it counts as 0.
+ * rows - 1. A single row has no unbiased variance; it counts as 0. A channel whose variance is not finite leaves its
+ * running statistics alone: a step that is skipped for it must not destroy them.
  * x (...,C), g, b, running mean, running var (C) -> y (...,C), mean (C), rstd (C). */
 static const char *batch_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = in_shape(g, n, 0);

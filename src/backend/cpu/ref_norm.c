@@ -68,6 +68,7 @@ REF(batch_norm) {
         mean[c] = m.mean;
         rstd[c] = 1 / sqrt(m.var + (double)n->attr.norm.eps);
         for (int64_t i = c; i < rows * channels; i += channels) y[i] = (x[i] - mean[c]) * rstd[c] * gain[c] + bias[c];
+        if (!isfinite(m.var)) continue;
         running_mean[c] = (1 - momentum) * running_mean[c] + momentum * m.mean;
         running_var[c] = (1 - momentum) * running_var[c] + momentum * unbiased;
     }

@@ -298,6 +298,7 @@ RUN(batch_norm) {
         scale[c] = rstd * g[c];
         if (saved_mean) saved_mean[c] = center[c];
         if (saved_rstd) saved_rstd[c] = rstd;
+        if (!isfinite(var[c])) continue;
         running_mean[c] = (float)((1 - momentum) * running_mean[c] + momentum * mean[c]);
         running_var[c] = (float)((1 - momentum) * running_var[c] + momentum * var[c] * unbias);
     }
