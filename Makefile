@@ -10,11 +10,13 @@ CC      ?= gcc
 CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 OPT     ?= -O2
 SAN     ?=
+PREFIX  ?= /usr/local
+OBJCOPY ?= objcopy
 Q       := $(if $(V),,@)
 
 VERSION := 0.1.0
 CPPFLAGS := -Isrc -D_GNU_SOURCE -DMALA_VERSION='"$(VERSION)"' -MMD -MP
-CFLAGS   := -std=c11 -g $(OPT) -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+CFLAGS   := -std=c11 -g $(OPT) -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
             -Wvla -Werror=implicit-function-declaration -fstack-protector-strong $(SAN)
 LDFLAGS  := $(SAN)
 LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lpthread -lm
@@ -42,7 +44,7 @@ TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $
 .DEFAULT_GOAL := all
 include src/backend/cuda/cuda.mk
 
-.PHONY: all deps test-deps test demo asan tsan sizes clean check-rooms
+.PHONY: all lib install deps test-deps test demo asan tsan sizes clean check-rooms
 all: mala
 
 mala: $(B)/mala
@@ -51,6 +53,35 @@ mala: $(B)/mala
 $(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
+
+# The C library: src/app/mala.h. Whatever is not in that header is local to it.
+LIB_OBJ := $(filter-out $(B)/app/cmd_%.o $(B)/app/cli%.o $(B)/app/trainer.o $(B)/app/rundir.o,$(OBJ))
+$(B)/libmala.a: $(LIB_OBJ) $(DEVICE_OBJ) $(B)/flavour
+	@echo "ar    $@"
+	$(Q)$(LD) -r -o $(B)/libmala.o $(filter %.o,$^)
+	$(Q)$(OBJCOPY) --localize-hidden $(B)/libmala.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/libmala.o
+
+$(B)/libmala.so: $(LIB_OBJ) $(DEVICE_OBJ) $(B)/flavour
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libmala.so.0 -Wl,--as-needed -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
+	$(Q)ln -sf libmala.so $@.0
+
+$(B)/library_example: tests/library/example.c $(B)/libmala.so
+	@echo "link  $@"
+	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/app -o $@ $< -L$(B) -lmala -Wl,-rpath,'$$ORIGIN'
+$(B)/library_example_static: tests/library/example.c $(B)/libmala.a
+	@echo "link  $@"
+	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/app -o $@ $< $(B)/libmala.a $(DEVICE_LIBS) $(LDLIBS)
+
+lib: $(B)/libmala.a $(B)/libmala.so
+
+install: $(B)/mala lib
+	install -D $(B)/mala $(DESTDIR)$(PREFIX)/bin/mala
+	install -D -m 644 src/app/mala.h $(DESTDIR)$(PREFIX)/include/mala.h
+	install -D -m 644 $(B)/libmala.a $(DESTDIR)$(PREFIX)/lib/libmala.a
+	install -D $(B)/libmala.so $(DESTDIR)$(PREFIX)/lib/libmala.so.0
+	ln -sf libmala.so.0 $(DESTDIR)$(PREFIX)/lib/libmala.so
 
 $(B)/%.o: src/%.c | deps
 	@mkdir -p $(@D)
@@ -120,7 +151,7 @@ tsan:
 	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
 	build/tsan/tests/test_loader
 
-run-tests: $(TESTS) $(B)/mala
+run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)
 
 demo: mala

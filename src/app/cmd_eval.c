@@ -36,7 +36,8 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         classify_metrics_init(&metrics, model->class_count);
         ok = loader_open(&loader, &options, &data, err) && config_open_backend(&backend, c, err) &&
-             config_set_precision(&backend, c, false, err) && predictor_open(&predictor, model, &backend, options.batch, err);
+             config_set_precision(&backend, c, false, err) &&
+             predictor_open(&predictor, model, &backend, options.batch, false, err);
     }
     if (ok) {
         size_t bad = 0;

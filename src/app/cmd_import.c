@@ -53,7 +53,7 @@ static bool check_classes(const TensorFile *file, const Classes *c, const char *
 static bool check_model(const ModelFile *model, Err *err) {
     Backend backend = {0};
     Predictor predictor = {0};
-    bool ok = config_open_backend(&backend, &model->config, err) && predictor_open(&predictor, model, &backend, 1, err);
+    bool ok = config_open_backend(&backend, &model->config, err) && predictor_open(&predictor, model, &backend, 1, false, err);
     if (predictor.graph.graph) predictor_close(&predictor);
     if (backend.close) backend.close(&backend);
     return ok;

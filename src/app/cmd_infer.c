@@ -171,7 +171,8 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     in.topk = MIN(in.topk, model->class_count);
     Backend backend = {0};
     bool ok = config_open_backend(&backend, &model->config, err) &&
-              config_set_precision(&backend, &model->config, false, err) && predictor_open(&in.predictor, model, &backend, batch_for(cli), err);
+              config_set_precision(&backend, &model->config, false, err) &&
+              predictor_open(&in.predictor, model, &backend, batch_for(cli), false, err);
     if (ok) {
         in.pixels = mem_zalloc(BATCH, in.predictor.image_bytes);
         in.prob = mem_zalloc(BATCH * (size_t)model->class_count, sizeof(float));

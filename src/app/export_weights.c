@@ -169,8 +169,8 @@ bool export_compare(ExportComparison *out, const char *path, const ModelFile *or
     Backend backend = {0};
     Pair p = {.transform = config_eval_transform(&original->config)};
     bool ok = config_open_backend(&backend, &original->config, err) &&
-              predictor_open(&p.original, original, &backend, 1, err) &&
-              predictor_open(&p.exported, &exported, &backend, 1, err);
+              predictor_open(&p.original, original, &backend, 1, false, err) &&
+              predictor_open(&p.exported, &exported, &backend, 1, false, err);
     if (ok) {
         p.pixels = mem_zalloc(p.original.image_bytes, 1);
         for (int k = 0; k < 2; k++) p.logits[k] = mem_zalloc((size_t)original->class_count, sizeof(float));

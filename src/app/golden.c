@@ -33,7 +33,7 @@ void golden_input(uint8_t *pixels, int index, int height, int width) {
 static bool compute(float *logits, const ModelFile *m, Err *err) {
     Backend backend = {0};
     Predictor predictor = {0};
-    bool ok = config_open_backend(&backend, &m->config, err) && predictor_open(&predictor, m, &backend, 1, err);
+    bool ok = config_open_backend(&backend, &m->config, err) && predictor_open(&predictor, m, &backend, 1, false, err);
     if (ok) {
         uint8_t *pixels = mem_zalloc(predictor.image_bytes, 1);
         for (int i = 0; ok && i < GOLDEN_INPUTS; i++) {

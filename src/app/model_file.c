@@ -212,12 +212,15 @@ bool model_file_save(const char *path, const State *s, StateRole role, const Con
 
 /* ---- running ---- */
 
-static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, Err *err) {
+static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool float_images,
+                            Err *err) {
     ClassifySpec spec = config_classify(c, classes);
     spec.model.classes = classes;
     spec.compute = backend->compute;
+    spec.float_images = float_images;
     int height = c->input.size[0], width = c->input.size[1];
-    *p = (Predictor){.batch = batch, .classes = classes, .image_bytes = (size_t)height * (size_t)width * 3};
+    size_t element = float_images ? sizeof(float) : sizeof(uint8_t);
+    *p = (Predictor){.batch = batch, .classes = classes, .image_bytes = (size_t)height * (size_t)width * 3 * element};
     p->graph = classify_eval_graph(&spec, batch, height, width, FUSE_ALL);
     return state_new(&p->state, p->graph.graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err);
 }
@@ -227,10 +230,10 @@ static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
     return plan_new(&p->plan, p->graph.graph, backend, &p->state, keep, COUNTOF(keep), (PlanOptions){0}, err);
 }
 
-bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err) {
+bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, bool float_images, Err *err) {
     WeightsReport report;
     WeightsPolicy policy = config_weights_policy(&m->config, HEAD_STRICT, m->log);
-    if (predictor_graph(p, &m->config, m->class_count, backend, batch, err) &&
+    if (predictor_graph(p, &m->config, m->class_count, backend, batch, float_images, err) &&
         weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, err)) {
         weights_describe(&report, m->log);
         tensor_file_drop_pages(&m->file, NULL);
@@ -243,7 +246,7 @@ bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batc
 bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool on_demand,
                            Err *err) {
     static const uint64_t seed = 0;
-    bool ok = predictor_graph(p, c, classes, backend, batch, err);
+    bool ok = predictor_graph(p, c, classes, backend, batch, false, err);
     if (ok && on_demand) state_attach(&p->state, state_initial_source(&seed));
     if (ok && (on_demand || state_init(&p->state, seed, err)) && predictor_plan(p, backend, err)) return true;
     predictor_close(p);
@@ -257,7 +260,7 @@ void predictor_close(Predictor *p) {
     *p = (Predictor){0};
 }
 
-bool predictor_run(Predictor *p, float *logits, float *prob, const uint8_t *pixels, int count, Err *err) {
+bool predictor_run(Predictor *p, float *logits, float *prob, const void *pixels, int count, Err *err) {
     CHECK(count > 0 && count <= p->batch, "%d pictures in a batch of %d", count, p->batch);
     if (!plan_upload(p->plan, p->graph.images, pixels, (size_t)count * p->image_bytes, err)) return false;
     plan_run(p->plan);

@@ -59,14 +59,15 @@ typedef struct {
     size_t image_bytes;
 } Predictor;
 
-/* The model on a backend, for batches of `batch` pictures. The file must stay open as long. */
-bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, Err *err);
+/* The model on a backend, for batches of `batch` pictures: u8, or float_images: f32 and normalised. The file must stay
+ * open as long. */
+bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, bool float_images, Err *err);
 /* An untrained network of this config. on_demand: its weights come and go as those of a file do, so that memory is
  * that of inference; otherwise they stay, to be written over. */
 bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool on_demand,
                            Err *err);
 void predictor_close(Predictor *p);
-/* pixels u8 [count, H, W, 3], count <= batch; logits and prob f32 [count, classes], either may be NULL. */
-bool predictor_run(Predictor *p, float *logits, float *prob, const uint8_t *pixels, int count, Err *err);
+/* pixels [count, H, W, 3], count <= batch; logits and prob f32 [count, classes], either may be NULL. */
+bool predictor_run(Predictor *p, float *logits, float *prob, const void *pixels, int count, Err *err);
 
 #endif

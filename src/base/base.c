@@ -32,7 +32,34 @@ bool err_set(Err *err, ExitCode code, const char *format, ...) {
     return false;
 }
 
+static _Thread_local Rescue *rescue;
+
+Rescue *rescue_use(Rescue *r) {
+    Rescue *before = rescue;
+    rescue = r;
+    return before;
+}
+
+/* Never returns when there is a rescue. */
+static void try_rescue(ExitCode code, const char *text) {
+    if (!rescue) return;
+    Rescue *r = rescue;
+    rescue = NULL;
+    r->err = (Err){0};
+    err_set(&r->err, code, "%s", text);
+    longjmp(r->at, (int)code);
+}
+
 void check_failed(const char *file, int line, const char *condition, const char *format, ...) {
+    if (rescue) {
+        char what[256], text[512];
+        va_list what_args;
+        va_start(what_args, format);
+        vsnprintf(what, sizeof what, format, what_args);
+        va_end(what_args);
+        snprintf(text, sizeof text, "bug: %s:%d: %s: %s", file, line, condition, what);
+        try_rescue(EXIT_BUG, text);
+    }
     fprintf(stderr, "mala: bug: %s:%d: %s: ", file, line, condition);
     va_list args;
     va_start(args, format);
@@ -44,8 +71,10 @@ void check_failed(const char *file, int line, const char *condition, const char 
 
 static void *or_exit(void *memory, size_t bytes) {
     if (memory) return memory;
-    fprintf(stderr, "mala: error: memory: cannot allocate %zu bytes - close other programs or use a smaller batch\n",
-            bytes);
+    char text[128];
+    snprintf(text, sizeof text, "memory: cannot allocate %zu bytes - close other programs or use a smaller batch", bytes);
+    try_rescue(EXIT_MEMORY, text);
+    fprintf(stderr, "mala: error: %s\n", text);
     exit(EXIT_MEMORY);
 }
 

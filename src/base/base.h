@@ -7,6 +7,7 @@
 #ifndef MALA_BASE_H
 #define MALA_BASE_H
 
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,6 +57,15 @@ bool err_set(Err *err, ExitCode code, const char *format, ...) PRINTF_LIKE(3, 4)
         if (!(condition)) check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__); \
     } while (0)
 void check_failed(const char *file, int line, const char *condition, const char *format, ...) PRINTF_LIKE(4, 5) NORETURN;
+
+/* For a library, which may not end its caller's process: while a thread has a Rescue in use, its failed CHECKs and its
+ * exhausted memory jump there (setjmp returns the ExitCode, err says what happened) instead of ending the process. What
+ * was held is lost. Returns the Rescue used before; NULL is none. */
+typedef struct {
+    jmp_buf at;
+    Err err;
+} Rescue;
+Rescue *rescue_use(Rescue *r);
 
 /* count * size zeroed bytes, never NULL: when the host has none left, one line and exit code 5.
  * For bookkeeping; what a user can make arbitrarily large (images, arenas, weights) goes through mem_try. */
