@@ -1,6 +1,7 @@
 # mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
+#   make fuzz    libFuzzer on the readers of checkpoints, safetensors and JSON; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
 #   make sizes   lines per file, longest first
 # B names the build folder, V=1 shows the commands.
@@ -44,7 +45,7 @@ TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $
 .DEFAULT_GOAL := all
 include src/backend/cuda/cuda.mk
 
-.PHONY: all lib install deps test-deps test demo asan tsan sizes clean check-rooms
+.PHONY: all lib install deps test-deps test demo asan tsan fuzz sizes clean check-rooms
 all: mala
 
 mala: $(B)/mala
@@ -150,6 +151,11 @@ asan:
 tsan:
 	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
 	build/tsan/tests/test_loader
+
+# libFuzzer on the readers of files from strangers, so long each.
+SECONDS ?= 60
+fuzz:
+	@scripts/fuzz.sh build/fuzz $(SECONDS)
 
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)

@@ -1,7 +1,9 @@
-"""Writes tests/golden/checkpoint.pth and state_dict.pth with torch.save: `python3 scripts/make_pth_golden.py`."""
+"""Writes tests/golden/checkpoint.pth and state_dict.pth with torch.save, and the pickle of the former as a seed for
+fuzzing: `python3 scripts/make_pth_golden.py`."""
 import argparse
 import collections
 import os
+import zipfile
 
 import numpy
 import torch
@@ -24,3 +26,8 @@ torch.save({'model': model, 'model_ema': average, 'optimizer': optimizer.state_d
             'max_accuracy': numpy.float64(84.5), 'big': 2 ** 80}, os.path.join(OUT, 'checkpoint.pth'))
 torch.manual_seed(0)
 torch.save(torch.nn.Linear(3, 2).state_dict(), os.path.join(OUT, 'state_dict.pth'))
+
+with zipfile.ZipFile(os.path.join(OUT, 'checkpoint.pth')) as archive:
+    pickle = archive.read('checkpoint/data.pkl')
+with open(os.path.join(OUT, '..', 'fuzz', 'seeds', 'checkpoint.pkl'), 'wb') as f:
+    f.write(pickle)

@@ -206,6 +206,28 @@ static void test_export(void **state) {
     EXPECT(4, "export $T/run/weights/best.safetensors $T/nowhere/m.onnx");
 }
 
+/* To PyTorch's format and back: the same answers, and the same bytes where nothing but the weights counts. */
+static void test_import(void **state) {
+    (void)state;
+    static char before[1 << 16];
+    EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
+    snprintf(before, sizeof before, "%s", output);
+    EXPECT(0, "import $T/run/weights/best.safetensors $T/m.pth --key model_ema");
+    EXPECT(0, "infer $T/data/val --weights $T/m.pth --config $T/run/config.json --json");
+    expect_text(errors, "m.pth: takes \"model_ema\", averaged weights");
+    EXPECT(0, "import $T/m.pth $T/back.safetensors --config $T/run/config.json --classes $T/run/classes.txt");
+    expect_text(output, " parameters");
+    EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json"); /* needs nothing beside it */
+    assert_string_equal(output, before);
+    EXPECT(3, "import $T/m.pth $T/x.safetensors --no-ema");
+    expect_text(errors, "where a tensor belongs");
+    EXPECT(3, "import $T/m.pth $T/x.safetensors --model mavit_t");
+    EXPECT(3, "import $T/m.pth $T/x.safetensors --classes $T/run/results.csv");
+    expect_text(errors, "results.csv: names");
+    EXPECT(2, "import $T/m.pth");
+    EXPECT(4, "import $T/m.pth $T/nowhere/x.safetensors");
+}
+
 /* Every picture of the pack bad_images that must be rejected is named, nothing crashes, memory stays bounded. */
 static void test_bad_images(void **state) {
     (void)state;
@@ -245,7 +267,7 @@ int main(void) {
         cmocka_unit_test(test_run_directory), cmocka_unit_test(test_same_run_same_bytes), cmocka_unit_test(test_eval),
         cmocka_unit_test(test_infer),         cmocka_unit_test(test_infer_ways_agree),    cmocka_unit_test(test_errors),
         cmocka_unit_test(test_help),          cmocka_unit_test(test_info),                cmocka_unit_test(test_export),
-        cmocka_unit_test(test_bad_images),
+        cmocka_unit_test(test_import),         cmocka_unit_test(test_bad_images),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }
