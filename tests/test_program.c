@@ -209,9 +209,8 @@ static void test_export(void **state) {
 /* To PyTorch's format and back: the same answers, and the same bytes where nothing but the weights counts. */
 static void test_import(void **state) {
     (void)state;
-    static char before[1 << 16];
     EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
-    snprintf(before, sizeof before, "%s", output);
+    char *before = mem_strdup(output);
     EXPECT(0, "import $T/run/weights/best.safetensors $T/m.pth --key model_ema");
     EXPECT(0, "infer $T/data/val --weights $T/m.pth --config $T/run/config.json --json");
     expect_text(errors, "m.pth: takes \"model_ema\", averaged weights");
@@ -219,6 +218,7 @@ static void test_import(void **state) {
     expect_text(output, " parameters");
     EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json"); /* needs nothing beside it */
     assert_string_equal(output, before);
+    free(before);
     EXPECT(3, "import $T/m.pth $T/x.safetensors --no-ema");
     expect_text(errors, "where a tensor belongs");
     EXPECT(3, "import $T/m.pth $T/x.safetensors --model mavit_t");
