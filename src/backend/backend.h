@@ -32,6 +32,8 @@ typedef struct {
     /* optional: library handles, chosen algorithms; once per node when a plan is made */
     bool (*prepare)(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err);
     void (*release)(void *prepared);
+    /* optional: scratch bytes where only prepare() finds out, instead of workspace() */
+    size_t (*prepared_workspace)(const void *prepared);
 } Kernel;
 
 /* Streams: what is queued on one is done in order; between streams only marks order. */

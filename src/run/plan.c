@@ -201,17 +201,34 @@ static bool find_kernel(const Plan *p, const Node *n, Err *err) {
     return err_set(err, EXIT_BUG, "%s: backend %s has no %s kernel for %s", n->name, backend, dtype_name(type), op);
 }
 
-static bool take_memory(Plan *p, const Schedule *s, Err *err) {
+static bool prepare_steps(Plan *p, const Schedule *s, Err *err) {
+    const Graph *g = p->graph;
+    p->steps = mem_zalloc((size_t)s->n_steps, sizeof *p->steps);
+    p->n_constant_steps = s->n_constant;
+    for (int32_t i = 0; i < s->n_steps; i++) {
+        const Node *n = &g->nodes[s->order[i]];
+        Step *step = &p->steps[i];
+        if (!find_kernel(p, n, err)) return false;
+        step->kernel = p->backend->kernels[n->op];
+        step->call = (KernelCall){.graph = g, .node = n, .backend = p->backend};
+        p->n_steps = i + 1;
+        if (step->kernel->prepare && !step->kernel->prepare(g, n, p->backend, &step->call.prepared, err)) return false;
+    }
+    return true;
+}
+
+static size_t step_workspace(const Step *step) {
+    const Kernel *k = step->kernel;
+    if (k->prepared_workspace) return k->prepared_workspace(step->call.prepared);
+    return k->workspace ? k->workspace(step->call.graph, step->call.node) : 0;
+}
+
+static bool take_memory(Plan *p, Err *err) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++)
         if (graph_value(g, v)->kind == V_INPUT)
             p->input_bytes += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
-    for (int32_t i = 0; i < s->n_steps; i++) {
-        const Node *n = &g->nodes[s->order[i]];
-        if (!find_kernel(p, n, err)) return false;
-        const Kernel *k = p->backend->kernels[n->op];
-        if (k->workspace) p->work_bytes = MAX(p->work_bytes, k->workspace(g, n));
-    }
+    for (int32_t i = 0; i < p->n_steps; i++) p->work_bytes = MAX(p->work_bytes, step_workspace(&p->steps[i]));
     Backend *b = p->backend;
     return b->alloc(b, (void **)&p->arena, p->arena_bytes, err) &&
            b->alloc(b, (void **)&p->constants, p->constant_bytes, err) &&
@@ -243,29 +260,20 @@ static void find_addresses(Plan *p) {
     }
 }
 
-static bool bind_steps(Plan *p, const Schedule *s, Err *err) {
+static void bind_steps(Plan *p) {
     const Graph *g = p->graph;
-    p->steps = mem_zalloc((size_t)s->n_steps, sizeof *p->steps);
     p->operands = mem_zalloc((size_t)g->n_operands, sizeof *p->operands);
-    for (int32_t i = 0; i < s->n_steps; i++) {
-        const Node *n = &g->nodes[s->order[i]];
-        Step *step = &p->steps[i];
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        KernelCall *call = &p->steps[i].call;
+        const Node *n = call->node;
         for (int k = 0; k < n->n_in + n->n_out; k++) {
             Val v = g->operand[n->first + k];
             p->operands[n->first + k] = v == NO_VAL ? NULL : p->address[v];
         }
-        step->kernel = p->backend->kernels[n->op];
-        step->call = (KernelCall){.graph = g,
-                                  .node = n,
-                                  .in = p->operands + n->first,
-                                  .out = p->operands + n->first + n->n_in,
-                                  .work = p->work,
-                                  .backend = p->backend};
-        p->n_steps = i + 1;
-        if (step->kernel->prepare && !step->kernel->prepare(g, n, p->backend, &step->call.prepared, err)) return false;
+        call->in = p->operands + n->first;
+        call->out = p->operands + n->first + n->n_in;
+        call->work = p->work;
     }
-    p->n_constant_steps = s->n_constant;
-    return true;
 }
 
 bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const Val *keep, int n_keep,
@@ -283,10 +291,10 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
     Schedule s = make_schedule(g, keep, n_keep);
     find_lifetimes(p, &s, keep, n_keep);
     place_activations(p, &s);
-    bool ok = take_memory(p, &s, err);
+    bool ok = prepare_steps(p, &s, err) && take_memory(p, err);
     if (ok) {
         find_addresses(p);
-        ok = bind_steps(p, &s, err);
+        bind_steps(p);
     }
     schedule_free(&s);
     if (ok && plan_refresh(p, err)) return true;

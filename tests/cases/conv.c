@@ -32,8 +32,13 @@ const OpCase conv_cases[] = {
     {.name = "conv stem 3->32", .build = build_conv, .d = {1, 32, 30, 3, 32, 3, 2, 1}},
     {.name = "conv stem 32->32", .build = build_conv, .d = {2, 14, 19, 32, 32, 3, 1, 1}},
     {.name = "conv downsample 64->128", .build = build_conv, .d = {1, 14, 14, 64, 128, 3, 2, 1}},
+    {.name = "conv of weights larger than a picture", .build = build_conv, .d = {3, 5, 5, 64, 96, 3, 2, 1}},
+    {.name = "conv of such weights, channels that cannot be cut", .build = build_conv, .d = {2, 3, 4, 34, 47, 3, 1, 1}},
+    {.name = "conv, pictures in bands", .build = build_conv, .d = {1, 48, 20, 8, 16, 3, 1, 1}},
+    {.name = "conv, more pictures than parts", .build = build_conv, .d = {34, 6, 5, 4, 8, 3, 2, 1}},
     {.name = "packed conv 3x3 gelu odd", .build = build_packed, .d = {2, 5, 7, 3, 17, 3, 1, 1}, .no_grad = true},
     {.name = "packed conv 3x3 stride 2 gelu", .build = build_packed, .d = {3, 8, 9, 33, 5, 3, 2, 1}, .no_grad = true},
     {.name = "packed conv 3x3 no pad, no gelu", .build = build_packed, .d = {1, 6, 5, 4, 19, 3, 1, 0}, .no_grad = true},
     {.name = "packed conv downsample 256->512", .build = build_packed, .d = {1, 14, 14, 64, 512, 3, 2, 1}, .no_grad = true},
+    {.name = "packed conv, bands of a stem", .build = build_packed, .d = {1, 64, 62, 3, 32, 3, 2, 1}, .no_grad = true},
     {0}};

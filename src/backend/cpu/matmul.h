@@ -1,4 +1,4 @@
-/* matmul.h - the door to the matrix library (oneDNN): the only file that knows it is matmul.c.
+/* matmul.h - the door to the library's matrix products (oneDNN).
  *
  * A product runs in the calling thread alone: kernels cut their work into tiles by shape, and parallel_for deals them
  * out, so that neither the library's threading nor the number of threads touches a result. Only the BLAS entry point
