@@ -84,8 +84,9 @@ static size_t cut_work(const void *prepared) {
     return (size_t)(shared_floats(c) + PARTS * c->slot) * sizeof(float);
 }
 
-/* Which slot a part may use. Few threads share few, and the memory of the others is never touched. */
-static int slot_of(int part, int thread) { return parallel_threads() <= PARTS ? thread : part; }
+/* Which slot a part may use: its thread's, so that the memory of the others is never touched, or its own where there
+ * are more threads than slots. How many threads there are, the thread that starts a loop knows. */
+static int slot_of(int threads, int part, int thread) { return threads <= PARTS ? thread : part; }
 
 /* to = [gelu] from, rows of channels; they may be the same */
 static void copy_rows(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t channels,
@@ -110,6 +111,7 @@ typedef struct {
     const float *in, *w, *bias;
     float *out, *packed, *slots;
     bool gelu;
+    int threads;
 } Product;
 
 /* The rows of x under a band of y: where they lie, or, at the picture's borders, copied between rows of zeros. */
@@ -152,7 +154,7 @@ static int64_t parts(const Cut *c) { return MIN(pieces(c), PARTS); }
 static void product_part(void *arg, int index, int thread) {
     const Product *p = arg;
     const Cut *c = p->cut;
-    int slot = slot_of(index, thread);
+    int slot = slot_of(p->threads, index, thread);
     float *packed = c->slices > 1 ? p->slots + slot * c->slot + c->scratch + c->tile : p->packed;
     int64_t turned = c->slices > 1 ? -1 : 0, area = c->whole.kernel * c->whole.kernel;
     int64_t slice_floats = SLICE * area * (c->kind == CONVOLUTION_Y ? c->whole.ins : 1);
@@ -170,7 +172,7 @@ static void product_part(void *arg, int index, int thread) {
 static void product_run(const KernelCall *call, const float *bias, bool gelu) {
     const Cut *c = call->prepared;
     Product p = {.cut = c, .in = call->in[0], .w = call->in[1], .bias = bias, .out = call->out[0], .packed = call->work,
-                 .gelu = gelu};
+                 .gelu = gelu, .threads = parallel_threads()};
     p.slots = p.packed + shared_floats(c);
     if (c->slices == 1) cpu_convolution_pack(c->library, 0, p.packed, p.w);
     parallel_for((int)parts(c), product_part, &p);
@@ -231,6 +233,7 @@ typedef struct {
     const Cut *cut;
     const float *dy, *x;
     float *dw, *db, *sums, *slots;
+    int threads;
 } WeightGrad;
 
 static bool prepare_dw(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
@@ -250,7 +253,7 @@ static bool prepare_dw(const Graph *g, const Node *n, Backend *backend, void **p
 static void dw_chunk(void *arg, int index, int thread) {
     const WeightGrad *d = arg;
     const Cut *c = d->cut;
-    int slot = slot_of(index, thread);
+    int slot = slot_of(d->threads, index, thread);
     int64_t image = index * c->piece.batch;
     cpu_convolution_run(c->library, slot, d->x + image * x_floats(&c->whole), d->sums + index * c->packed,
                     d->dy + image * y_floats(&c->whole), NULL, d->slots + slot * c->slot);
@@ -268,7 +271,7 @@ static void dw_sum(void *arg, int index, int thread) {
 static void dw_slices(void *arg, int part, int thread) {
     const WeightGrad *d = arg;
     const Cut *c = d->cut;
-    int slot = slot_of(part, thread);
+    int slot = slot_of(d->threads, part, thread);
     float *scratch = d->slots + slot * c->slot, *tile = scratch + c->scratch, *packed = tile + c->tile;
     int64_t rows = c->whole.batch * c->whole.out_height * c->whole.out_width, count = MIN(c->slices, PARTS);
     for (int64_t slice = part_begin(c->slices, part, count); slice < part_begin(c->slices, part + 1, count); slice++) {
@@ -296,7 +299,7 @@ static void db_slice(void *arg, int index, int thread) {
 RUN(conv2d_dw) {
     const Cut *c = call->prepared;
     WeightGrad d = {.cut = c, .dy = call->in[0], .x = call->in[1], .dw = call->out[0], .db = call->out[1],
-                    .sums = call->work};
+                    .sums = call->work, .threads = parallel_threads()};
     d.slots = d.sums + shared_floats(c);
     if (d.db) parallel_for((int)CEIL_DIV(c->whole.outs, SLICE), db_slice, &d);
     if (!d.dw) return;
