@@ -64,6 +64,7 @@ void barrier();
 /* hands x to the warp and returns what `lane` handed in */
 float warp_from(float x, int lane);
 float warp_xor(float x, int mask);
+static inline void warp_barrier() { warp_from(0, 0); }
 char *shared_memory();
 
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -7,7 +7,7 @@
  *   - threadIdx, blockIdx, blockDim, gridDim; blocks are whole warps of 32;
  *   - shared memory through SharedMemory alone, at most SHARED_LIMIT bytes, so that it fits every GPU from sm_75 on;
  *   - barrier(), warp_*(), block_*(): every thread of the block reaches every barrier and every lane of a warp every
- *     warp_*(); nothing else communicates: no atomics, no blocks that wait for each other, no shared statics;
+ *     warp_*(), of which warp_barrier() orders shared memory among the lanes; nothing else communicates: no atomics, no blocks that wait for each other, no shared statics;
  *   - features are read by to_float and written by from_float; arithmetic is float.
  * Sums are cut by shape alone and added in a fixed order: the same bits on every run and every GPU. */
 #ifndef MALA_KERNEL_CUH
@@ -31,7 +31,11 @@ void cuda_launch_failed(Backend *backend, const char *node, int code);
 
 #ifdef MALA_EMULATE
 #include "emulate.h"
+#define UNROLL
+#define UNROLL_NOT
 #else
+#define UNROLL _Pragma("unroll")
+#define UNROLL_NOT _Pragma("unroll 1")
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -47,6 +51,7 @@ template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bf
 template <> __device__ inline f16 from_float<f16>(float x) { return __float2half_rn(x); }
 
 __device__ inline void barrier() { __syncthreads(); }
+__device__ inline void warp_barrier() { __syncwarp(); }
 __device__ inline float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 __device__ inline float warp_from(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
