@@ -130,7 +130,8 @@ static const char *const rule[OP_COUNT] = {
     [OP_pack_conv] = "4:4",
     [OP_conv2d_packed] = "TT4:T",
     [OP_transpose] = "4:4",
-    [OP_linear_packed] = "TTTT4:T",
+    [OP_linear_packed] = "TTTT:T",
+    [OP_fold_layer_scale] = "444:44",
 };
 
 static void check_types(const Graph *g, DType compute) {

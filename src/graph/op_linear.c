@@ -98,22 +98,35 @@ static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_O
 const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
                                 .infer = transpose_infer};
 
-/* y (...,O) = x wt + b, x (...,I), wt (I,O), b (O) or absent; gelu of that with attr gelu; and with x0 (...,O) and
- * gamma (O elements), y = x0 + gamma * that: a whole residual branch's end. */
+/* y (...,O) = x wt + b, x (...,I), wt (I,O), b (O) or absent; gelu of that with attr gelu; and with x0 (...,O),
+ * y = x0 + that: a whole residual branch's end, layer scale being in the weights. */
 static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = operand(g, n, 0), *wt = operand(g, n, 1), *b = operand(g, n, 2);
-    const Shape *x0 = operand(g, n, 3), *gamma = operand(g, n, 4);
+    const Shape *x0 = operand(g, n, 3);
     if (!x || !wt) return "x and w^T must be present";
     if (x->rank < 1 || wt->rank != 2) return "x must have channels, w^T must be (I,O)";
     if (wt->dim[0] != shape_last(x)) return "w^T must have as many rows as x has channels";
     if (!is_vector(b, wt->dim[1])) return "b must have as many elements as w^T has columns";
     out[0] = with_last(x, wt->dim[1]);
-    if (!x0 != !gamma) return "x0 and gamma come together";
     if (x0 && !shape_equal(x0, &out[0].shape)) return "x0 must have the shape of y";
-    if (!is_vector(gamma, wt->dim[1])) return "gamma must have as many elements as w^T has columns";
     return NULL;
 }
 
-const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 5, .n_out = 1,
+const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 4, .n_out = 1,
                                     .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3,
                                     .features_out = 1 << 0, .infer = linear_packed_infer, .macs = linear_macs};
+
+/* w' = gamma w, b' = gamma b, gamma per output: a linear layer that contains the layer scale (of any shape, O elements)
+ * after it. w (O,...), b (O) -> w' (O,...), b' (O). */
+static const char *fold_layer_scale_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    const Shape *w = operand(g, n, 0), *b = operand(g, n, 1), *gamma = operand(g, n, 2);
+    if (!w || !b || !gamma || w->rank < 1) return "w, b and gamma must be present";
+    if (shape_count(b) != w->dim[0] || shape_count(gamma) != w->dim[0])
+        return "b and gamma must have as many elements as w has outputs";
+    out[0] = (Type){*w, DT_F32};
+    out[1] = (Type){SHAPE(w->dim[0]), DT_F32};
+    return NULL;
+}
+
+const OpDef op_def_fold_layer_scale = {.name = "fold_layer_scale", .min_in = 3, .max_in = 3, .n_out = 2,
+                                       .flags = OPF_NO_GRAD, .infer = fold_layer_scale_infer};

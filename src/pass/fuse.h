@@ -9,7 +9,7 @@ enum {
     FUSE_BATCH_NORM = 1,      /* BatchNorm with running statistics goes into the convolution or linear before it */
     FUSE_PACKED = 2,          /* products use weights that were turned once into the order kernels want */
     FUSE_GELU = 4,            /* GELU on the tile that the product has just left in cache; needs FUSE_PACKED */
-    FUSE_RESIDUAL = 8,        /* likewise x + gamma * product */
+    FUSE_RESIDUAL = 8,        /* likewise x + gamma * product, gamma in the weights */
     FUSE_ALL = 15
 };
 

@@ -22,15 +22,19 @@ static void build_linear_picture(Graph *g, const int *d) {
 }
 
 static void build_packed(Graph *g, const int *d) {
-    Val in[5] = {case_input(g, "x", SHAPE(d[ROWS], d[INS]), -1, 1), NO_VAL, NO_VAL, NO_VAL, NO_VAL};
+    Val in[4] = {case_input(g, "x", SHAPE(d[ROWS], d[INS]), -1, 1), NO_VAL, NO_VAL, NO_VAL};
     graph_emit(g, OP_transpose, (Attr){0}, (Val[]){case_input(g, "w", weight_shape(d), -1, 1)}, 1, &in[1]);
     if (d[FORM] & BIAS) in[2] = case_input(g, "b", SHAPE(d[OUTS]), -1, 1);
-    if (d[FORM] & RESIDUAL) {
-        in[3] = case_input(g, "x0", SHAPE(d[ROWS], d[OUTS]), -1, 1);
-        in[4] = case_input(g, "gamma", SHAPE(1, d[OUTS], 1, 1), -1, 1);
-    }
+    if (d[FORM] & RESIDUAL) in[3] = case_input(g, "x0", SHAPE(d[ROWS], d[OUTS]), -1, 1);
     Val y;
-    graph_emit(g, OP_linear_packed, (Attr){.linear = {.gelu = d[FORM] & GELU}}, in, d[FORM] & RESIDUAL ? 5 : 3, &y);
+    graph_emit(g, OP_linear_packed, (Attr){.linear = {.gelu = d[FORM] & GELU}}, in, 4, &y);
+}
+
+static void build_layer_scale(Graph *g, const int *d) {
+    Val in[3] = {case_input(g, "w", weight_shape(d), -1, 1), case_input(g, "b", SHAPE(d[OUTS]), -1, 1),
+                 case_input(g, "gamma", SHAPE(1, d[OUTS], 1, 1), -1, 1)};
+    Val out[MAX_OUT];
+    graph_emit(g, OP_fold_layer_scale, (Attr){0}, in, 3, out);
 }
 
 const OpCase linear_cases[] = {
@@ -52,4 +56,6 @@ const OpCase linear_cases[] = {
     {.name = "packed 13x5x33 residual, no bias", .build = build_packed, .d = {13, 5, 33, RESIDUAL}, .no_grad = true},
     {.name = "packed 1x512x100: one row", .build = build_packed, .d = {1, 512, 100, BIAS}, .no_grad = true},
     {.name = "packed 300x64x256", .build = build_packed, .d = {300, 64, 256, BIAS | CONV_WEIGHT}, .no_grad = true},
+    {.name = "fold_layer_scale 1x3x17", .build = build_layer_scale, .d = {1, 3, 17, 0}, .no_grad = true},
+    {.name = "fold_layer_scale 1x64x33", .build = build_layer_scale, .d = {1, 64, 33, CONV_WEIGHT}, .no_grad = true},
     {0}};

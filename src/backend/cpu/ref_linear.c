@@ -55,7 +55,7 @@ REF(transpose) {
 }
 
 REF(linear_packed) {
-    const double *x = in[0], *wt = in[1], *b = operand(n, in, 2), *x0 = operand(n, in, 3), *gamma = operand(n, in, 4);
+    const double *x = in[0], *wt = in[1], *b = operand(n, in, 2), *x0 = operand(n, in, 3);
     int64_t rows = shape_rows(in_shape(g, n, 0)), ins = shape_last(in_shape(g, n, 0));
     int64_t outs = shape_last(out_shape(g, n, 0));
     for (int64_t r = 0; r < rows; r++) {
@@ -63,7 +63,16 @@ REF(linear_packed) {
             double sum = b ? b[o] : 0;
             for (int64_t i = 0; i < ins; i++) sum += x[r * ins + i] * wt[i * outs + o];
             if (n->attr.linear.gelu) sum = gelu(sum);
-            out[0][r * outs + o] = x0 ? x0[r * outs + o] + gamma[o] * sum : sum;
+            out[0][r * outs + o] = x0 ? x0[r * outs + o] + sum : sum;
         }
+    }
+}
+
+REF(fold_layer_scale) {
+    const double *w = in[0], *b = in[1], *gamma = in[2];
+    int64_t outs = in_shape(g, n, 0)->dim[0], each = shape_count(in_shape(g, n, 0)) / outs;
+    for (int64_t o = 0; o < outs; o++) {
+        out[1][o] = gamma[o] * b[o];
+        for (int64_t i = o * each; i < (o + 1) * each; i++) out[0][i] = gamma[o] * w[i];
     }
 }

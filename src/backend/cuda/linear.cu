@@ -1,5 +1,5 @@
 /* linear.cu - the linear ops: cuBLASLt's products (matmul.h) and what its epilogues cannot do. Its GELU is the tanh
- * form, the model's is the erf form, so GELU is ours; so are gamma times a branch, and sums of columns. */
+ * form, the model's is the erf form, so GELU is ours; so are sums of columns. */
 #include "backend/cuda/columns.cuh"
 
 extern "C" {
@@ -8,7 +8,7 @@ extern "C" {
 
 #define THREADS 256
 
-/* ---- what follows a product, in place: y = gelu(y), or y = x0 + gamma y. C channels, rows of them ---- */
+/* ---- what follows a product, in place ---- */
 
 __device__ static inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 
@@ -23,32 +23,11 @@ template <class T> __global__ void finish_gelu(T *y, int64_t count) {
     }
 }
 
-template <class T> __global__ void finish_residual(T *y, const T *x0, const float *gamma, int64_t count, int channels) {
-    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * Pack<T>::N;
-    int channel = (int)(i % channels);
-    if (i + Pack<T>::N <= count) {
-        Pack<T> v = pack_load(y + i), x = pack_load(x0 + i);
-        for (int k = 0; k < Pack<T>::N; k++) {
-            v.x[k] = from_float<T>(to_float(x.x[k]) + gamma[channel] * to_float(v.x[k]));
-            if (++channel == channels) channel = 0;
-        }
-        pack_store(y + i, v);
-    } else {
-        for (; i < count; i++) {
-            y[i] = from_float<T>(to_float(x0[i]) + gamma[channel] * to_float(y[i]));
-            if (++channel == channels) channel = 0;
-        }
-    }
-}
-
-static void finish(const KernelCall *c, const void *x0, const float *gamma) {
+static void gelu_of_output(const KernelCall *c) {
     int64_t count = shape_count(call_out(c, 0));
     WITH_FEATURE(out_type(c, 0), T, {
         unsigned blocks = (unsigned)CEIL_DIV(count, (int64_t)THREADS * Pack<T>::N);
-        if (c->node->attr.linear.gelu) launch(c, finish_gelu<T>, dim3(blocks), dim3(THREADS), 0, (T *)c->out[0], count);
-        if (x0)
-            launch(c, finish_residual<T>, dim3(blocks), dim3(THREADS), 0, (T *)c->out[0], (const T *)x0, gamma, count,
-                   (int)shape_last(call_out(c, 0)));
+        launch(c, finish_gelu<T>, dim3(blocks), dim3(THREADS), 0, (T *)c->out[0], count);
     });
 }
 
@@ -56,7 +35,9 @@ static void finish(const KernelCall *c, const void *x0, const float *gamma) {
 
 static DType feature_type(const Graph *g, const Node *n) { return graph_value(g, node_in(g, n, 0))->dtype; }
 
-static bool has_bias(const Node *n, const Graph *g) { return n->n_in > 2 && node_in(g, n, 2) != NO_VAL; }
+static bool has(const Graph *g, const Node *n, int operand) {
+    return n->n_in > operand && node_in(g, n, operand) != NO_VAL;
+}
 
 static bool linear_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
     const Shape *x = in_shape(g, n, 0), *y = out_shape(g, n, 0);
@@ -64,21 +45,17 @@ static bool linear_prepare(const Graph *g, const Node *n, Backend *backend, void
     spec.rows = shape_rows(x), spec.cols = shape_last(y), spec.inner = shape_last(x);
     spec.b_transposed = n->op == OP_linear; /* the weights of files are (out, in) */
     spec.type = spec.out_type = feature_type(g, n);
-    spec.bias = n->op != OP_linear_dx && has_bias(n, g);
+    spec.bias = has(g, n, 2);
+    spec.add = has(g, n, 3);
     return matmul_prepare((Matmul **)prepared, &spec, backend, err);
 }
 
 static size_t linear_workspace(const Graph *, const Node *) { return MATMUL_WORKSPACE; }
 
 static void linear_run(const KernelCall *c) {
-    const void *bias = c->node->n_in > 2 ? c->in[2] : NULL;
-    matmul_run((const Matmul *)c->prepared, c, c->out[0], c->in[0], c->in[1], bias, NULL, c->work);
-    finish(c, NULL, NULL);
-}
-
-static void linear_packed_run(const KernelCall *c) {
-    matmul_run((const Matmul *)c->prepared, c, c->out[0], c->in[0], c->in[1], c->in[2], NULL, c->work);
-    finish(c, c->in[3], (const float *)c->in[4]);
+    const void *bias = c->node->n_in > 2 ? c->in[2] : NULL, *x0 = c->node->n_in > 3 ? c->in[3] : NULL;
+    matmul_run((const Matmul *)c->prepared, c, c->out[0], c->in[0], c->in[1], bias, x0, c->work);
+    if (c->node->attr.linear.gelu) gelu_of_output(c);
 }
 
 static void linear_dx_run(const KernelCall *c) {
@@ -111,9 +88,28 @@ static void linear_dw_run(const KernelCall *c) {
 }
 
 CUDA_KERNEL(linear, .run = linear_run, .workspace = linear_workspace, .prepare = linear_prepare, .release = linear_release)
-CUDA_KERNEL(linear_packed, .run = linear_packed_run, .workspace = linear_workspace, .prepare = linear_prepare,
+CUDA_KERNEL(linear_packed, .run = linear_run, .workspace = linear_workspace, .prepare = linear_prepare,
             .release = linear_release)
 CUDA_KERNEL(linear_dx, .run = linear_dx_run, .workspace = linear_workspace, .prepare = linear_prepare,
             .release = linear_release)
 CUDA_KERNEL(linear_dw, .run = linear_dw_run, .workspace = linear_dw_workspace, .prepare = linear_dw_prepare,
             .release = linear_release)
+
+/* ---- layer scale goes into the weights, once for a whole inference ---- */
+
+static __global__ void scale_outputs(float *scaled_w, float *scaled_b, const float *w, const float *b, const float *gamma,
+                                     int64_t count, int64_t each) {
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= count) return;
+    int64_t out = i / each;
+    if (scaled_w) scaled_w[i] = gamma[out] * w[i];
+    if (scaled_b && i == out * each) scaled_b[out] = gamma[out] * b[out];
+}
+
+static void fold_layer_scale_run(const KernelCall *c) {
+    int64_t count = shape_count(call_in(c, 0)), each = count / call_in(c, 0)->dim[0];
+    launch(c, scale_outputs, dim3((unsigned)CEIL_DIV(count, THREADS)), dim3(THREADS), 0, (float *)c->out[0],
+           (float *)c->out[1], (const float *)c->in[0], (const float *)c->in[1], (const float *)c->in[2], count, each);
+}
+
+CUDA_KERNEL(fold_layer_scale, .run = fold_layer_scale_run)

@@ -7,10 +7,10 @@
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
-/* y (rows, columns) = [x0 + gamma *] [gelu] (x (rows, k) B + bias) */
+/* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias) */
 typedef struct {
     float *y;
-    const float *x, *bias, *x0, *gamma;
+    const float *x, *bias, *x0;
     MatmulOperand b;
     bool gelu;
     int64_t rows, k, columns;
@@ -29,10 +29,7 @@ static void finish_tile(const Product *p, int64_t row0, int64_t row1, int64_t co
             vf v = whole ? vf_load(y + j) : vf_load_part(y + j, n);
             if (p->bias) v += whole ? vf_load(p->bias + j) : vf_load_part(p->bias + j, n);
             if (p->gelu) v = vf_gelu(v);
-            if (x0) {
-                vf gamma = whole ? vf_load(p->gamma + j) : vf_load_part(p->gamma + j, n);
-                v = (whole ? vf_load(x0 + j) : vf_load_part(x0 + j, n)) + gamma * v;
-            }
+            if (x0) v += whole ? vf_load(x0 + j) : vf_load_part(x0 + j, n);
             if (whole)
                 vf_store(y + j, v);
             else
@@ -86,7 +83,6 @@ RUN(linear_packed) {
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     p.bias = call->in[2];
     p.x0 = call->in[3];
-    p.gamma = call->in[4];
     p.gelu = call->node->attr.linear.gelu;
     product_run(&p);
 }
@@ -107,6 +103,17 @@ static void transpose_band(void *arg, int index, int thread) {
 
 RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], SQUARE), transpose_band, (void *)call); }
 KERNEL(transpose);
+
+RUN(fold_layer_scale) {
+    const float *w = call->in[0], *b = call->in[1], *gamma = call->in[2];
+    float *scaled_w = call->out[0], *scaled_b = call->out[1];
+    int64_t outs = call_in(call, 0)->dim[0], each = shape_count(call_in(call, 0)) / outs;
+    for (int64_t o = 0; o < outs; o++) {
+        if (scaled_b) scaled_b[o] = gamma[o] * b[o];
+        for (int64_t i = o * each; scaled_w && i < (o + 1) * each; i++) scaled_w[i] = gamma[o] * w[i];
+    }
+}
+KERNEL(fold_layer_scale);
 
 /* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
  * and the chunks' sums are added in order; dw is cut into rectangles besides. */
