@@ -13,6 +13,7 @@
 #include "backend/cpu/ref.h"
 #include "base/half.h"
 #include "pass/autodiff.h"
+#include "pass/precision.h"
 
 const OpCase *const op_families[OP_FAMILIES] = {linear_cases, conv_cases, dwconv_cases, norm_cases,
                                                 attention_cases, elementwise_cases, loss_cases, optim_cases};
@@ -62,9 +63,27 @@ static bool has_reader(const Graph *g, Val v) {
     return false;
 }
 
-Built op_build(const OpCase *c) {
+/* g in another compute type. What is known of its operands moves with them: casts to features are nodes like others. */
+static Graph *lowered(Graph *g, DType compute) {
+    if (compute == DT_F32) return g;
+    Val inputs[64];
+    int n = 0;
+    for (Val v = 0; v < g->n_values; v++) {
+        if (g->values[v].kind != V_INPUT) continue;
+        assert_true(n < (int)COUNTOF(inputs));
+        operand[n] = operand[v];
+        inputs[n++] = v;
+    }
+    Graph *to = precision_lower(g, compute, inputs, n);
+    for (int i = n - 1; i >= 0; i--) operand[inputs[i]] = operand[i];
+    graph_free(g);
+    return to;
+}
+
+Built op_build(const OpCase *c, DType compute) {
     Built b = {.g = graph_new()};
     c->build(b.g, c->d);
+    b.g = lowered(b.g, compute);
     b.forward_nodes = b.g->n_nodes;
     b.forward_values = b.g->n_values;
     b.grad = mem_zalloc((size_t)b.forward_values, sizeof(Val));
@@ -75,7 +94,8 @@ Built op_build(const OpCase *c) {
         if (!has_reader(b.g, y)) b.outputs[b.n_outputs++] = y;
     }
     for (int i = 0; i < b.n_outputs; i++)
-        b.seeds[i] = case_state(b.g, "upstream", graph_value(b.g, b.outputs[i])->shape, -1, 1);
+        b.seeds[i] = declare(b.g, "upstream", graph_value(b.g, b.outputs[i])->dtype,
+                             graph_value(b.g, b.outputs[i])->shape, -1, 1, false);
     /* the seeds are new values: autodiff's array covers everything that exists by now */
     b.grad = mem_resize(b.grad, (size_t)b.g->n_values, sizeof(Val));
     autodiff(b.g, b.outputs, b.seeds, b.n_outputs, b.grad);
@@ -176,6 +196,9 @@ static double relative_l2(const double *want, const double *got, int64_t n) {
 static void compare(const OpCase *c, const Graph *g, const Node *n, const char *what, int i, const double *want,
                     const double *got, Val v, const char *where) {
     double tolerance = c->tolerance > 0 ? c->tolerance : 2e-6;
+    /* what a single number can lose by rounding */
+    if (g->values[v].dtype == DT_BF16) tolerance = MAX(tolerance, 0x1p-8);
+    if (g->values[v].dtype == DT_F16) tolerance = MAX(tolerance, 0x1p-11);
     double error = relative_l2(want, got, shape_count(&g->values[v].shape));
     if (!(error <= tolerance))
         fail_msg("%s: %s: %s %d: relative L2 error %.3g above %.3g (%s)", c->name, n->name, what, i, error, tolerance, where);

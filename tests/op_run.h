@@ -14,8 +14,9 @@ typedef struct {
     int n_outputs;
 } Built;
 
-/* The case's graph: forward, then (unless it has no gradient) the backward program from random upstream gradients. */
-Built op_build(const OpCase *c);
+/* The case's graph, lowered to a compute type: forward, then (unless it has no gradient) the backward program from
+ * random upstream gradients. */
+Built op_build(const OpCase *c, DType compute);
 void op_built_free(Built *b);
 
 /* The next element of operand `id` of the case built last: rounded to its type, so that kernels and the reference start

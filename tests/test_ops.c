@@ -34,7 +34,7 @@ static void run_on(const OpCase *c, const char *isa, int threads, uint64_t *hash
     Backend backend;
     setenv("MALA_ISA", isa, 1);
     if (!backend_open_cpu(&backend, threads, &err)) fail_msg("%s", err.text);
-    Built b = op_build(c);
+    Built b = op_build(c, DT_F32);
     Plan *plan = op_plan(b.g, &backend);
     if (threads == 1)
         op_check(c, plan, isa);
@@ -87,7 +87,7 @@ static double loss_at(const Built *b, const OpCase *c, double **direction, doubl
 
 static void test_grad(void **state) {
     const OpCase *c = *state;
-    Built b = op_build(c);
+    Built b = op_build(c, DT_F32);
     Interpreter it = interpret_new(b.g);
     double **x = it.x;
     interpreter_run(&it, 0, b.g->n_nodes);
@@ -124,7 +124,7 @@ static void test_every_op_has_a_case(void **state) {
     bool seen[OP_COUNT] = {0};
     for (size_t f = 0; f < OP_FAMILIES; f++)
         for (const OpCase *c = op_families[f]; c->name; c++) {
-            Built b = op_build(c);
+            Built b = op_build(c, DT_F32);
             for (int32_t i = 0; i < b.g->n_nodes; i++) seen[b.g->nodes[i].op] = true;
             op_built_free(&b);
         }

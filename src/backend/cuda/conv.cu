@@ -82,7 +82,8 @@ static size_t conv_workspace(const Graph *g, const Node *n) {
     size_t weights = (size_t)weight_count(g, n) * sizeof(float);
     if (n->op != OP_conv2d_dw) return CONVOLUTION_WORKSPACE + weights;
     const Shape *dy = in_shape(g, n, 0);
-    return MAX(CONVOLUTION_WORKSPACE + weights, column_sum_workspace(shape_rows(dy), shape_last(dy)));
+    DType type = graph_value(g, node_in(g, n, 0))->dtype;
+    return MAX(CONVOLUTION_WORKSPACE + weights, column_sum_workspace(type, shape_rows(dy), shape_last(dy)));
 }
 
 static void *weights_in_work(const KernelCall *c) { return (char *)c->work + CONVOLUTION_WORKSPACE; }

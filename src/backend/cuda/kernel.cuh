@@ -2,8 +2,8 @@
  * tests/emulate/emulate.h, on any host.
  *
  * The subset
- *   - a kernel is `__global__ void name(...)`, at most two template parameters (feature type, a size), launched by
- *     launch() alone; arguments are pointers and numbers, passed by value;
+ *   - a kernel is `__global__ void name(...)`, a template over the feature type, a size or a choice where it needs to be,
+ *     launched by launch() alone; arguments are pointers, numbers and small structs of them, passed by value;
  *   - threadIdx, blockIdx, blockDim, gridDim; blocks are whole warps of 32;
  *   - shared memory through SharedMemory alone, at most SHARED_LIMIT bytes, so that it fits every GPU from sm_75 on;
  *   - barrier(), warp_*(), block_*(): every thread of the block reaches every barrier and every lane of a warp every
@@ -85,14 +85,31 @@ struct SharedMemory {
     }
 };
 
-/* ---- 16 bytes of features at once; the address must be a multiple of 16 ---- */
+/* ---- neighbours in memory at once: 16 bytes an access; the address must be a multiple of Vec's alignment ---- */
 
-template <class T> struct alignas(16) Pack {
-    static constexpr int N = 16 / sizeof(T);
-    T x[N];
+template <class T, int COUNT> struct alignas(COUNT * sizeof(T) < 16 ? COUNT * sizeof(T) : 16) Vec {
+    static constexpr int N = COUNT;
+    T x[COUNT];
 };
-template <class T> __device__ inline Pack<T> pack_load(const T *p) { return *(const Pack<T> *)p; }
-template <class T> __device__ inline void pack_store(T *p, const Pack<T> &v) { *(Pack<T> *)p = v; }
+template <int V, class T> __device__ inline Vec<T, V> vec_load(const T *p) { return *(const Vec<T, V> *)p; }
+template <class T, int V> __device__ inline void vec_store(T *p, const Vec<T, V> &v) { *(Vec<T, V> *)p = v; }
+
+/* 16 bytes of features */
+template <class T> using Pack = Vec<T, (int)(16 / sizeof(T))>;
+template <class T> __device__ inline Pack<T> pack_load(const T *p) { return vec_load<Pack<T>::N>(p); }
+template <class T> __device__ inline void pack_store(T *p, const Pack<T> &v) { vec_store(p, v); }
+
+/* Runs the statements with V standing for Pack<T>::N where rows of `channels` start on 16 bytes, for 1 elsewhere. */
+#define WITH_WIDTH(T, channels, V, ...) \
+    do { \
+        if ((channels) % Pack<T>::N == 0) { \
+            constexpr int V = Pack<T>::N; \
+            __VA_ARGS__; \
+        } else { \
+            constexpr int V = 1; \
+            __VA_ARGS__; \
+        } \
+    } while (0)
 
 /* ---- sums and maxima over a warp or a block; every thread receives the result ---- */
 
@@ -132,6 +149,9 @@ __device__ inline float block_sum(float x, float *scratch) {
             __VA_ARGS__; \
         } \
     } while (0)
+
+/* Kernel.types of a kernel that is a template over features */
+#define FEATURE_TYPES (1u << DT_F32 | 1u << DT_BF16 | 1u << DT_F16)
 
 /* dtype of an operand or a result */
 static inline DType in_type(const KernelCall *c, int i) { return graph_value(c->graph, node_in(c->graph, c->node, i))->dtype; }

@@ -78,7 +78,7 @@ static bool linear_dw_prepare(const Graph *g, const Node *n, Backend *backend, v
 
 static size_t linear_dw_workspace(const Graph *g, const Node *n) {
     const Shape *dy = in_shape(g, n, 0);
-    return MAX(MATMUL_WORKSPACE, column_sum_workspace(shape_rows(dy), shape_last(dy)));
+    return MAX(MATMUL_WORKSPACE, column_sum_workspace(feature_type(g, n), shape_rows(dy), shape_last(dy)));
 }
 
 static void linear_dw_run(const KernelCall *c) {
