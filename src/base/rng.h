@@ -6,6 +6,13 @@
 
 #include <stdint.h>
 
+/* The same text draws on a GPU. */
+#ifdef __CUDACC__
+#define RNG_FUNCTION static inline __host__ __device__
+#else
+#define RNG_FUNCTION static inline
+#endif
+
 /* What a stream is for. New purposes go to the end: the order is part of every recorded run. */
 typedef enum { RNG_INIT, RNG_ORDER, RNG_AUGMENT, RNG_DROP_PATH, RNG_SYNTH, RNG_TEST } RngPurpose;
 
@@ -16,7 +23,7 @@ typedef struct {
     int used; /* words of block already given out; 4: none left */
 } Rng;
 
-static inline void philox4x32(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]) {
+RNG_FUNCTION void philox4x32(const uint32_t key[2], const uint32_t counter[4], uint32_t out[4]) {
     uint32_t k0 = key[0], k1 = key[1], c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
@@ -28,13 +35,15 @@ static inline void philox4x32(const uint32_t key[2], const uint32_t counter[4], 
 }
 
 /* a: below 2^56 (a sample, a step); b: below 2^32 (an epoch, a node). */
-static inline Rng rng_make(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b) {
-    return (Rng){.key = {(uint32_t)seed, (uint32_t)(seed >> 32)},
-                 .counter = {0, (uint32_t)purpose << 24 | (uint32_t)(a >> 32 & 0xffffff), (uint32_t)a, b},
-                 .used = 4};
+RNG_FUNCTION Rng rng_make(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b) {
+    Rng r = {.key = {(uint32_t)seed, (uint32_t)(seed >> 32)},
+             .counter = {0, (uint32_t)purpose << 24 | (uint32_t)(a >> 32 & 0xffffff), (uint32_t)a, b},
+             .block = {0},
+             .used = 4};
+    return r;
 }
 
-static inline uint32_t rng_u32(Rng *r) {
+RNG_FUNCTION uint32_t rng_u32(Rng *r) {
     if (r->used == 4) {
         philox4x32(r->key, r->counter, r->block);
         r->counter[0]++;
@@ -43,10 +52,11 @@ static inline uint32_t rng_u32(Rng *r) {
     return r->block[r->used++];
 }
 
-/* uniform in [0, 1), 24 bits */
-static inline float rng_uniform(Rng *r) { return (float)(rng_u32(r) >> 8) * 0x1p-24f; }
+/* uniform in [0, 1), 24 bits of a word */
+RNG_FUNCTION float rng_unit(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+RNG_FUNCTION float rng_uniform(Rng *r) { return rng_unit(rng_u32(r)); }
 
 /* uniform in [0, n), n > 0; the bias is below n / 2^32 */
-static inline uint32_t rng_below(Rng *r, uint32_t n) { return (uint32_t)((uint64_t)rng_u32(r) * n >> 32); }
+RNG_FUNCTION uint32_t rng_below(Rng *r, uint32_t n) { return (uint32_t)((uint64_t)rng_u32(r) * n >> 32); }
 
 #endif
