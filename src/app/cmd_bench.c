@@ -98,12 +98,13 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n", b->what,
                b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
     }
-    for (int i = 0; i < b->rounds && (b->ops || b->steps); i++) plan_run_timed(p, seconds);
+    bool ok = true;
+    for (int i = 0; ok && i < b->rounds && (b->ops || b->steps); i++) ok = plan_run_timed(p, seconds, err);
     if (b->ops) print_ops(p, seconds, b->rounds);
     if (b->steps) print_steps(p, seconds, b->rounds);
     free(seconds);
     free(ms);
-    return true;
+    return ok;
 }
 
 static uint8_t *random_pixels(size_t bytes) {
@@ -165,7 +166,6 @@ static bool bench_peak(const Bench *b, Backend *backend) {
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
-    (void)log;
     const char *what = cli->argument_count ? cli->arguments[0] : "infer";
     bool training = strcmp(what, "train") == 0, peak = strcmp(what, "peak") == 0;
     if (cli->argument_count > 1 || (!training && !peak && strcmp(what, "infer") != 0))
@@ -177,6 +177,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               cli_flag_int(cli, "batch", &batch, 1, 65536, err) && cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) &&
               config_open_backend(&backend, &config, err) && config_set_precision(&backend, &config, true, err);
     if (ok) {
+        device_announce(&backend, log);
         Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
                    .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"),
                    .what = what};

@@ -41,7 +41,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     }
     if (ok) {
         size_t bad = 0;
-        log_info(log, "%s", backend.description);
+        device_announce(&backend, log);
         ok = evaluate(&metrics, &predictor, loader, log, err);
         report_bad(loader, &bad, log);
         if (ok) print_result(&metrics, model->classes, bad, cli_flag(cli, "json") != NULL);

@@ -174,6 +174,7 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
               config_set_precision(&backend, &model->config, false, err) &&
               predictor_open(&in.predictor, model, &backend, batch_for(cli), false, err);
     if (ok) {
+        device_announce(&backend, log);
         in.pixels = mem_zalloc(BATCH, in.predictor.image_bytes);
         in.prob = mem_zalloc(BATCH * (size_t)model->class_count, sizeof(float));
         ok = run_on(&in, cli, err);

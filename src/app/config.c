@@ -116,6 +116,18 @@ static bool check_lists(OptionSet *options, const char *name, const int *values,
     return true;
 }
 
+DeviceKind config_device(const Config *c, int *index) {
+    *index = 0;
+    int word = option_word_index("auto cpu cuda|gpu", c->device); /* in the order of DeviceKind */
+    if (word >= 0) return (DeviceKind)word;
+    const char *colon = strchr(c->device, ':');
+    bool cuda = colon && (strncmp(c->device, "cuda:", 5) == 0 || strncmp(c->device, "gpu:", 4) == 0);
+    if (!cuda || colon[1] == '\0' || strlen(colon) > 4 || strspn(colon + 1, "0123456789") != strlen(colon + 1))
+        return DEVICE_UNKNOWN;
+    for (const char *digit = colon + 1; *digit; digit++) *index = *index * 10 + (*digit - '0');
+    return DEVICE_CUDA;
+}
+
 static bool check_values(Config *c, Err *err) {
     OptionSet *o = &c->options;
     if (c->aug.scale[0] > c->aug.scale[1])
@@ -127,6 +139,9 @@ static bool check_values(Config *c, Err *err) {
     for (int i = 1; i < MAVIT_STAGES; i++)
         if (isnan(c->model.layer_scale[i]) != isnan(c->model.layer_scale[0]))
             return options_fail(o, "model.layer_scale", err, "either all four or none may be auto");
+    int index;
+    if (config_device(c, &index) == DEVICE_UNKNOWN)
+        return options_fail(o, "device", err, "\"%s\" is none of auto, cpu, cuda, cuda:N", c->device);
     if (c->output[0] == '\0') return options_fail(o, "output", err, "empty - name a directory");
     return check_lists(o, "model.dims", c->model.dims, err) && check_lists(o, "model.depths", c->model.depths, err) &&
            check_lists(o, "model.heads", c->model.heads, err) && check_model(c, err) && check_size(c, err);

@@ -12,7 +12,7 @@ enum { BAD_IMAGE_SKIP, BAD_IMAGE_ERROR };
 enum { INTERPOLATION_BICUBIC, INTERPOLATION_BILINEAR };
 enum { CROP_RRC, CROP_PAD, CROP_NONE };
 enum { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_TF32, PRECISION_BFLOAT16, PRECISION_FLOAT16 };
-enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA, DEVICE_UNKNOWN } DeviceKind;
 
 /* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
 typedef struct {
@@ -77,7 +77,7 @@ typedef struct {
     } log;
     char *output;
     bool exist_ok;
-    int device; /* DEVICE_* */
+    char *device; /* auto, cpu, cuda, cuda:N */
     char *base; /* only while loading */
 
     OptionSet options; /* where each value came from: options_fail(&config.options, "input.size", ...) */
@@ -110,6 +110,7 @@ double config_crop_pct(const Config *c);      /* up to 224 pixels 0.875, beyond 
 double config_peak_lr(const Config *c);       /* optim.lr * batch / lr_base_size */
 double config_warmup_epochs(const Config *c); /* 5, or a tenth of the epochs where that is less */
 int config_eval_batch(const Config *c);       /* train.batch_size */
+DeviceKind config_device(const Config *c, int *index); /* index: of the GPU, 0 when none is named */
 int config_threads(const Config *c);          /* the usable CPUs */
 int config_workers(const Config *c);          /* half of them, 1 to 16 */
 

@@ -113,7 +113,8 @@ const Option config_table[] = {
     STRING("output", output, 0, "runs/classify/train", "output_dir work_dir project save_dir",
            "directory of the run; train-2, ... when it exists"),
     BOOL("exist_ok", exist_ok, "false", "overwrite", "write into an existing directory"),
-    ENUM("device", device, "auto", "auto cpu cuda|gpu", NULL, "where to compute; auto: cpu"),
+    STRING("device", device, 0, "auto", "gpu accelerator",
+           "where to compute: auto, cpu, cuda or cuda:N; auto: the first usable GPU, else the cpu"),
     STRING("base", base, OPTION_NULL | OPTION_UNSAVED, "null", "extends inherit",
            "config files only: another one to start from, relative to this one"),
 };

@@ -1,10 +1,22 @@
 #include "app/evaluate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+/* Results of the oldest batch go into the metrics. */
+static bool add_batch(ClassifyMetrics *m, Predictor *p, float *logits, const int32_t *labels, int count, Err *err) {
+    if (count == 0) return true;
+    if (!predictor_read(p, logits, NULL, err)) return false;
+    classify_metrics_add(m, logits, labels, count);
+    return true;
+}
+
+/* While the device computes a batch, the next one is decoded and queued, and the one before is counted. */
 bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err) {
     float *logits = mem_zalloc((size_t)p->batch * (size_t)p->classes, sizeof(float));
-    int64_t batches = loader_batches(loader), images = 0;
+    int32_t *labels = mem_zalloc((size_t)p->batch, sizeof *labels); /* of the batch that is queued */
+    int64_t batches = loader_batches(loader);
+    int queued = 0;
     bool ok = true;
     progress_begin(log, "evaluating", batches * p->batch, "images");
     loader_start_epoch(loader, 0, 0);
@@ -12,13 +24,15 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *e
         const Batch *b;
         ok = loader_next(loader, &b, err);
         if (!ok || !b) break;
-        ok = predictor_run(p, logits, NULL, b->pixels, b->count, err);
+        ok = predictor_queue(p, b->pixels, b->count, err) && add_batch(m, p, logits, labels, queued, err);
         if (!ok) break;
-        classify_metrics_add(m, logits, b->labels, b->count);
-        images += b->count;
-        progress_update(log, images, NULL);
+        queued = b->count;
+        memcpy(labels, b->labels, (size_t)queued * sizeof *labels);
+        progress_update(log, m->images, NULL);
     }
+    ok = ok && add_batch(m, p, logits, labels, queued, err);
     progress_end(log);
+    free(labels);
     free(logits);
     if (ok && m->images == 0) return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
     return ok;

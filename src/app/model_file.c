@@ -60,12 +60,6 @@ WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log) 
     return (WeightsPolicy){.head = head, .allow = c->model.allow_missing, .log = log};
 }
 
-bool config_open_backend(Backend *out, const Config *c, Err *err) {
-    if (c->device == DEVICE_CUDA)
-        return err_set(err, EXIT_DEVICE, "device: this build has no CUDA backend yet - use --device cpu");
-    return backend_open_cpu(out, config_threads(c), err);
-}
-
 bool config_set_precision(Backend *b, const Config *c, bool training, Err *err) {
     static const DType types[] = {[PRECISION_FLOAT32] = DT_F32, [PRECISION_TF32] = DT_F32,
                                   [PRECISION_BFLOAT16] = DT_BF16, [PRECISION_FLOAT16] = DT_F16};
@@ -260,11 +254,25 @@ void predictor_close(Predictor *p) {
     *p = (Predictor){0};
 }
 
-bool predictor_run(Predictor *p, float *logits, float *prob, const void *pixels, int count, Err *err) {
+bool predictor_queue(Predictor *p, const void *pixels, int count, Err *err) {
     CHECK(count > 0 && count <= p->batch, "%d pictures in a batch of %d", count, p->batch);
-    if (!plan_upload(p->plan, p->graph.images, pixels, (size_t)count * p->image_bytes, err)) return false;
+    CHECK(p->queued < 2, "two batches are queued already");
+    if (!plan_stage(p->plan, p->graph.images, pixels, (size_t)count * p->image_bytes, err)) return false;
     plan_run(p->plan);
-    size_t bytes = (size_t)count * (size_t)p->classes * sizeof(float);
-    return (!logits || plan_download(p->plan, p->graph.logits, logits, bytes, err)) &&
-           (!prob || plan_download(p->plan, p->graph.prob, prob, bytes, err));
+    if (!plan_fetch_begin(p->plan, err)) return false;
+    p->counts[p->queued++] = count;
+    return true;
+}
+
+bool predictor_read(Predictor *p, float *logits, float *prob, Err *err) {
+    CHECK(p->queued > 0, "no batch is queued");
+    size_t bytes = (size_t)p->counts[0] * (size_t)p->classes * sizeof(float);
+    int back = --p->queued;
+    p->counts[0] = p->counts[1];
+    return (!logits || plan_fetch(p->plan, p->graph.logits, logits, bytes, back, err)) &&
+           (!prob || plan_fetch(p->plan, p->graph.prob, prob, bytes, back, err));
+}
+
+bool predictor_run(Predictor *p, float *logits, float *prob, const void *pixels, int count, Err *err) {
+    return predictor_queue(p, pixels, count, err) && predictor_read(p, logits, prob, err);
 }

@@ -3,6 +3,7 @@
 #define MALA_MODEL_FILE_H
 
 #include "app/config.h"
+#include "app/device.h"
 #include "data/loader.h"
 #include "io/weights.h"
 #include "task/classify.h"
@@ -39,8 +40,6 @@ LoaderOptions config_loader(const Config *c, int batch, bool train);
 /* How a file's weights are loaded by this config. */
 WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log);
 
-/* The device a config asks for. False: EXIT_DEVICE where this build has none of that kind, EXIT_USAGE, EXIT_MEMORY. */
-bool config_open_backend(Backend *out, const Config *c, Err *err);
 /* Sets what networks on the backend compute in, as train.precision or eval.precision says, and says so in its
  * description; float32 without this call. False: EXIT_USAGE where the device cannot. */
 bool config_set_precision(Backend *b, const Config *c, bool training, Err *err);
@@ -57,6 +56,7 @@ typedef struct {
     Plan *plan;
     int batch, classes;
     size_t image_bytes;
+    int queued, counts[2]; /* batches queued and not read, oldest first */
 } Predictor;
 
 /* The model on a backend, for batches of `batch` pictures: u8, or float_images: f32 and normalised. The file must stay
@@ -68,6 +68,10 @@ bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *
                            Err *err);
 void predictor_close(Predictor *p);
 /* pixels [count, H, W, 3], count <= batch; logits and prob f32 [count, classes], either may be NULL. */
+bool predictor_queue(Predictor *p, const void *pixels, int count, Err *err); /* pixels are free when it returns */
+/* Results of the oldest batch queued, of which there may be two: one is computed while the host reads the other. */
+bool predictor_read(Predictor *p, float *logits, float *prob, Err *err);
+/* Both at once. */
 bool predictor_run(Predictor *p, float *logits, float *prob, const void *pixels, int count, Err *err);
 
 #endif

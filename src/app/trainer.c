@@ -31,7 +31,7 @@ typedef struct {
     LossScale loss_scale; /* 1 and never changed unless features are float16 */
     RunDir dir;
     int batch;
-    int64_t step;
+    int64_t step;  /* queued so far, over all epochs */
     int bad_steps; /* in a row */
     double start;
     TrainResult *result;
@@ -181,7 +181,7 @@ static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
 
 static void describe(const Trainer *t) {
     const Plan *p = t->plan;
-    log_info(t->log, "%s", t->backend.description);
+    device_announce(&t->backend, t->log);
     log_info(t->log, "%zu training and %zu validation pictures, %d classes", t->train_data.count, t->val_data.count,
              t->train_data.class_count);
     log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse); %lld steps of %d an epoch, %d epochs",
@@ -192,11 +192,21 @@ static void describe(const Trainer *t) {
 
 /* ---- one step, one epoch ---- */
 
+/* The device is one step ahead of what the host has read: while it computes one, the host reads the loss of the one
+ * before and prepares the next. */
 typedef struct {
+    int64_t step; /* its number, from 0 */
+    int images;   /* 0: no step is queued that was not read */
+    float lr, scale; /* scale: of the loss */
+} QueuedStep;
+
+typedef struct {
+    QueuedStep queued;
     double loss_sum;
     int64_t steps, images;
     double start;
-    float loss, norm, lr; /* of the last step */
+    int64_t read;         /* steps of the whole run that were read */
+    float loss, norm, lr; /* of the last of them */
 } EpochTotals;
 
 static bool scales_losses(const Trainer *t) { return t->spec.compute == DT_F16; }
@@ -204,7 +214,7 @@ static bool scales_losses(const Trainer *t) { return t->spec.compute == DT_F16; 
 static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
     JsonWriter w = {0};
     json_write_object(&w);
-    json_write_key(&w, "step"), json_write_int(&w, t->step);
+    json_write_key(&w, "step"), json_write_int(&w, totals->read);
     json_write_key(&w, "epoch"), json_write_int(&w, epoch);
     json_write_key(&w, "train/loss"), json_write_float(&w, totals->loss);
     json_write_key(&w, "train/grad_norm"), json_write_float(&w, totals->norm);
@@ -221,49 +231,60 @@ static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err 
 
 /* The finite guard: the update kernels left everything as it was; here it is only counted and, at last, given up. That
  * float16 cannot hold a scaled gradient is no fault as long as the scale can fall. */
-static bool check_health(Trainer *t, float loss, float norm, float scale, Err *err) {
+static bool check_health(Trainer *t, const QueuedStep *q, float loss, float norm, Err *err) {
     bool finite = isfinite(loss) && isfinite(norm);
-    if (scales_losses(t)) loss_scale_update(&t->loss_scale, scale, finite);
+    if (scales_losses(t)) loss_scale_update(&t->loss_scale, q->scale, finite);
     if (finite) {
         t->bad_steps = 0;
         return true;
     }
-    if (isfinite(loss) && scale > LOSS_SCALE_LEAST) {
-        log_info(t->log, "step %lld: a gradient beyond float16 at loss scale %g: step skipped", (long long)t->step,
-                 (double)scale);
+    if (isfinite(loss) && q->scale > LOSS_SCALE_LEAST) {
+        log_info(t->log, "step %lld: a gradient beyond float16 at loss scale %g: step skipped", (long long)q->step,
+                 (double)q->scale);
         return true;
     }
     t->bad_steps++;
-    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)t->step, (double)loss, (double)norm);
+    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)q->step, (double)loss, (double)norm);
     if (t->bad_steps < MAX_BAD_STEPS) return true;
     return err_set(err, EXIT_HEALTH, "training: %d steps in a row gave no finite gradient - lower optim.lr or set "
                    "optim.clip_grad", t->bad_steps);
 }
 
+/* Reads what the queued step left; back: 1 when another one was queued behind it. */
+static bool read_step(Trainer *t, int epoch, EpochTotals *totals, int back, Err *err) {
+    QueuedStep q = totals->queued;
+    if (q.images == 0) return true;
+    totals->queued.images = 0;
+    float loss, norm;
+    if (!plan_fetch(t->plan, t->graph.loss, &loss, sizeof loss, back, err) ||
+        !plan_fetch(t->plan, t->graph.norm, &norm, sizeof norm, back, err) || !check_health(t, &q, loss, norm, err))
+        return false;
+    if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
+    totals->images += q.images;
+    totals->loss = loss, totals->norm = norm, totals->lr = q.lr;
+    totals->read = q.step + 1;
+    char note[64];
+    snprintf(note, sizeof note, "loss %.4f", totals->loss_sum / (double)MAX(totals->steps, 1));
+    progress_update(t->log, totals->images, note);
+    return totals->read % t->config->log.interval || write_metrics(t, epoch, totals, err);
+}
+
 static bool train_step(Trainer *t, int epoch, const Batch *b, EpochTotals *totals, Err *err) {
-    float hyper[HYPER_COUNT], loss, norm, scale = t->loss_scale.scale;
+    float hyper[HYPER_COUNT], scale = t->loss_scale.scale;
     uint64_t counter[2] = {(uint64_t)t->config->train.seed, (uint64_t)t->step};
     optimizer_hyper(&t->optimizer, t->step, hyper);
     hyper[HYPER_INV_SCALE] = 1 / scale;
     Plan *p = t->plan;
-    if (!plan_upload(p, t->graph.images, b->pixels, (size_t)b->count * t->predictor.image_bytes, err) ||
-        !plan_upload(p, t->graph.targets, b->labels, (size_t)b->count * sizeof(int32_t), err) ||
-        !plan_upload(p, t->graph.counter, counter, sizeof counter, err) ||
-        !plan_upload(p, t->graph.hyper, hyper, sizeof hyper, err) ||
-        !plan_upload(p, t->graph.scale, &scale, sizeof scale, err))
+    if (!plan_stage(p, t->graph.images, b->pixels, (size_t)b->count * t->predictor.image_bytes, err) ||
+        !plan_stage(p, t->graph.targets, b->labels, (size_t)b->count * sizeof(int32_t), err) ||
+        !plan_stage(p, t->graph.counter, counter, sizeof counter, err) ||
+        !plan_stage(p, t->graph.hyper, hyper, sizeof hyper, err) ||
+        !plan_stage(p, t->graph.scale, &scale, sizeof scale, err))
         return false;
     plan_run(p);
-    if (!plan_download(p, t->graph.loss, &loss, sizeof loss, err) || !plan_download(p, t->graph.norm, &norm, sizeof norm, err))
-        return false;
-    if (!check_health(t, loss, norm, scale, err)) return false;
-    if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
-    totals->images += b->count;
-    totals->loss = loss, totals->norm = norm, totals->lr = hyper[HYPER_LR];
-    t->step++;
-    char note[64];
-    snprintf(note, sizeof note, "loss %.4f", totals->loss_sum / (double)MAX(totals->steps, 1));
-    progress_update(t->log, totals->images, note);
-    return t->step % t->config->log.interval || write_metrics(t, epoch, totals, err);
+    if (!plan_fetch_begin(p, err) || !read_step(t, epoch, totals, 1, err)) return false;
+    totals->queued = (QueuedStep){.step = t->step++, .images = b->count, .lr = hyper[HYPER_LR], .scale = scale};
+    return true;
 }
 
 static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
@@ -279,9 +300,10 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
         if (!ok || !b) break;
         ok = train_step(t, epoch, b, totals, err);
     }
+    ok = ok && read_step(t, epoch, totals, 0, err);
     progress_end(t->log);
     report_bad(t->train_loader, &t->train_bad, t->log);
-    bool written = totals->images == 0 || t->step % t->config->log.interval == 0;
+    bool written = totals->images == 0 || totals->read % t->config->log.interval == 0;
     return ok && (written || write_metrics(t, epoch, totals, err));
 }
 

@@ -54,6 +54,7 @@ typedef struct BackendMark BackendMark;
 struct Backend {
     const char *name;         /* "cpu" */
     char description[160];    /* "cpu: AMD EPYC, avx512, 2 threads" */
+    char chosen[160];         /* why, when nobody asked for it by name; else empty */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool host_memory;             /* the host may write and read device memory itself */
     bool half;     /* it has kernels for bf16 and f16 features, and TF32 */

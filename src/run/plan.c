@@ -73,6 +73,11 @@ static void schedule_free(Schedule *s) {
 
 static int64_t value_bytes(const Value *v) { return shape_count(&v->shape) * (int64_t)dtype_size(v->dtype); }
 
+size_t plan_device_bytes(const Plan *p) {
+    size_t staged = p->backend->host_memory ? 0 : p->input_bytes;
+    return p->arena_bytes + p->constant_bytes + p->work_bytes + p->input_bytes + staged;
+}
+
 static void find_lifetimes(Plan *p, const Schedule *s, const Val *keep, int n_keep) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++) p->place[v] = (Placement){.offset = -1, .first = -1, .last = -1};
@@ -212,6 +217,7 @@ static bool prepare_steps(Plan *p, const Schedule *s, Err *err) {
         step->kernel = p->backend->kernels[n->op];
         step->call = (KernelCall){.graph = g, .node = n, .backend = p->backend};
         p->n_steps = i + 1;
+        if (!p->backend->alloc) continue; /* kernels without a device: to be measured, not run */
         if (step->kernel->prepare && !step->kernel->prepare(g, n, p->backend, &step->call.prepared, err)) return false;
     }
     return true;
@@ -219,16 +225,19 @@ static bool prepare_steps(Plan *p, const Schedule *s, Err *err) {
 
 static size_t step_workspace(const Step *step) {
     const Kernel *k = step->kernel;
-    if (k->prepared_workspace) return k->prepared_workspace(step->call.prepared);
+    if (k->prepared_workspace && step->call.backend->alloc) return k->prepared_workspace(step->call.prepared);
     return k->workspace ? k->workspace(step->call.graph, step->call.node) : 0;
 }
 
-static bool take_memory(Plan *p, Err *err) {
+static void find_sizes(Plan *p) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++)
         if (graph_value(g, v)->kind == V_INPUT)
             p->input_bytes += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
     for (int32_t i = 0; i < p->n_steps; i++) p->work_bytes = MAX(p->work_bytes, step_workspace(&p->steps[i]));
+}
+
+static bool take_memory(Plan *p, Err *err) {
     Backend *b = p->backend;
     return b->alloc(b, (void **)&p->arena, p->arena_bytes, err) &&
            b->alloc(b, (void **)&p->constants, p->constant_bytes, err) &&
@@ -291,7 +300,13 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
     Schedule s = make_schedule(g, keep, n_keep);
     find_lifetimes(p, &s, keep, n_keep);
     place_activations(p, &s);
-    bool ok = prepare_steps(p, &s, err) && take_memory(p, err);
+    bool ok = prepare_steps(p, &s, err);
+    if (ok) find_sizes(p);
+    if (ok && options.measure) {
+        schedule_free(&s);
+        return true;
+    }
+    ok = ok && take_memory(p, err) && plan_pipe_open(p, err);
     if (ok) {
         find_addresses(p);
         bind_steps(p);
@@ -307,6 +322,7 @@ void plan_free(Plan *p) {
     if (!p) return;
     for (int32_t i = 0; i < p->n_steps; i++)
         if (p->steps[i].call.prepared && p->steps[i].kernel->release) p->steps[i].kernel->release(p->steps[i].call.prepared);
+    plan_pipe_close(p);
     char *memory[] = {p->arena, p->constants, p->work, p->inputs};
     for (size_t i = 0; i < COUNTOF(memory); i++)
         if (memory[i]) p->backend->free(p->backend, memory[i]);
@@ -316,67 +332,4 @@ void plan_free(Plan *p) {
     free(p->place);
     free(p->keep);
     free(p);
-}
-
-/* ---- running ---- */
-
-static void run_range(Plan *p, int32_t from, int32_t to) {
-    for (int32_t i = from; i < to; i++) p->steps[i].kernel->run(&p->steps[i].call);
-}
-
-/* Requires (or releases, when this step is the last to read them) the parameters that a step reads. */
-static bool require_weights(Plan *p, int32_t step, bool release, Err *err) {
-    const Node *n = p->steps[step].call.node;
-    for (int i = 0; i < n->n_in; i++) {
-        Val v = node_in(p->graph, n, i);
-        const Value *x = v == NO_VAL ? NULL : graph_value(p->graph, v);
-        if (!x || x->kind != V_STATE || x->param < 0) continue;
-        int32_t param = state_find(p->state, x->name);
-        if (!release && !state_require(p->state, param, err)) return false;
-        if (release && p->place[v].last == step) state_release(p->state, param);
-    }
-    return true;
-}
-
-static void enter(Plan *p) {
-    if (p->backend->enter) p->backend->enter(p->backend);
-}
-
-bool plan_refresh(Plan *p, Err *err) {
-    enter(p);
-    for (int32_t i = 0; i < p->n_constant_steps; i++) {
-        if (!require_weights(p, i, false, err)) return false;
-        run_range(p, i, i + 1);
-        require_weights(p, i, true, err);
-    }
-    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++)
-        if (!require_weights(p, i, false, err)) return false;
-    return true;
-}
-
-void plan_run(Plan *p) {
-    enter(p);
-    run_range(p, p->n_constant_steps, p->n_steps);
-}
-
-void plan_run_timed(Plan *p, double *seconds) {
-    enter(p);
-    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
-        double start = time_now();
-        run_range(p, i, i + 1);
-        p->backend->wait(p->backend, 0, NULL);
-        seconds[i] += time_now() - start;
-    }
-}
-
-bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
-    const Value *v = graph_value(p->graph, input);
-    CHECK(bytes <= (size_t)value_bytes(v), "%s takes %lld bytes", v->name, (long long)value_bytes(v));
-    return p->backend->upload(p->backend, p->address[input], host, bytes, 0, err);
-}
-
-bool plan_download(Plan *p, Val kept, void *host, size_t bytes, Err *err) {
-    const Value *v = graph_value(p->graph, kept);
-    CHECK(p->address[kept] && bytes <= (size_t)value_bytes(v), "%s was not kept or is smaller", v->name);
-    return p->backend->download(p->backend, host, p->address[kept], bytes, 0, err);
 }

@@ -12,7 +12,9 @@
 #include "run/state.h"
 
 typedef struct {
-    bool no_reuse; /* every activation its own memory: for tests, and to inspect values after a run */
+    bool no_reuse;   /* every activation its own memory: for tests, and to inspect values after a run */
+    bool no_capture; /* launch every step of every run by itself, also where the backend could replay them as one */
+    bool measure;    /* find out the sizes and stop: no memory, no device, nothing to run; state may be NULL */
 } PlanOptions;
 
 typedef struct {
@@ -25,6 +27,23 @@ typedef struct {
     int32_t first, last; /* the steps during which its contents must stand: its producer .. its last reader */
     bool constant;
 } Placement;
+
+/* What lets the host work beside a run (plan_run.c): two sets of host memory that take turns, and marks that say when
+ * each is free. */
+typedef struct {
+    char *staged;    /* on the device, laid out as Plan.inputs: the next run's inputs; NULL: the host writes inputs itself */
+    char *inputs[2]; /* on the host: what staged is uploaded from */
+    char *kept[2];   /* on the host: kept values of the last run and of the one before, at kept_offset */
+    size_t *kept_offset; /* [n_keep] */
+    BackendMark *uploaded[2], *fetched[2], *moved; /* moved: staged has gone into inputs and is free */
+    struct StagedInput {
+        size_t offset, bytes;
+    } *pending; /* [n_pending] staged since the last run */
+    int n_pending;
+    int64_t stages, fetches, runs;
+    void *captured; /* a recorded run; NULL: none yet */
+    Err failed;     /* what a run met; the next call that can fail says it */
+} PlanPipe;
 
 typedef struct Plan {
     const Graph *graph;
@@ -41,6 +60,7 @@ typedef struct Plan {
     char *arena, *constants, *work, *inputs;
     size_t arena_bytes, constant_bytes, work_bytes, input_bytes;
     size_t naive_bytes; /* what the activations would take without reuse */
+    PlanPipe pipe;
 } Plan;
 
 /* keep: values to be read after a run. state may be NULL for a graph without parameters.
@@ -53,13 +73,30 @@ void plan_free(Plan *p);
 /* Recomputes the constants after weights have changed; plan_new does it once. With a state that has a source, weights
  * are read as they are needed and released when only constants are made of them. False: what the source says. */
 bool plan_refresh(Plan *p, Err *err);
+/* Queues a run. From the second on, a backend that can capture replays what it recorded of one. */
 void plan_run(Plan *p);
 
+/* Simple transfers: done when they return, and so is everything queued before them. */
 bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err);
 bool plan_download(Plan *p, Val kept, void *host, size_t bytes, Err *err);
 
-/* Time of each step of one run, in seconds, added to seconds[n_steps]. */
-void plan_run_timed(Plan *p, double *seconds);
+/* An input for the next run, uploaded while the run before it is still computing. The host's memory is free when this
+ * returns. An input that is not staged keeps its value. */
+bool plan_stage(Plan *p, Val input, const void *host, size_t bytes, Err *err);
+/* Queues copies of all kept values, as the last run leaves them. */
+bool plan_fetch_begin(Plan *p, Err *err);
+/* A kept value of the last plan_fetch_begin (back 0) or of the one before (back 1): waits for that run alone. */
+bool plan_fetch(Plan *p, Val kept, void *host, size_t bytes, int back, Err *err);
+
+/* Time of each step of one run on the device's clock, in seconds, added to seconds[n_steps]. */
+bool plan_run_timed(Plan *p, double *seconds, Err *err);
+
+/* Device memory that a plan takes, in bytes; with options.measure, that it would take. */
+size_t plan_device_bytes(const Plan *p);
+
+/* For plan.c: host memory and marks of a plan whose sizes are known. */
+bool plan_pipe_open(Plan *p, Err *err);
+void plan_pipe_close(Plan *p);
 
 /* An independent check of the plan's memory, sharing no code with the planner: no two values that must stand at the
  * same time may touch, every read value was written before, in-place outputs only where the op's row allows it.

@@ -52,7 +52,7 @@ bool device_info(DeviceInfo *out, int device, Err *err) {
 }
 
 bool device_select(int device, Err *err) {
-    return done(cudaSetDevice(device), "choosing a GPU", err) && done(cudaFree(NULL), "creating a context", err);
+    return done(cudaSetDevice(device), "choosing a GPU", err);
 }
 
 /* ---- memory ---- */
