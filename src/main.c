@@ -6,7 +6,7 @@
 
 int main(int argc, char **argv) {
     const CliCommand commands[] = {command_train, command_eval,   command_infer,  command_info,  command_synth,
-                                   command_bench, command_export, command_import, command_verify};
+                                   command_bench, command_export, command_import, command_verify, command_plan};
     Err err = {0};
     Cli cli;
     Log log;

@@ -5,6 +5,6 @@
 #include "app/cli.h"
 
 extern const CliCommand command_train, command_eval, command_infer, command_info, command_synth, command_bench,
-    command_export, command_import, command_verify;
+    command_export, command_import, command_verify, command_plan;
 
 #endif

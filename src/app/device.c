@@ -34,7 +34,7 @@ bool config_open_measuring(Backend *out, const Config *c, Err *err) {
     Err why = {0};
     bool gpu = kind == DEVICE_CUDA || (kind == DEVICE_AUTO && backend_cuda_usable(0, &why));
     if (!gpu) return backend_open_cpu(out, 1, err);
-    *out = (Backend){.name = "cuda"};
+    *out = (Backend){.name = "cuda", .half = true};
     return backend_kernels_cuda(&out->kernels, err);
 }
 

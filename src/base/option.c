@@ -282,18 +282,19 @@ static cJSON *parse_word(const Option *o, const char *text) {
     return checked(node ? node : cJSON_CreateString(text));
 }
 
-/* "a,b" or "[a,b]" without quotes, as a shell leaves it. */
+/* "a,b" or "[a,b]" without quotes, as a shell leaves it; whole numbers also as "512x2048". */
 static cJSON *parse_list(const Option *o, const char *text) {
+    const char *separators = o->type == OPTION_INT ? ",x" : ",";
     if (text[0] == '[' && is_json(text)) {
         cJSON *node = cJSON_Parse(text);
         if (node) return node;
     }
-    if (text[0] != '[' && !strchr(text, ',')) return parse_word(o, text);
+    if (text[0] != '[' && !strpbrk(text, separators)) return parse_word(o, text);
     char *copy = mem_strdup(text + (text[0] == '[')), *rest = copy;
     size_t length = strlen(copy);
     if (text[0] == '[' && length > 0 && copy[length - 1] == ']') copy[length - 1] = '\0';
     cJSON *list = checked(cJSON_CreateArray());
-    for (char *item; (item = strsep(&rest, ",")) != NULL;) {
+    for (char *item; (item = strsep(&rest, separators)) != NULL;) {
         while (*item == ' ') item++;
         cJSON_AddItemToArray(list, parse_word(o, item));
     }

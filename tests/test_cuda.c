@@ -1,0 +1,415 @@
+/* test_cuda.c - the CUDA backend's host side without a GPU, on the emulated device (tests/emulate/): memory, marks,
+ * capture, staging and fetching, failures, and what `mala plan` predicts. The kernels have their own test,
+ * test_cuda_ops.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "app/device.h"
+#include "backend/cuda/cuda.h"
+#include "base/rng.h"
+#include "emulate/control.h"
+#include "run/plan.h"
+
+static Err err;
+
+#define OK(call) \
+    do { \
+        if (!(call)) fail_msg("%s: %s", #call, err.text); \
+    } while (0)
+
+static int reset(void **state) {
+    (void)state;
+    err = (Err){0};
+    emu_set_gpu(NULL);
+    emu_set_late(0, false);
+    emu_set_late(1, false);
+    emu_fail_next(EMU_FAIL_NOTHING);
+    return 0;
+}
+
+static void assert_says(const char *part) {
+    if (!strstr(err.text, part)) fail_msg("\"%s\" does not say \"%s\"", err.text, part);
+}
+
+/* ---- finding a GPU ---- */
+
+static void test_machines_without(void **state) {
+    (void)state;
+    static const struct {
+        EmuGpu gpu;
+        int device;
+        const char *says;
+    } cases[] = {
+        {{0, false, 7, 5, 1 << 20, "75"}, 0, "no NVIDIA driver found"},
+        {{0, true, 7, 5, 1 << 20, "75"}, 0, "no NVIDIA GPU found"},
+        {{2, true, 7, 5, 1 << 20, "75"}, 2, "there is no cuda:2 - this machine has 2 GPUs, cuda:0 to cuda:1"},
+        {{1, true, 6, 1, 1 << 20, "75"}, 0, "compute capability 6.1, mala needs 7.5"},
+        {{1, true, 8, 6, 1 << 20, "90"}, 0, "CUDA_ARCHS=86"},
+    };
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        Backend b;
+        err = (Err){0};
+        emu_set_gpu(&cases[i].gpu);
+        assert_false(backend_open_cuda(&b, cases[i].device, &err));
+        assert_int_equal(err.code, EXIT_DEVICE);
+        assert_says(cases[i].says);
+        assert_null(b.self);
+    }
+    /* a newer minor version runs the code of an older one, a newer generation the portable form of the last */
+    static const EmuGpu fine[] = {{1, true, 8, 6, 1 << 20, "75 80"}, {1, true, 12, 0, 1 << 20, "75 90"}};
+    for (size_t i = 0; i < COUNTOF(fine); i++) {
+        err = (Err){0};
+        emu_set_gpu(&fine[i]);
+        OK(backend_cuda_usable(0, &err));
+    }
+}
+
+static void open_as(const char *device, DeviceKind kind, int index, const char *description, const char *chosen) {
+    char override[64];
+    snprintf(override, sizeof override, "device=%s", device);
+    Config c;
+    Backend b;
+    int found;
+    OK(config_load(&c, NULL, (char *[]){override}, 1, &err));
+    assert_int_equal(config_device(&c, &found), kind);
+    assert_int_equal(found, index);
+    OK(config_open_backend(&b, &c, &err));
+    assert_non_null(strstr(b.description, description));
+    assert_string_equal(b.chosen, chosen);
+    b.close(&b);
+    config_free(&c);
+}
+
+static void test_device_option(void **state) {
+    (void)state;
+    emu_set_gpu(&(EmuGpu){2, true, 9, 0, (size_t)80 << 30, "75 80 90"});
+    open_as("auto", DEVICE_AUTO, 0, "cuda:0: emulated GPU, 80 GiB, compute capability 9.0", "the first usable GPU");
+    open_as("cpu", DEVICE_CPU, 0, "cpu: ", "");
+    open_as("cuda", DEVICE_CUDA, 0, "cuda:0: ", "");
+    open_as("cuda:1", DEVICE_CUDA, 1, "cuda:1: ", "");
+    emu_set_gpu(&(EmuGpu){0, false, 0, 0, 0, "75"});
+    open_as("auto", DEVICE_AUTO, 0, "cpu: ", "no NVIDIA driver found");
+    static const char *const bad[] = {"device=cuda:", "device=cuda:x", "device=cuda:-1", "device=cuda:12345", "device=tpu"};
+    for (size_t i = 0; i < COUNTOF(bad); i++) {
+        Config c;
+        err = (Err){0};
+        assert_false(config_load(&c, NULL, (char *[]){(char *)bad[i]}, 1, &err));
+        assert_int_equal(err.code, EXIT_USAGE);
+        assert_says("none of auto, cpu, cuda, cuda:N");
+        config_free(&c);
+    }
+}
+
+/* ---- memory and order ---- */
+
+static void test_memory_and_copies(void **state) {
+    (void)state;
+    Backend b;
+    OK(backend_open_cuda(&b, 0, &err));
+    void *x, *y, *nothing;
+    size_t now, most;
+    OK(b.alloc(&b, &x, 1000, &err) && b.alloc(&b, &y, 1000, &err) && b.alloc(&b, &nothing, 0, &err));
+    assert_null(nothing);
+    assert_int_equal((uintptr_t)x % 256, 0);
+    char host[1000], back[1000];
+    OK(b.download(&b, back, x, 1000, STREAM_COMPUTE, &err) && b.wait(&b, STREAM_COMPUTE, &err));
+    for (int i = 0; i < 1000; i++) assert_int_equal(back[i], 0);
+    for (int i = 0; i < 1000; i++) host[i] = (char)i;
+    OK(b.upload(&b, x, host, 1000, STREAM_COMPUTE, &err) && b.copy(&b, y, x, 1000, STREAM_COMPUTE, &err) &&
+       b.download(&b, back, y, 1000, STREAM_COMPUTE, &err) && b.wait(&b, STREAM_COMPUTE, &err));
+    assert_memory_equal(host, back, 1000);
+    b.memory_used(&b, &now, &most);
+    assert_int_equal(now, 2000);
+    b.free(&b, x);
+    b.free(&b, y);
+    b.memory_used(&b, &now, &most);
+    assert_int_equal(now, 0);
+    assert_int_equal(most, 2000);
+    b.close(&b);
+    assert_int_equal(emu_counts().now, 0);
+}
+
+/* Uploads on one stream, reads on the other: right with the mark, wrong without, when the upload comes late. */
+static int read_across_streams(bool ordered) {
+    Backend b;
+    BackendMark *mark;
+    void *x;
+    int value = 7, got = 0;
+    emu_set_late(1, true);
+    OK(backend_open_cuda(&b, 0, &err) && b.alloc(&b, &x, 4, &err) && b.mark_new(&b, &mark, &err));
+    OK(b.order(&b, STREAM_COMPUTE, mark, &err)); /* never set: nothing to wait for */
+    OK(b.upload(&b, x, &value, 4, STREAM_UPLOAD, &err) && b.mark(&b, mark, STREAM_UPLOAD, &err));
+    if (ordered) OK(b.order(&b, STREAM_COMPUTE, mark, &err));
+    OK(b.download(&b, &got, x, 4, STREAM_COMPUTE, &err) && b.wait(&b, STREAM_COMPUTE, &err));
+    OK(b.await(&b, mark, &err));
+    b.mark_free(&b, mark);
+    b.free(&b, x);
+    b.close(&b);
+    return got;
+}
+
+static void test_order(void **state) {
+    (void)state;
+    assert_int_equal(read_across_streams(true), 7);
+    assert_int_equal(read_across_streams(false), 0);
+}
+
+/* ---- plans ---- */
+
+/* gelu of what is fed, over a graph whose kernels all backends have */
+typedef struct {
+    Backend backend;
+    Graph *graph;
+    Val x, bias, y;
+    Plan *plan;
+} Small;
+
+enum { SIZE = 300 };
+
+static void small_open(Small *s, PlanOptions options) {
+    *s = (Small){.graph = graph_new()};
+    s->x = graph_input(s->graph, "x", DT_F32, SHAPE(SIZE));
+    s->bias = graph_input(s->graph, "bias", DT_F32, SHAPE(SIZE));
+    s->y = op_gelu(s->graph, op_add(s->graph, op_silu(s->graph, s->x), s->bias));
+    OK(backend_open_cuda(&s->backend, 0, &err));
+    OK(plan_new(&s->plan, s->graph, &s->backend, NULL, &s->y, 1, options, &err));
+}
+
+static void small_close(Small *s) {
+    plan_free(s->plan);
+    graph_free(s->graph);
+    s->backend.close(&s->backend);
+    assert_int_equal(emu_counts().now, 0);
+}
+
+static void fill(float *x, int step) {
+    Rng r = rng_make(9, RNG_TEST, (uint64_t)step, 0);
+    for (int i = 0; i < SIZE; i++) x[i] = 4 * rng_uniform(&r) - 2;
+}
+
+enum { STEPS = 7 };
+
+/* Results of STEPS runs, each input staged while the run before is queued, each result read one run late. */
+static void run_pipelined(float out[STEPS][SIZE], PlanOptions options) {
+    Small s;
+    float x[SIZE], bias[SIZE];
+    small_open(&s, options);
+    for (int i = 0; i < SIZE; i++) bias[i] = 0.25f;
+    OK(plan_upload(s.plan, s.bias, bias, sizeof bias, &err)); /* keeps its value */
+    for (int step = 0; step < STEPS; step++) {
+        fill(x, step);
+        OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+        memset(x, 0x77, sizeof x); /* ours again */
+        plan_run(s.plan);
+        OK(plan_fetch_begin(s.plan, &err));
+        if (step) OK(plan_fetch(s.plan, s.y, out[step - 1], sizeof x, 1, &err));
+    }
+    OK(plan_fetch(s.plan, s.y, out[STEPS - 1], sizeof x, 0, &err));
+    small_close(&s);
+}
+
+static void run_simply(float out[STEPS][SIZE]) {
+    Small s;
+    float x[SIZE], bias[SIZE];
+    small_open(&s, (PlanOptions){.no_capture = true});
+    for (int i = 0; i < SIZE; i++) bias[i] = 0.25f;
+    OK(plan_upload(s.plan, s.bias, bias, sizeof bias, &err));
+    for (int step = 0; step < STEPS; step++) {
+        fill(x, step);
+        OK(plan_upload(s.plan, s.x, x, sizeof x, &err));
+        plan_run(s.plan);
+        OK(plan_download(s.plan, s.y, out[step], sizeof x, &err));
+    }
+    small_close(&s);
+}
+
+/* Whichever stream lags behind, staged inputs and late results are those of the simple way; so are captured runs. */
+static void test_pipeline(void **state) {
+    (void)state;
+    static float want[STEPS][SIZE], got[STEPS][SIZE];
+    run_simply(want);
+    for (int late = 0; late < 4; late++) {
+        for (int capture = 0; capture < 2; capture++) {
+            emu_set_late(0, late & 1);
+            emu_set_late(1, late & 2);
+            memset(got, 0, sizeof got);
+            int64_t before = emu_counts().graph_launches;
+            run_pipelined(got, (PlanOptions){.no_capture = !capture});
+            if (memcmp(want, got, sizeof want) != 0) fail_msg("late streams %d, capture %d: other results", late, capture);
+            assert_int_equal(emu_counts().graph_launches - before, capture ? STEPS - 1 : 0);
+        }
+    }
+}
+
+/* The test above would see a forgotten order: the same steps on a backend whose order, or whose await, does nothing. */
+static bool no_order(Backend *b, int stream, BackendMark *mark, Err *e) {
+    (void)b, (void)stream, (void)mark, (void)e;
+    return true;
+}
+static bool no_await(Backend *b, BackendMark *mark, Err *e) {
+    (void)b, (void)mark, (void)e;
+    return true;
+}
+
+static bool same_without(bool order, int late) {
+    static float want[STEPS][SIZE], got[STEPS][SIZE];
+    Small s;
+    float x[SIZE];
+    for (int round = 0; round < 2; round++) {
+        emu_set_late(0, round && (late & 1));
+        emu_set_late(1, round && (late & 2));
+        small_open(&s, (PlanOptions){0});
+        if (round && order) s.backend.order = no_order;
+        if (round && !order) s.backend.await = no_await;
+        for (int step = 0; step < STEPS; step++) {
+            fill(x, step);
+            OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+            plan_run(s.plan);
+            OK(plan_fetch_begin(s.plan, &err));
+            OK(plan_fetch(s.plan, s.y, (round ? got : want)[step], sizeof x, 0, &err));
+        }
+        small_close(&s);
+    }
+    return memcmp(want, got, sizeof want) == 0;
+}
+
+static void test_forgotten_order_shows(void **state) {
+    (void)state;
+    assert_false(same_without(true, 2));  /* the run starts before its inputs are there */
+    assert_false(same_without(false, 1)); /* the result is read before it is there */
+}
+
+/* In a step there are no allocations, and the host waits for marks of earlier steps alone. */
+static void test_step_allocates_nothing(void **state) {
+    (void)state;
+    Small s;
+    float x[SIZE], y[SIZE];
+    small_open(&s, (PlanOptions){0});
+    fill(x, 0);
+    EmuCounts warm = {0};
+    for (int step = 0; step < 6; step++) {
+        if (step == 3) warm = emu_counts();
+        OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+        plan_run(s.plan);
+        OK(plan_fetch_begin(s.plan, &err));
+        if (step) OK(plan_fetch(s.plan, s.y, y, sizeof y, 1, &err));
+    }
+    assert_int_equal(emu_counts().allocations, warm.allocations);
+    assert_int_equal(emu_counts().graph_launches - warm.graph_launches, 3);
+    assert_int_equal(emu_counts().waits - warm.waits, 3 * 2); /* for a place two rounds old, and for the run before */
+    small_close(&s);
+}
+
+static void test_timed_run(void **state) {
+    (void)state;
+    Small s;
+    small_open(&s, (PlanOptions){0});
+    double *seconds = mem_zalloc((size_t)s.plan->n_steps, sizeof *seconds);
+    OK(plan_run_timed(s.plan, seconds, &err));
+    for (int i = 0; i < s.plan->n_steps; i++) assert_true(seconds[i] >= 0 && seconds[i] < 60);
+    free(seconds);
+    small_close(&s);
+}
+
+/* ---- failures ---- */
+
+static void test_out_of_memory(void **state) {
+    (void)state;
+    Backend b;
+    void *x = NULL, *y = NULL;
+    emu_set_gpu(&(EmuGpu){1, true, 7, 5, 100 << 20, "75"});
+    OK(backend_open_cuda(&b, 0, &err));
+    OK(b.alloc(&b, &x, 60 << 20, &err));
+    assert_false(b.alloc(&b, &y, 50 << 20, &err));
+    assert_int_equal(err.code, EXIT_DEVICE);
+    assert_says("no memory for 50 MiB beside the 60 MiB taken, 40 MiB of 100 are free");
+    assert_says("use a smaller batch");
+    assert_null(y);
+    b.free(&b, x);
+    b.close(&b);
+}
+
+/* What fails in the middle of a run is said by the next call, once and for all. */
+static void test_failures_are_said(void **state) {
+    (void)state;
+    static const struct {
+        EmuFailure what;
+        const char *says;
+    } cases[] = {{EMU_FAIL_UPLOAD, "cudaErrorLaunchFailure"}, {EMU_FAIL_WAIT, "cudaErrorIllegalAddress"},
+                 {EMU_FAIL_CAPTURE, "cudaErrorStreamCaptureImplicit"}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        Small s;
+        float x[SIZE], y[SIZE];
+        err = (Err){0};
+        small_open(&s, (PlanOptions){0});
+        fill(x, 0);
+        bool ok = true;
+        for (int step = 0; ok && step < 4; step++) {
+            if (step == 1) emu_fail_next(cases[i].what);
+            ok = plan_stage(s.plan, s.x, x, sizeof x, &err);
+            if (ok) plan_run(s.plan);
+            ok = ok && plan_fetch_begin(s.plan, &err) && plan_fetch(s.plan, s.y, y, sizeof y, 0, &err);
+        }
+        assert_false(ok);
+        assert_int_equal(err.code, EXIT_DEVICE);
+        assert_says(cases[i].says);
+        small_close(&s);
+    }
+}
+
+static void test_failed_launch_is_kept(void **state) {
+    (void)state;
+    Small s;
+    float y[SIZE];
+    small_open(&s, (PlanOptions){0});
+    plan_run(s.plan);
+    cuda_launch_failed(&s.backend, "layers.0.gelu", 9);
+    assert_false(plan_download(s.plan, s.y, y, sizeof y, &err));
+    assert_int_equal(err.code, EXIT_DEVICE);
+    assert_says("layers.0.gelu");
+    small_close(&s);
+}
+
+/* No memory for a plan: nothing of it stays behind. */
+static void test_plan_without_memory(void **state) {
+    (void)state;
+    Backend b;
+    Graph *g = graph_new();
+    Val y = op_gelu(g, graph_input(g, "x", DT_F32, SHAPE(1 << 20)));
+    for (size_t mib = 1; mib < 13; mib++) {
+        emu_set_gpu(&(EmuGpu){1, true, 7, 5, mib << 20, "75"});
+        err = (Err){0};
+        OK(backend_open_cuda(&b, 0, &err));
+        Plan *p = NULL;
+        bool ok = plan_new(&p, g, &b, NULL, &y, 1, (PlanOptions){0}, &err);
+        assert_int_equal(ok, mib >= 12); /* x, its staged copy, y */
+        if (!ok) assert_says("no memory for");
+        plan_free(p);
+        assert_int_equal(emu_counts().now, 0);
+        b.close(&b);
+    }
+    graph_free(g);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_machines_without, reset),
+        cmocka_unit_test_setup(test_device_option, reset),
+        cmocka_unit_test_setup(test_memory_and_copies, reset),
+        cmocka_unit_test_setup(test_order, reset),
+        cmocka_unit_test_setup(test_pipeline, reset),
+        cmocka_unit_test_setup(test_forgotten_order_shows, reset),
+        cmocka_unit_test_setup(test_step_allocates_nothing, reset),
+        cmocka_unit_test_setup(test_timed_run, reset),
+        cmocka_unit_test_setup(test_out_of_memory, reset),
+        cmocka_unit_test_setup(test_failures_are_said, reset),
+        cmocka_unit_test_setup(test_failed_launch_is_kept, reset),
+        cmocka_unit_test_setup(test_plan_without_memory, reset),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
