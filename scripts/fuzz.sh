@@ -10,8 +10,8 @@ if [ ! -e "$runtime" ] && ! ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.
     scripts/install_deps.sh "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 fi
 
-sources="tests/pth_build.c src/io/tensor_file.c src/io/safetensors.c src/io/pickle.c src/io/pickle_torch.c src/io/pth.c
-         src/io/zip.c src/base/*.c"
+sources="tests/pth_build.c src/io/tensor_file.c src/io/safetensors.c src/io/pickle.c src/io/pickle_torch.c src/io/pickle_inert.c
+         src/io/pth.c src/io/zip.c src/base/*.c"
 for target in tests/fuzz/fuzz_*.c; do
     name=$(basename "$target" .c) failed=0
     mkdir -p "$build/seeds/$name"

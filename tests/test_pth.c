@@ -74,7 +74,7 @@ static void test_bombs(void **state) {
     static const struct {
         const char *id, *before, *unit, *after, *verdict;
     } bombs[] = {
-        {"a million TUPLE1", "} ( 'model' } 'w' " MATRIX " s 'args' )", "\x85", "u .", "accepted"},
+        {"a million TUPLE1", "} ( 'model' } 'w' " MATRIX " s 'args' )", "\x85", "u .", "values nested deeper than 1000"},
         {"a million marks", "}", "(", ".", "values nested deeper than 1000"},
         {"a million lists", "}", "]", ".", "ends with more than one value"},
         {"a line of a megabyte", "} x63", "a", "x0a x0a .", "a global whose name is no line"},
@@ -94,6 +94,21 @@ static void test_bombs(void **state) {
         buffer_free(&pickle);
         buffer_free(&b);
     }
+    for (int levels = 999; levels <= 1001; levels += 2) /* a tuple of nothing, then tuples and lists around it in turns */
+        for (int lists = 0; lists < 2; lists++) {
+            Buffer b = {0}, pickle = {0};
+            Entry entries[PTH_ENTRIES];
+            buffer_put_pickle(&pickle, "x8002 } 'args'");
+            for (int k = 0; lists && k < levels; k++) buffer_put_pickle(&pickle, "]");
+            buffer_put_pickle(&pickle, ")");
+            for (int k = 0; k < levels; k++) buffer_put_pickle(&pickle, lists ? "a" : "t1");
+            buffer_put_pickle(&pickle, "s 'model' } 'w' " MATRIX " s s .");
+            pth_entries(entries, &pickle);
+            buffer_put_zip(&b, NULL, entries, PTH_ENTRIES);
+            expect("depth", verdict(&b), levels < 1000 ? "accepted" : "values nested deeper than 1000");
+            buffer_free(&pickle);
+            buffer_free(&b);
+        }
     Buffer words = {0}, b = {0}; /* each level holds the one before twice: 2^60 leaves as a tree */
     buffer_put(&words, "} 'args' ) ", 11);
     for (int level = 0; level < 60; level++) {

@@ -22,7 +22,7 @@ typedef struct {
     size_t count, at, opcode; /* opcode: where the current one began */
     PickleId *stack;
     uint32_t depth, stack_capacity;
-    uint32_t marks[PICKLE_MAX_MARKS]; /* depths of the stack */
+    uint32_t marks[PICKLE_MAX_DEPTH]; /* depths of the stack */
     int mark_count;
     PickleId *memo; /* 0: not set */
     uint32_t memo_capacity;
@@ -51,15 +51,19 @@ static bool fail(const Machine *m, Err *err, const char *format, ...) {
     return false;
 }
 
+/* "module.name" */
+static const char *text_of_global(char *out, size_t room, PickleText text) {
+    const char *end = memchr(text.text, '\n', text.count);
+    int module = (int)(end - text.text), name = (int)text.count - module - 1;
+    snprintf(out, room, "%.*s.%.*s", module, text.text, name, end + 1);
+    return out;
+}
+
 const char *pickle_global_name(char *out, size_t room, const Pickle *p, PickleId id) {
     const PickleValue *v = &p->values[id];
-    if ((v->kind != PICKLE_GLOBAL && v->kind != PICKLE_OPAQUE) || v->text.count == 0) {
-        snprintf(out, room, "%s", pickle_kind_name(v->kind));
-        return out;
-    }
-    const char *end = memchr(v->text.text, '\n', v->text.count);
-    int module = (int)(end - v->text.text), name = (int)v->text.count - module - 1;
-    snprintf(out, room, "%.*s.%.*s", module, v->text.text, name, end + 1);
+    if ((v->kind == PICKLE_GLOBAL || v->kind == PICKLE_OPAQUE) && v->text.count > 0)
+        return text_of_global(out, room, v->text);
+    snprintf(out, room, "%s", pickle_kind_name(v->kind));
     return out;
 }
 
@@ -176,7 +180,7 @@ static bool push_text(Machine *m, size_t length_bytes, Err *err) {
 }
 
 /* "module\nname\n", each of printable ASCII: a name that only looks like torch's is another name. */
-static bool push_global(Machine *m, Err *err) {
+static bool take_global(Machine *m, PickleText *out, Err *err) {
     size_t begin = m->at;
     for (int line = 0; line < 2; line++) {
         size_t first = m->at;
@@ -185,17 +189,53 @@ static bool push_global(Machine *m, Err *err) {
             return fail(m, err, "a global whose name is no line of 1..%d printable characters", PICKLE_MAX_LINE);
         m->at++;
     }
-    PickleValue v = {.text = {(const char *)m->bytes + begin, m->at - 1 - begin}};
-    v.kind = pickle_global_known(v.text) ? PICKLE_GLOBAL : PICKLE_OPAQUE;
-    return push_value(m, v, err);
+    *out = (PickleText){(const char *)m->bytes + begin, m->at - 1 - begin};
+    return true;
 }
 
+static bool push_global(Machine *m, Err *err) {
+    PickleValue v = {.kind = PICKLE_GLOBAL};
+    if (!take_global(m, &v.text, err)) return false;
+    if (pickle_global_known(v.text)) return push_value(m, v, err);
+    v.kind = PICKLE_OPAQUE;
+    if (pickle_global_inert(v.text)) return push_value(m, v, err);
+    char name[200];
+    return fail(m, err, "names %s, which no weights need and is not among the values that are stepped over - save "
+                "state_dict() of the model with torch.save", text_of_global(name, sizeof name, v.text));
+}
+
+/* Opcodes that torch.save does not write; two of them name a global, which is worth saying. */
+static bool fail_opcode(Machine *m, uint8_t opcode, Err *err) {
+    PickleText global = {0};
+    char name[200] = "";
+    Err no_name = {0};
+    const PickleValue *values = m->p->values;
+    if (opcode == 'i' && take_global(m, &global, &no_name)) { /* INST */
+        text_of_global(name, sizeof name, global);
+    } else if (opcode == 0x93 && m->depth >= 2) { /* STACK_GLOBAL */
+        const PickleValue *module = &values[m->stack[m->depth - 2]], *last = &values[m->stack[m->depth - 1]];
+        if (module->kind == PICKLE_STRING && last->kind == PICKLE_STRING)
+            snprintf(name, sizeof name, "%.*s.%.*s", (int)MIN(module->text.count, PICKLE_MAX_LINE), module->text.text,
+                     (int)MIN(last->text.count, PICKLE_MAX_LINE), last->text.text);
+    }
+    return fail(m, err, "opcode 0x%02x%s%s, which torch.save does not write - save the checkpoint's state_dict again",
+                opcode, name[0] ? " for " : "", name);
+}
+
+static bool fail_depth(const Machine *m, Err *err) {
+    return fail(m, err, "values nested deeper than %d", PICKLE_MAX_DEPTH);
+}
+
+/* Depths are a promise about what a checkpoint may look like, not what keeps this reader safe: nothing here descends.
+ * So a container that is already in another and gets deeper does not tell it. */
 static bool add_item(Machine *m, PickleId container, PickleId key, PickleId value, Err *err) {
     Pickle *p = m->p;
     PickleValue *c = &p->values[container];
     PickleItem *items = grown(m, p->items, &p->item_capacity, p->item_count, sizeof *items, err);
     if (!items) return false;
     p->items = items;
+    if (p->values[value].depth >= PICKLE_MAX_DEPTH) return fail_depth(m, err);
+    c->depth = MAX(c->depth, (uint16_t)(p->values[value].depth + 1));
     p->items[p->item_count] = (PickleItem){.key = key, .value = value};
     if (c->items.count++ == 0)
         c->items.first = p->item_count;
@@ -252,7 +292,7 @@ static bool set_items(Machine *m, uint32_t count, Err *err) {
     return true;
 }
 
-/* REDUCE and NEWOBJ. What an unlisted global makes keeps its name and nothing else. */
+/* REDUCE and NEWOBJ. What a global that is stepped over makes keeps its name and nothing else. */
 static bool call(Machine *m, bool is_new, Err *err) {
     PickleId arguments = 0, callable = 0;
     if (!pop(m, &arguments, err) || !pop(m, &callable, err)) return false;
@@ -260,12 +300,12 @@ static bool call(Machine *m, bool is_new, Err *err) {
     if (m->p->values[arguments].kind != PICKLE_TUPLE)
         return fail(m, err, "%s stands where a tuple of arguments belongs",
                     pickle_kind_name(m->p->values[arguments].kind));
-    PickleValue made = {.kind = PICKLE_OPAQUE, .text = f->kind == PICKLE_OPAQUE ? f->text : (PickleText){0}};
-    if (f->kind == PICKLE_OPAQUE) return push_value(m, made, err);
+    if (f->kind == PICKLE_OPAQUE && f->text.count > 0)
+        return push_value(m, (PickleValue){.kind = PICKLE_OPAQUE, .text = f->text}, err);
     char name[120];
     if (f->kind != PICKLE_GLOBAL || is_new)
         return fail(m, err, "%s is called", pickle_global_name(name, sizeof name, m->p, callable));
-    memset(&made, 0, sizeof made);
+    PickleValue made = {0};
     return pickle_reduce(&made, m->p, callable, arguments, err) && push_value(m, made, err);
 }
 
@@ -309,7 +349,7 @@ static bool memo_get(Machine *m, size_t bytes, Err *err) {
 }
 
 static bool push_mark(Machine *m, Err *err) {
-    if (m->mark_count == PICKLE_MAX_MARKS) return fail(m, err, "values nested deeper than %d", PICKLE_MAX_MARKS);
+    if (m->mark_count == PICKLE_MAX_DEPTH) return fail_depth(m, err);
     m->marks[m->mark_count++] = m->depth;
     return true;
 }
@@ -356,8 +396,7 @@ static bool step(Machine *m, uint8_t opcode, Err *err) {
     case 'r': return memo_put(m, 4, err);
     case 'h': return memo_get(m, 1, err);
     case 'j': return memo_get(m, 4, err);
-    default:
-        return fail(m, err, "opcode 0x%02x, which torch.save does not write - save the checkpoint's state_dict again", opcode);
+    default: return fail_opcode(m, opcode, err);
     }
 }
 

@@ -1,9 +1,11 @@
 /* pickle.h - reads the pickles that torch.save writes, as data.
  *
  * A pickle is a program for a machine with a stack, and Python runs whatever function it names. Here nothing is ever
- * called, imported or opened. Opcodes are an allow-list (protocol 2 as torch writes it); global names map to a kind of
- * value, and every name that is not listed becomes an inert PICKLE_OPAQUE, with what it is called, built with and filled
- * with dropped: an argparse.Namespace is stepped over, and so is os.system. Only who needs such a value is refused.
+ * called, imported or opened. Opcodes are an allow-list (protocol 2 as torch writes it), and so are global names. Those
+ * that carry weights map to a kind of value; those that real checkpoints have beside them (pickle_inert.c) become an
+ * inert PICKLE_OPAQUE, with what it is called, built with and filled with dropped: an argparse.Namespace is stepped over.
+ * Every other name, os.system or a class of somebody's program, is refused where it stands, whether or not a weight
+ * depends on it.
  *
  * Memory is linear in the pickle and bounded; nothing recurses; values are never walked as a tree, so that shared and
  * cyclic values cost nothing. Strings stay in the pickle. */
@@ -15,7 +17,7 @@
 
 #define PICKLE_MAX_BYTES ((size_t)64 << 20)
 #define PICKLE_MAX_VALUES 4000000 /* also items, memo entries and values on the stack */
-#define PICKLE_MAX_MARKS 1000
+#define PICKLE_MAX_DEPTH 1000 /* of values in values, and of open marks */
 #define PICKLE_MAX_LINE 255 /* bytes of a module's or a class's name */
 
 typedef enum {
@@ -30,7 +32,7 @@ typedef enum {
     PICKLE_GLOBAL,  /* a name that means something to us */
     PICKLE_STORAGE, /* elements in a record of their own */
     PICKLE_TENSOR,  /* a view of a storage; parameters too */
-    PICKLE_OPAQUE   /* everything else */
+    PICKLE_OPAQUE   /* a listed name, or an object of it: stepped over */
 } PickleKind;
 const char *pickle_kind_name(PickleKind kind); /* "a list" */
 
@@ -51,6 +53,7 @@ typedef struct {
 
 typedef struct {
     PickleKind kind;
+    uint16_t depth; /* of tuples, lists and dicts in it, as far as known when an item came in */
     size_t at; /* byte of the opcode that made it, in the pickle */
     union {
         int64_t integer; /* BOOL, INT */
@@ -83,7 +86,7 @@ typedef struct {
 } Pickle;
 
 /* Reads one whole pickle, which must stay in memory. Followed by pickle_free, also when it fails. False: EXIT_INPUT with
- * the byte, and the global if one is at fault. */
+ * the byte, and by name the global if one is at fault. */
 bool pickle_read(Pickle *out, const char *path, size_t first_byte, const uint8_t *bytes, size_t count, Err *err);
 void pickle_free(Pickle *p);
 
