@@ -9,7 +9,8 @@
 
 #include <cmocka.h>
 
-#include "app/device.h"
+#include "app/memory.h"
+#include "app/model_file.h"
 #include "backend/cuda/cuda.h"
 #include "base/rng.h"
 #include "emulate/control.h"
@@ -396,6 +397,115 @@ static void test_plan_without_memory(void **state) {
     graph_free(g);
 }
 
+/* ---- whole training steps ---- */
+
+static void tiny_config(Config *c) {
+    char *overrides[] = {"model.name=custom", "model.dims=8,16,24,32", "model.depths=1,1,1,1", "model.heads=1,2,3,2",
+                         "model.attention=mala,inline,linear,softmax", "model.projection=40", "model.drop_path=0.2",
+                         "input.size=32x64", "train.ema=true", "model.layer_scale=1"};
+    OK(config_load(c, NULL, overrides, COUNTOF(overrides), &err));
+}
+
+enum { BATCH = 2, CLASSES = 5, TRAIN_STEPS = 3 };
+
+/* Losses of a few steps, with inputs staged and results read late, as the trainer does. */
+static void train_tiny(float loss[TRAIN_STEPS], Backend *b, PlanOptions options) {
+    Config c;
+    tiny_config(&c);
+    ClassifySpec spec = config_classify(&c, CLASSES);
+    ClassifyGraph g = classify_train_graph(&spec, BATCH, c.input.size[0], c.input.size[1]);
+    State state;
+    Plan *p;
+    OptimizerConfig o = {.lr = 3e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
+                         .ema_decay = 0.9f, .total_steps = TRAIN_STEPS};
+    OK(state_new(&state, g.graph, b, classify_train_roles(&spec), &err) && state_init(&state, 5, &err) &&
+       state_copy_role(&state, ROLE_EMA, ROLE_WEIGHT, &err) &&
+       plan_new(&p, g.graph, b, &state, (Val[]){g.loss, g.norm}, 2, options, &err));
+    OK(plan_verify(p, &err));
+    OK(plan_upload(p, g.scale, &(float){1}, sizeof(float), &err));
+    for (int step = 0; step < TRAIN_STEPS; step++) {
+        uint8_t pixels[BATCH * 32 * 64 * 3];
+        float hyper[HYPER_COUNT];
+        Rng r = rng_make(3, RNG_TEST, (uint64_t)step, 0);
+        for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)rng_u32(&r);
+        optimizer_hyper(&o, step, hyper);
+        OK(plan_stage(p, g.images, pixels, sizeof pixels, &err) && plan_stage(p, g.targets, (int32_t[]){1, 4}, 8, &err) &&
+           plan_stage(p, g.counter, (uint64_t[]){5, (uint64_t)step}, 16, &err) &&
+           plan_stage(p, g.hyper, hyper, sizeof hyper, &err));
+        plan_run(p);
+        OK(plan_fetch_begin(p, &err));
+        if (step) OK(plan_fetch(p, g.loss, &loss[step - 1], sizeof(float), 1, &err));
+    }
+    OK(plan_fetch(p, g.loss, &loss[TRAIN_STEPS - 1], sizeof(float), 0, &err));
+    plan_free(p);
+    state_free(&state);
+    classify_graph_free(&g);
+    config_free(&c);
+}
+
+/* Against the cpu; then the same bits with and without capture, and whichever stream lags behind: hyper-parameters, the
+ * step's number and the loss change under a captured run. */
+static void test_training(void **state) {
+    (void)state;
+    float cpu[TRAIN_STEPS], cuda[TRAIN_STEPS], again[TRAIN_STEPS];
+    Backend b;
+    OK(backend_open_cpu(&b, 2, &err));
+    train_tiny(cpu, &b, (PlanOptions){0});
+    b.close(&b);
+    for (int variant = 0; variant < 4; variant++) {
+        emu_set_late(0, variant == 2);
+        emu_set_late(1, variant == 3);
+        OK(backend_open_cuda(&b, 0, &err));
+        train_tiny(variant ? again : cuda, &b, (PlanOptions){.no_capture = variant == 1});
+        b.close(&b);
+        assert_int_equal(emu_counts().now, 0);
+        if (variant && memcmp(cuda, again, sizeof cuda) != 0) fail_msg("variant %d gives other bits", variant);
+    }
+    for (int i = 0; i < TRAIN_STEPS; i++)
+        if (!(cpu[i] - cuda[i] < 1e-4f && cuda[i] - cpu[i] < 1e-4f))
+            fail_msg("step %d: loss %.7f on the cpu, %.7f on the emulated device", i, (double)cpu[i], (double)cuda[i]);
+}
+
+/* ---- what mala plan predicts is what is taken ---- */
+
+static void assert_predicted(size_t predicted, size_t taken) {
+    if (taken == 0 || predicted < taken * 0.98 || predicted > taken * 1.02)
+        fail_msg("predicted %zu bytes, taken %zu", predicted, taken);
+}
+
+static void test_prediction(void **state) {
+    (void)state;
+    Config c;
+    Backend b, kernels;
+    tiny_config(&c);
+    for (int train = 0; train < 2; train++) {
+        MemoryNeeds m;
+        Predictor predictor;
+        State weights = {0};
+        Plan *p = NULL;
+        emu_set_gpu(&(EmuGpu){0, false, 0, 0, 0, "75"}); /* it needs no GPU */
+        free(c.device);
+        c.device = mem_strdup("cuda");
+        OK(config_open_measuring(&kernels, &c, &err) && memory_predict(&m, &c, CLASSES, 4, train, &kernels, &err));
+        emu_set_gpu(NULL);
+        OK(backend_open_cuda(&b, 0, &err));
+        ClassifySpec spec = config_classify(&c, CLASSES);
+        ClassifyGraph g = classify_train_graph(&spec, 4, c.input.size[0], c.input.size[1]);
+        if (train)
+            OK(state_new(&weights, g.graph, &b, classify_train_roles(&spec), &err) &&
+               plan_new(&p, g.graph, &b, &weights, (Val[]){g.loss, g.norm}, 2, (PlanOptions){0}, &err));
+        OK(predictor_open_random(&predictor, &c, CLASSES, &b, 4, !train, &err));
+        assert_predicted(m.total, emu_counts().most);
+        if (train) assert_int_equal(m.training.batch, 4);
+        predictor_close(&predictor);
+        plan_free(p);
+        if (train) state_free(&weights);
+        classify_graph_free(&g);
+        b.close(&b);
+    }
+    config_free(&c);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_machines_without, reset),
@@ -410,6 +520,8 @@ int main(void) {
         cmocka_unit_test_setup(test_failures_are_said, reset),
         cmocka_unit_test_setup(test_failed_launch_is_kept, reset),
         cmocka_unit_test_setup(test_plan_without_memory, reset),
+        cmocka_unit_test_setup(test_training, reset),
+        cmocka_unit_test_setup(test_prediction, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
