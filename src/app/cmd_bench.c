@@ -13,6 +13,8 @@
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print one JSON object", NULL, NULL, NULL},
     {"batch", 'b', "N", "pictures a step (1 for infer, 8 for train)", "batch-size", NULL, NULL},
+    {"size", 0, "HxW", "height and width, or one number for both", "imgsz img-size", "input.size", NULL},
+    {"no-capture", 0, NULL, "launch every step by itself instead of replaying a recorded run (GPU)", NULL, NULL, NULL},
     {"rounds", 0, "N", "timed steps (15)", NULL, NULL, NULL},
     {"ops", 0, NULL, "time by op, largest first", NULL, NULL, NULL},
     {"steps", 0, NULL, "time of every step, in order", NULL, NULL, NULL},
@@ -20,7 +22,7 @@ static const CliFlag flags[] = {
 
 typedef struct {
     int batch, rounds;
-    bool ops, steps, json;
+    bool ops, steps, json, no_capture;
     const char *what;
 } Bench;
 
@@ -69,13 +71,38 @@ static void print_steps(const Plan *p, const double *seconds, int rounds) {
     }
 }
 
+/* Milliseconds of each round on the device's own clock, after a warm-up that also records the run where it can be. */
+static bool time_rounds(const Bench *b, Plan *p, double *ms, Err *err) {
+    Backend *d = p->backend;
+    BackendMark *mark[2] = {0};
+    bool ok = d->mark_new(d, &mark[0], err) && d->mark_new(d, &mark[1], err);
+    for (int i = -3; ok && i < b->rounds; i++) {
+        double seconds = 0;
+        ok = d->mark(d, mark[0], STREAM_COMPUTE, err);
+        plan_run(p);
+        ok = ok && d->mark(d, mark[1], STREAM_COMPUTE, err) && d->await(d, mark[1], err) &&
+             d->elapsed(d, mark[0], mark[1], &seconds, err) && plan_healthy(p, err);
+        if (i >= 0) ms[i] = 1e3 * seconds;
+    }
+    for (int i = 0; i < 2; i++)
+        if (mark[i]) d->mark_free(d, mark[i]);
+    return ok;
+}
+
+/* MiB of device memory held at most; 0 where that is the host's. */
+static double device_mib(const Plan *p) {
+    size_t now = 0, most = 0;
+    if (p->backend->memory_used) p->backend->memory_used(p->backend, &now, &most);
+    return (double)most / 0x1p20;
+}
+
 static bool measure(const Bench *b, Plan *p, const char *device, double macs, Err *err) {
     double *ms = mem_zalloc((size_t)b->rounds, sizeof *ms), *seconds = mem_zalloc((size_t)p->n_steps, sizeof *seconds);
-    for (int i = -3; i < b->rounds; i++) {
-        double start = time_now();
-        plan_run(p);
-        if (!p->backend->wait(p->backend, 0, err)) return false;
-        if (i >= 0) ms[i] = 1e3 * (time_now() - start);
+    p->options.no_capture = b->no_capture;
+    if (!time_rounds(b, p, ms, err)) {
+        free(seconds);
+        free(ms);
+        return false;
     }
     qsort(ms, (size_t)b->rounds, sizeof *ms, by_size);
     double median = ms[b->rounds / 2], gflops = 2e-6 * macs / median;
@@ -90,6 +117,7 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         json_write_key(&w, "images_per_s"), json_write_double(&w, 1e3 * b->batch / median);
         json_write_key(&w, "gflops"), json_write_double(&w, gflops);
         json_write_key(&w, "arena_mb"), json_write_double(&w, (double)p->arena_bytes / 0x1p20);
+        json_write_key(&w, "device_mb"), json_write_double(&w, device_mib(p));
         json_write_key(&w, "peak_rss_mb"), json_write_double(&w, peak_rss_mib());
         json_write_end(&w);
         puts(json_writer_text(&w));
@@ -179,7 +207,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (ok) {
         device_announce(&backend, log);
         Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
-                   .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"),
+                   .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"), .no_capture = cli_flag(cli, "no-capture"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         ok = peak       ? bench_peak(&b, &backend)

@@ -76,6 +76,9 @@ bool plan_refresh(Plan *p, Err *err);
 /* Queues a run. From the second on, a backend that can capture replays what it recorded of one. */
 void plan_run(Plan *p);
 
+/* False, with what went wrong, when a run has failed. */
+bool plan_healthy(const Plan *p, Err *err);
+
 /* Simple transfers: done when they return, and so is everything queued before them. */
 bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err);
 bool plan_download(Plan *p, Val kept, void *host, size_t bytes, Err *err);

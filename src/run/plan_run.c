@@ -73,7 +73,7 @@ void plan_pipe_close(Plan *p) {
 }
 
 /* A run cannot fail in its caller's sight; whoever transfers next hears of it. */
-static bool healthy(const Plan *p, Err *err) {
+bool plan_healthy(const Plan *p, Err *err) {
     const Err *failed = &p->pipe.failed;
     return !failed->code || err_set(err, failed->code, "%s", failed->text);
 }
@@ -162,7 +162,7 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err) {
     int32_t first = p->n_constant_steps, count = p->n_steps - first;
     BackendMark **marks = mem_zalloc((size_t)count + 1, sizeof *marks);
     enter(p);
-    bool ok = healthy(p, err);
+    bool ok = plan_healthy(p, err);
     for (int32_t i = 0; ok && i <= count; i++) ok = b->mark_new(b, &marks[i], err);
     ok = ok && b->mark(b, marks[0], STREAM_COMPUTE, err);
     for (int32_t i = 0; ok && i < count; i++) {
@@ -186,7 +186,7 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err) {
 bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
     Backend *b = p->backend;
     CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name, value_bytes(p, input));
-    return healthy(p, err) && b->upload(b, p->address[input], host, bytes, STREAM_COMPUTE, err) &&
+    return plan_healthy(p, err) && b->upload(b, p->address[input], host, bytes, STREAM_COMPUTE, err) &&
            b->wait(b, STREAM_COMPUTE, err);
 }
 
@@ -194,7 +194,7 @@ bool plan_download(Plan *p, Val kept, void *host, size_t bytes, Err *err) {
     Backend *b = p->backend;
     CHECK(p->address[kept] && bytes <= value_bytes(p, kept), "%s was not kept or is smaller",
           graph_value(p->graph, kept)->name);
-    return healthy(p, err) && b->download(b, host, p->address[kept], bytes, STREAM_COMPUTE, err) &&
+    return plan_healthy(p, err) && b->download(b, host, p->address[kept], bytes, STREAM_COMPUTE, err) &&
            b->wait(b, STREAM_COMPUTE, err);
 }
 
@@ -203,7 +203,7 @@ bool plan_stage(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
     PlanPipe *s = &p->pipe;
     if (b->host_memory) return plan_upload(p, input, host, bytes, err);
     CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name, value_bytes(p, input));
-    if (!healthy(p, err)) return false;
+    if (!plan_healthy(p, err)) return false;
     int slot = s->stages & 1;
     /* the first of a round: is what the round before last uploaded gone, and what the last one staged moved? */
     if (s->n_pending == 0 && (!b->await(b, s->uploaded[slot], err) || !b->order(b, STREAM_UPLOAD, s->moved, err)))
@@ -221,7 +221,7 @@ bool plan_fetch_begin(Plan *p, Err *err) {
     Backend *b = p->backend;
     PlanPipe *s = &p->pipe;
     int slot = (int)(s->fetches & 1);
-    bool ok = healthy(p, err);
+    bool ok = plan_healthy(p, err);
     for (int i = 0; ok && i < p->n_keep; i++)
         ok = b->download(b, s->kept[slot] + s->kept_offset[i], p->address[p->keep[i]], value_bytes(p, p->keep[i]),
                          STREAM_COMPUTE, err);
@@ -235,7 +235,7 @@ bool plan_fetch(Plan *p, Val kept, void *host, size_t bytes, int back, Err *err)
     CHECK(back >= 0 && back < 2 && s->fetches > back, "%lld fetches, %d back", (long long)s->fetches, back);
     CHECK(bytes <= value_bytes(p, kept), "%s is smaller", graph_value(p->graph, kept)->name);
     int slot = (int)((s->fetches - 1 - back) & 1);
-    if (!healthy(p, err) || !b->await(b, s->fetched[slot], err)) return false;
+    if (!plan_healthy(p, err) || !b->await(b, s->fetched[slot], err)) return false;
     memcpy(host, s->kept[slot] + s->kept_offset[kept_index(p, kept)], bytes);
     return true;
 }

@@ -77,5 +77,17 @@ $(B)/cuda/mala: $(B)/main.o $(OBJ) $(CUDA_OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 
-.PHONY: FORCE cuda-check cuda-verdict cuda-report
+# The op table on a real GPU: scripts/gpu_test.sh.
+$(B)/gpu/test_cuda_ops: $(B)/tests/test_cuda_ops.o $(B)/tests/gpu/control.o $(TEST_LIB) $(TEST_CASES) $(OBJ) $(CUDA_OBJ)
+	@mkdir -p $(@D)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lcmocka
+
+test-gpu:
+	@scripts/gpu_test.sh
+
+bench-gpu:
+	@scripts/bench/gpu_bench.sh
+
+.PHONY: test-gpu bench-gpu FORCE cuda-check cuda-verdict cuda-report
 FORCE:
