@@ -9,13 +9,24 @@
 #include "base/file.h"
 #include "data/imagenet_names.h"
 
-#define BATCH 2 /* pictures a run: enough to share the weights' way through the caches, few enough to stay in them */
+/* Pictures a run. On the host: enough to share the weights' way through the caches, few enough to stay in them. On a
+ * GPU: enough to fill it; the next ones are decoded meanwhile. */
+enum { HOST_BATCH = 2, GPU_BATCH = 32 };
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "one JSON object a picture", NULL, NULL, NULL},
     {"topk", 'k', "K", "classes a picture, best first (5)", "top-k top", NULL, NULL},
     {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
+
+/* Pictures of one run. */
+typedef struct {
+    uint8_t *pixels; /* [batch] pictures of the network's size: the good ones */
+    char (*path)[DATASET_PATH_MAX];
+    Err *bad; /* [batch] of pictures that could not be read */
+    int count, good;
+    bool queued; /* waiting to be printed */
+} Group;
 
 typedef struct {
     const ModelFile *model;
@@ -25,23 +36,22 @@ typedef struct {
     int64_t topk;
     bool json;
     Log *log;
-    uint8_t *pixels;             /* [BATCH] pictures of the network's size */
-    float *prob;                 /* [BATCH * classes] */
-    char path[BATCH][DATASET_PATH_MAX];
-    Err bad[BATCH];              /* of pictures that could not be read */
-    int count;                   /* pictures waiting */
+    int batch;
+    float *prob;                 /* [batch * classes] */
+    Group group[2];              /* one is filled while the other is computed */
+    int at;                      /* the one that is filled */
     size_t rejected, total;
     char first_bad[256];
 } Infer;
 
-static void print_json(const Infer *in, int i, const int32_t *top, const float *prob) {
+static void print_json(const Infer *in, const Group *group, int i, const int32_t *top, const float *prob) {
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "image");
-    json_write_string_n(&w, in->path[i], strlen(in->path[i]));
-    if (in->bad[i].code) {
+    json_write_string_n(&w, group->path[i], strlen(group->path[i]));
+    if (group->bad[i].code) {
         json_write_key(&w, "error");
-        json_write_string(&w, in->bad[i].text);
+        json_write_string(&w, group->bad[i].text);
     } else {
         json_write_key(&w, "predictions");
         json_write_array(&w);
@@ -59,55 +69,70 @@ static void print_json(const Infer *in, int i, const int32_t *top, const float *
     json_writer_free(&w);
 }
 
-static void print_text(const Infer *in, int i, const int32_t *top, const float *prob) {
-    if (in->bad[i].code) return;
-    printf("%s:", in->path[i]);
+static void print_text(const Infer *in, const Group *group, int i, const int32_t *top, const float *prob) {
+    if (group->bad[i].code) return;
+    printf("%s:", group->path[i]);
     for (int64_t k = 0; k < in->topk; k++)
         printf("%s %s %.1f %%", k ? "," : "", imagenet_label(in->model->classes[top[k]]), 100 * (double)prob[top[k]]);
     putchar('\n');
 }
 
-/* Runs what is waiting and prints it, good and bad in their order. */
-static bool flush(Infer *in, Err *err) {
+/* Prints a group that was queued, good and bad in their order. */
+static bool print_group(Infer *in, Group *g, Err *err) {
     int good = 0, classes = in->model->class_count;
-    for (int i = 0; i < in->count; i++) good += !in->bad[i].code;
-    if (good && !predictor_run(&in->predictor, NULL, in->prob, in->pixels, good, err)) return false;
+    if (g->good && !predictor_read(&in->predictor, NULL, in->prob, err)) return false;
     int32_t *top = mem_zalloc((size_t)in->topk, sizeof *top);
-    good = 0;
-    for (int i = 0; i < in->count; i++) {
+    for (int i = 0; i < g->count; i++) {
         const float *prob = in->prob + (int64_t)good * classes;
-        if (in->bad[i].code)
-            log_error(in->log, &in->bad[i]);
+        if (g->bad[i].code)
+            log_error(in->log, &g->bad[i]);
         else
             classify_top(top, prob, classes, (int)in->topk), good++;
         if (in->json)
-            print_json(in, i, top, prob);
+            print_json(in, g, i, top, prob);
         else
-            print_text(in, i, top, prob);
+            print_text(in, g, i, top, prob);
     }
     fflush(stdout);
     free(top);
-    in->count = 0;
+    g->count = g->good = 0;
+    g->queued = false;
     return true;
 }
 
-/* Reads one picture into the next good place of the batch. A bad one is kept with its reason. */
+/* Queues the group that was filled; prints the one before, which is filled next. */
+static bool queue_group(Infer *in, Err *err) {
+    Group *g = &in->group[in->at], *before = &in->group[in->at ^ 1];
+    if (g->good && !predictor_queue(&in->predictor, g->pixels, g->good, err)) return false;
+    g->queued = true;
+    in->at ^= 1;
+    return !before->queued || print_group(in, before, err);
+}
+
+/* Runs and prints all there is. */
+static bool flush(Infer *in, Err *err) {
+    if (in->group[in->at].count && !queue_group(in, err)) return false;
+    Group *last = &in->group[in->at ^ 1];
+    return !last->queued || print_group(in, last, err);
+}
+
+/* Reads one picture into the next good place of the group. A bad one is kept with its reason. */
 static bool add(Infer *in, const char *path, Err *err) {
-    int good = 0, i = in->count;
-    for (int k = 0; k < i; k++) good += !in->bad[k].code;
-    snprintf(in->path[i], sizeof in->path[i], "%s", path);
-    in->bad[i] = (Err){0};
+    Group *g = &in->group[in->at];
+    int i = g->count;
+    snprintf(g->path[i], sizeof g->path[i], "%s", path);
+    g->bad[i] = (Err){0};
     in->total++;
     Image image;
-    if (image_load(&image, path, &in->bad[i])) {
-        bool ok = transform_eval(&in->resizer, in->pixels + (size_t)good * in->predictor.image_bytes, &image, &in->transform,
-                                 &in->bad[i]);
+    if (image_load(&image, path, &g->bad[i])) {
+        bool ok = transform_eval(&in->resizer, g->pixels + (size_t)g->good * in->predictor.image_bytes, &image, &in->transform,
+                                 &g->bad[i]);
         image_free(&image);
-        if (!ok && in->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", in->bad[i].text);
+        if (!ok && g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
     }
-    if (in->bad[i].code && in->rejected++ == 0) snprintf(in->first_bad, sizeof in->first_bad, "%s", path);
-    in->count++;
-    return in->count < BATCH || flush(in, err);
+    if (g->bad[i].code && in->rejected++ == 0) snprintf(in->first_bad, sizeof in->first_bad, "%s", path);
+    g->good += !g->bad[i].code;
+    return ++g->count < in->batch || queue_group(in, err);
 }
 
 static bool add_lines(Infer *in, FILE *list, Err *err) {
@@ -117,7 +142,7 @@ static bool add_lines(Infer *in, FILE *list, Err *err) {
     bool ok = true;
     while (ok && (n = getline(&line, &room, list)) > 0) {
         while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
-        if (n > 0) ok = add(in, line, err) && (in->count == 0 || flush(in, err));
+        if (n > 0) ok = add(in, line, err) && flush(in, err);
     }
     free(line);
     return ok;
@@ -151,17 +176,17 @@ static bool add_argument(Infer *in, const char *argument, Err *err) {
 static bool run_on(Infer *in, const Cli *cli, Err *err) {
     for (int i = 0; i < cli->argument_count; i++)
         if (!add_argument(in, cli->arguments[i], err)) return false;
-    if (in->count && !flush(in, err)) return false;
+    if (!flush(in, err)) return false;
     if (in->rejected == 0) return true;
     return err_set(err, EXIT_INPUT, "%zu of %zu pictures could not be read, first %s - they are named above", in->rejected,
                    in->total, in->first_bad);
 }
 
 /* One picture on the command line is a batch of one; anything else may be many. */
-static int batch_for(const Cli *cli) {
+static int batch_for(const Cli *cli, const Backend *b) {
     bool single = cli->argument_count == 1 && !path_is_dir(cli->arguments[0]) && !is_list(cli->arguments[0]) &&
                   strcmp(cli->arguments[0], "-") != 0;
-    return single ? 1 : BATCH;
+    return single ? 1 : b->host_memory ? HOST_BATCH : GPU_BATCH;
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
@@ -171,18 +196,26 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     in.topk = MIN(in.topk, model->class_count);
     Backend backend = {0};
     bool ok = config_open_backend(&backend, &model->config, err) &&
-              config_set_precision(&backend, &model->config, false, err) &&
-              predictor_open(&in.predictor, model, &backend, batch_for(cli), false, err);
-    if (ok) {
+              config_set_precision(&backend, &model->config, false, err);
+    in.batch = ok ? batch_for(cli, &backend) : 0;
+    if (ok && (ok = predictor_open(&in.predictor, model, &backend, in.batch, false, err))) {
         device_announce(&backend, log);
-        in.pixels = mem_zalloc(BATCH, in.predictor.image_bytes);
-        in.prob = mem_zalloc(BATCH * (size_t)model->class_count, sizeof(float));
+        size_t batch = (size_t)in.batch;
+        for (int i = 0; i < 2; i++)
+            in.group[i] = (Group){.pixels = mem_zalloc(batch, in.predictor.image_bytes),
+                                  .path = mem_zalloc(batch, sizeof *in.group[i].path),
+                                  .bad = mem_zalloc(batch, sizeof(Err))};
+        in.prob = mem_zalloc(batch * (size_t)model->class_count, sizeof(float));
         ok = run_on(&in, cli, err);
         predictor_close(&in.predictor);
     }
     if (backend.close) backend.close(&backend);
     resizer_free(&in.resizer);
-    free(in.pixels);
+    for (int i = 0; i < 2; i++) {
+        free(in.group[i].pixels);
+        free(in.group[i].path);
+        free(in.group[i].bad);
+    }
     free(in.prob);
     return ok;
 }
