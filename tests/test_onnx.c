@@ -381,7 +381,7 @@ static const OpId without_row[] = {
     OP_batch_norm, OP_batch_norm_bwd, OP_gelu_bwd, OP_silu_bwd, OP_attention_bwd, OP_residual_bwd, OP_zeros,
     OP_mean_pool_bwd, OP_cross_entropy, OP_cross_entropy_bwd, OP_drop_path, OP_grad_norm, OP_adamw, OP_ema,
     /* fusion */
-    OP_fold_batch_norm, OP_pack_conv, OP_conv2d_packed, OP_transpose, OP_linear_packed, OP_fold_layer_scale,
+    OP_fold_batch_norm, OP_pack_conv, OP_conv2d_packed, OP_transpose, OP_linear_packed, OP_multiply,
     /* lower precision */
     OP_cast};
 /* clang-format on */

@@ -129,9 +129,9 @@ static const char *const rule[OP_COUNT] = {
     [OP_fold_batch_norm] = "444444:44",
     [OP_pack_conv] = "4:4",
     [OP_conv2d_packed] = "TT4:T",
-    [OP_transpose] = "4:4",
+    [OP_transpose] = "44:4",
     [OP_linear_packed] = "TTTT:T",
-    [OP_fold_layer_scale] = "444:44",
+    [OP_multiply] = "44:4",
 };
 
 static void check_types(const Graph *g, DType compute) {

@@ -104,6 +104,16 @@ const OpDef op_def_add = {.name = "add", .min_in = 2, .max_in = 2, .n_out = 1, .
 
 Val op_add(Graph *g, Val a, Val b) { return emit1(g, OP_add, (Attr){0}, (Val[]){a, b}, 2); }
 
+/* y = a b, of the shape of a; b may have another shape with as many elements. For weights, ahead of every run. */
+static const char *multiply_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
+    if (shape_count(in_shape(g, n, 0)) != shape_count(in_shape(g, n, 1))) return "operands must have as many elements";
+    out[0] = f32(in_shape(g, n, 0));
+    return NULL;
+}
+
+const OpDef op_def_multiply = {.name = "multiply", .min_in = 2, .max_in = 2, .n_out = 1,
+                               .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = multiply_infer};
+
 /* What residual and its gradient share: u (B,...,C), C elements of gamma, keep (B) or absent. */
 static const char *branch_misfit(const Graph *g, const Node *n, const Shape *u, int gamma, int keep) {
     if (u->rank < 1) return "u must have channels";

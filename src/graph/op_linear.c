@@ -87,15 +87,17 @@ static double linear_dw_macs(const Graph *g, const Node *n) {
 const OpDef op_def_linear_dw = {.name = "linear_dw", .min_in = 2, .max_in = 2, .n_out = 2, .flags = OPF_NO_GRAD,
                                 .features = 1 << 0 | 1 << 1, .infer = linear_dw_infer, .macs = linear_dw_macs};
 
-/* wt (I,O), wt[i][o] = w[o][i], w (O,I) or (O,I,1,1): inference transposes weights once, ahead of every run. */
+/* wt (I,O), wt[i][o] = scale[o] w[o][i], w (O,I) or (O,I,1,1), scale (O elements of any shape) or absent: inference
+ * turns weights once, ahead of every run, and the layer scale after a linear layer goes into them. */
 static const char *transpose_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *w = operand(g, n, 0);
     if (!w || !is_matrix(w)) return "w must be (O,I) or (O,I,1,1)";
+    if (!is_vector(operand(g, n, 1), w->dim[0])) return "scale must have as many elements as w has rows";
     out[0] = (Type){SHAPE(w->dim[1], w->dim[0]), DT_F32};
     return NULL;
 }
 
-const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_NO_GRAD,
+const OpDef op_def_transpose = {.name = "transpose", .min_in = 1, .max_in = 2, .n_out = 1, .flags = OPF_NO_GRAD,
                                 .infer = transpose_infer};
 
 /* y (...,O) = x wt + b, x (...,I), wt (I,O), b (O) or absent; gelu of that with attr gelu; and with x0 (...,O),
@@ -115,18 +117,3 @@ static const char *linear_packed_infer(const Graph *g, const Node *n, Type out[M
 const OpDef op_def_linear_packed = {.name = "linear_packed", .min_in = 2, .max_in = 4, .n_out = 1,
                                     .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3,
                                     .features_out = 1 << 0, .infer = linear_packed_infer, .macs = linear_macs};
-
-/* w' = gamma w, b' = gamma b, gamma per output: a linear layer that contains the layer scale (of any shape, O elements)
- * after it. w (O,...), b (O) -> w' (O,...), b' (O). */
-static const char *fold_layer_scale_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
-    const Shape *w = operand(g, n, 0), *b = operand(g, n, 1), *gamma = operand(g, n, 2);
-    if (!w || !b || !gamma || w->rank < 1) return "w, b and gamma must be present";
-    if (shape_count(b) != w->dim[0] || shape_count(gamma) != w->dim[0])
-        return "b and gamma must have as many elements as w has outputs";
-    out[0] = (Type){*w, DT_F32};
-    out[1] = (Type){SHAPE(w->dim[0]), DT_F32};
-    return NULL;
-}
-
-const OpDef op_def_fold_layer_scale = {.name = "fold_layer_scale", .min_in = 3, .max_in = 3, .n_out = 2,
-                                       .flags = OPF_NO_GRAD, .infer = fold_layer_scale_infer};

@@ -42,7 +42,6 @@ static const Node *absorbs(const Fuse *f, const Node *n) {
         if (!p && (p = only_producer(f, node_in(g, n, 0), OP_batch_norm_eval)) && !absorbs(f, p)) p = NULL;
     } else if (n->op == OP_residual && f->patterns & FUSE_RESIDUAL && packed && node_in(g, n, 3) == NO_VAL) {
         p = only_producer(f, node_in(g, n, 1), OP_linear);
-        if (p && node_in(g, p, 2) == NO_VAL) p = NULL;
     }
     return p;
 }
@@ -53,19 +52,15 @@ static Val emit1(Graph *g, OpId op, Attr attr, const Val *in, int n_in) {
     return out[0];
 }
 
-/* x0: what a residual adds the product to, or NO_VAL. */
-static Val emit_linear(const Fuse *f, Val x, Val w, Val b, bool gelu, Val x0) {
+/* scale: of each output, or NO_VAL; x0: what a residual adds the product to, or NO_VAL. */
+static Val emit_linear(const Fuse *f, Val x, Val w, Val b, bool gelu, Val scale, Val x0) {
     if (!(f->patterns & FUSE_PACKED)) return op_linear(f->to, x, w, b);
-    Val wt = emit1(f->to, OP_transpose, (Attr){0}, (Val[]){w}, 1);
+    Val wt = emit1(f->to, OP_transpose, (Attr){0}, (Val[]){w, scale}, 2);
+    if (scale != NO_VAL && b != NO_VAL) {
+        CHECK(shape_count(&graph_value(f->to, scale)->shape) == shape_count(&graph_value(f->to, b)->shape), "layer scale");
+        b = emit1(f->to, OP_multiply, (Attr){0}, (Val[]){b, scale}, 2);
+    }
     return emit1(f->to, OP_linear_packed, (Attr){.linear = {.gelu = gelu}}, (Val[]){x, wt, b, x0}, 4);
-}
-
-static Val emit_residual(const Fuse *f, const Node *product, const Node *residual) {
-    const Graph *g = f->from;
-    Val in[3] = {mapped(f, node_in(g, product, 1)), mapped(f, node_in(g, product, 2)), mapped(f, node_in(g, residual, 2))};
-    Val scaled[MAX_OUT];
-    graph_emit(f->to, OP_fold_layer_scale, (Attr){0}, in, 3, scaled);
-    return emit_linear(f, mapped(f, node_in(g, product, 0)), scaled[0], scaled[1], false, mapped(f, node_in(g, residual, 0)));
 }
 
 static Val emit_conv(const Fuse *f, Attr attr, Val x, Val w, Val b, bool gelu) {
@@ -82,7 +77,7 @@ static Val emit_with_batch_norm(const Fuse *f, const Node *product, const Node *
     Val folded[MAX_OUT];
     graph_emit(f->to, OP_fold_batch_norm, norm->attr, in, 6, folded);
     Val x = mapped(f, node_in(g, product, 0));
-    if (product->op == OP_linear) return emit_linear(f, x, folded[0], folded[1], gelu, NO_VAL);
+    if (product->op == OP_linear) return emit_linear(f, x, folded[0], folded[1], gelu, NO_VAL, NO_VAL);
     return emit_conv(f, product->attr, x, folded[0], folded[1], gelu);
 }
 
@@ -97,12 +92,13 @@ static void rewrite_node(Fuse *f, const Node *n) {
     } else if (n->op == OP_conv2d) {
         f->map[out] = emit_conv(f, n->attr, mapped(f, node_in(g, n, 0)), mapped(f, node_in(g, n, 1)),
                                 mapped(f, node_in(g, n, 2)), false);
-    } else if (p && n->op == OP_residual) {
-        f->map[out] = emit_residual(f, p, n);
     } else if (p || n->op == OP_linear) {
         const Node *product = p ? p : n;
+        bool residual = n->op == OP_residual;
         f->map[out] = emit_linear(f, mapped(f, node_in(g, product, 0)), mapped(f, node_in(g, product, 1)),
-                                  mapped(f, node_in(g, product, 2)), n->op == OP_gelu, NO_VAL);
+                                  mapped(f, node_in(g, product, 2)), n->op == OP_gelu,
+                                  residual ? mapped(f, node_in(g, n, 2)) : NO_VAL,
+                                  residual ? mapped(f, node_in(g, n, 0)) : NO_VAL);
     } else {
         Val in[MAX_IN], outs[MAX_OUT];
         for (int i = 0; i < n->n_in; i++) in[i] = mapped(f, node_in(g, n, i));

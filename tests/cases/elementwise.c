@@ -19,6 +19,11 @@ static void build_add(Graph *g, const int *d) {
     op_add(g, case_input(g, "a", picture(d), -1, 1), case_input(g, "b", picture(d), -1, 1));
 }
 
+static void build_multiply(Graph *g, const int *d) {
+    Val in[2] = {case_input(g, "a", picture(d), -1, 1), case_input(g, "b", SHAPE(d[0] * d[1] * d[2] * d[3]), -1, 1)}, y;
+    graph_emit(g, OP_multiply, (Attr){0}, in, 2, &y);
+}
+
 static void build_residual(Graph *g, const int *d) {
     Val keep = d[KEEP] ? case_state(g, "keep", SHAPE(d[BATCH]), 0, 2) : NO_VAL;
     op_residual(g, case_input(g, "x", picture(d), -1, 1), case_input(g, "u", picture(d), -1, 1),
@@ -67,6 +72,8 @@ const OpCase elementwise_cases[] = {
     {.name = "silu 1x28x28x64: many tiles", .build = build_silu, .d = {1, 28, 28, 64}},
     {.name = "add 1x3x3x3", .build = build_add, .d = {1, 3, 3, 3}},
     {.name = "add 2x17x33x17", .build = build_add, .d = {2, 17, 33, 17}},
+    {.name = "multiply 1x1x3x17", .build = build_multiply, .d = {1, 1, 3, 17}, .no_grad = true},
+    {.name = "multiply 2x17x33x17", .build = build_multiply, .d = {2, 17, 33, 17}, .no_grad = true},
     {.name = "residual one element", .build = build_residual, .d = {1, 1, 1, 1}},
     {.name = "residual 2x3x5x17", .build = build_residual, .d = {2, 3, 5, 17}},
     {.name = "residual keep 3x5x3x33", .build = build_residual, .d = {3, 5, 3, 33, 1}},

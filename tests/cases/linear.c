@@ -30,11 +30,9 @@ static void build_packed(Graph *g, const int *d) {
     graph_emit(g, OP_linear_packed, (Attr){.linear = {.gelu = d[FORM] & GELU}}, in, 4, &y);
 }
 
-static void build_layer_scale(Graph *g, const int *d) {
-    Val in[3] = {case_input(g, "w", weight_shape(d), -1, 1), case_input(g, "b", SHAPE(d[OUTS]), -1, 1),
-                 case_input(g, "gamma", SHAPE(1, d[OUTS], 1, 1), -1, 1)};
-    Val out[MAX_OUT];
-    graph_emit(g, OP_fold_layer_scale, (Attr){0}, in, 3, out);
+static void build_transpose(Graph *g, const int *d) {
+    Val in[2] = {case_input(g, "w", weight_shape(d), -1, 1), case_input(g, "scale", SHAPE(1, d[OUTS], 1, 1), -1, 1)}, wt;
+    graph_emit(g, OP_transpose, (Attr){0}, in, 2, &wt);
 }
 
 const OpCase linear_cases[] = {
@@ -56,6 +54,7 @@ const OpCase linear_cases[] = {
     {.name = "packed 13x5x33 residual, no bias", .build = build_packed, .d = {13, 5, 33, RESIDUAL}, .no_grad = true},
     {.name = "packed 1x512x100: one row", .build = build_packed, .d = {1, 512, 100, BIAS}, .no_grad = true},
     {.name = "packed 300x64x256", .build = build_packed, .d = {300, 64, 256, BIAS | CONV_WEIGHT}, .no_grad = true},
-    {.name = "fold_layer_scale 1x3x17", .build = build_layer_scale, .d = {1, 3, 17, 0}, .no_grad = true},
-    {.name = "fold_layer_scale 1x64x33", .build = build_layer_scale, .d = {1, 64, 33, CONV_WEIGHT}, .no_grad = true},
+    {.name = "transpose scaled 1x3x17", .build = build_transpose, .d = {1, 3, 17, 0}, .no_grad = true},
+    {.name = "transpose scaled 1x64x33", .build = build_transpose, .d = {1, 64, 33, CONV_WEIGHT}, .no_grad = true},
+    {.name = "transpose scaled 1x33x64", .build = build_transpose, .d = {1, 33, 64, 0}, .no_grad = true},
     {0}};

@@ -61,6 +61,11 @@ REF(add) {
     for (int64_t i = 0; i < count; i++) out[0][i] = in[0][i] + in[1][i];
 }
 
+REF(multiply) {
+    int64_t count = shape_count(out_shape(g, n, 0));
+    for (int64_t i = 0; i < count; i++) out[0][i] = in[0][i] * in[1][i];
+}
+
 /* 1, or what stochastic depth multiplies the branch of element i with */
 static double keep_of(const Graph *g, const Node *n, double *const *in, int64_t i) {
     const Shape *u = in_shape(g, n, 1);

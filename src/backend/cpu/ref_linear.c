@@ -49,9 +49,10 @@ REF(linear_dw) {
 }
 
 REF(transpose) {
+    const double *w = in[0], *scale = operand(n, in, 1);
     int64_t outs = in_shape(g, n, 0)->dim[0], ins = in_shape(g, n, 0)->dim[1];
     for (int64_t i = 0; i < ins; i++)
-        for (int64_t o = 0; o < outs; o++) out[0][i * outs + o] = in[0][o * ins + i];
+        for (int64_t o = 0; o < outs; o++) out[0][i * outs + o] = (scale ? scale[o] : 1) * w[o * ins + i];
 }
 
 REF(linear_packed) {
@@ -65,14 +66,5 @@ REF(linear_packed) {
             if (n->attr.linear.gelu) sum = gelu(sum);
             out[0][r * outs + o] = x0 ? x0[r * outs + o] + sum : sum;
         }
-    }
-}
-
-REF(fold_layer_scale) {
-    const double *w = in[0], *b = in[1], *gamma = in[2];
-    int64_t outs = in_shape(g, n, 0)->dim[0], each = shape_count(in_shape(g, n, 0)) / outs;
-    for (int64_t o = 0; o < outs; o++) {
-        out[1][o] = gamma[o] * b[o];
-        for (int64_t i = o * each; i < (o + 1) * each; i++) out[0][i] = gamma[o] * w[i];
     }
 }

@@ -41,6 +41,9 @@ template <class F> static void run_map1(const KernelCall *c) {
 struct Add {
     __device__ static float of(float a, float b) { return a + b; }
 };
+struct Multiply {
+    __device__ static float of(float a, float b) { return a * b; }
+};
 struct GeluBwd { /* dy (Phi(x) + x Phi'(x)) */
     __device__ static float of(float dy, float x) {
         float cdf = 0.5f * (1.0f + erff(x * 0.70710678f)), density = 0.39894228f * expf(-0.5f * x * x);
@@ -76,6 +79,7 @@ template <class F> static void run_map2(const KernelCall *c) {
 }
 
 CUDA_KERNEL(add, .run = run_map2<Add>, .types = FEATURE_TYPES)
+CUDA_KERNEL(multiply, .run = run_map2<Multiply>)
 CUDA_KERNEL(gelu_bwd, .run = run_map2<GeluBwd>, .types = FEATURE_TYPES)
 CUDA_KERNEL(silu_bwd, .run = run_map2<SiluBwd>, .types = FEATURE_TYPES)
 CUDA_KERNEL(gelu, .run = run_map1<Gelu>, .types = FEATURE_TYPES)

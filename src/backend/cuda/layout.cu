@@ -4,8 +4,9 @@
 #define TILE 32
 #define TILE_ROWS 8 /* rows of a tile at a time */
 
-/* to (cols,rows) = from (rows,cols), through a tile of shared memory whose rows are padded against bank conflicts */
-static __global__ void transpose(float *to, const float *from, int64_t rows, int64_t cols) {
+/* to (cols,rows) = from (rows,cols), each row times its scale if there is one, through a tile of shared memory whose rows
+ * are padded against bank conflicts */
+static __global__ void transpose(float *to, const float *from, const float *scale, int64_t rows, int64_t cols) {
     SharedMemory shared;
     float *tile = shared.take<float>(TILE * (TILE + 1));
     int lane = threadIdx.x % TILE, first = threadIdx.x / TILE;
@@ -14,14 +15,15 @@ static __global__ void transpose(float *to, const float *from, int64_t rows, int
         if (col + lane < cols) tile[i * (TILE + 1) + lane] = from[(row + i) * cols + col + lane];
     barrier();
     for (int i = first; i < TILE && col + i < cols; i += TILE_ROWS)
-        if (row + lane < rows) to[(col + i) * rows + row + lane] = tile[lane * (TILE + 1) + i];
+        if (row + lane < rows)
+            to[(col + i) * rows + row + lane] = tile[lane * (TILE + 1) + i] * (scale ? scale[row + lane] : 1.0f);
 }
 
 static void transpose_run(const KernelCall *c) {
     int64_t rows = call_in(c, 0)->dim[0], cols = call_in(c, 0)->dim[1];
     dim3 grid((unsigned)CEIL_DIV(cols, (int64_t)TILE), (unsigned)CEIL_DIV(rows, (int64_t)TILE));
     launch(c, transpose, grid, dim3(TILE * TILE_ROWS), shared_size<float>(TILE * (TILE + 1)), (float *)c->out[0],
-           (const float *)c->in[0], rows, cols);
+           (const float *)c->in[0], (const float *)(c->node->n_in > 1 ? c->in[1] : NULL), rows, cols);
 }
 
 CUDA_KERNEL(transpose, .run = transpose_run)

@@ -94,22 +94,3 @@ CUDA_KERNEL(linear_dx, .run = linear_dx_run, .workspace = linear_workspace, .pre
             .release = linear_release)
 CUDA_KERNEL(linear_dw, .run = linear_dw_run, .workspace = linear_dw_workspace, .prepare = linear_dw_prepare,
             .release = linear_release)
-
-/* ---- layer scale goes into the weights, once for a whole inference ---- */
-
-static __global__ void scale_outputs(float *scaled_w, float *scaled_b, const float *w, const float *b, const float *gamma,
-                                     int64_t count, int64_t each) {
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= count) return;
-    int64_t out = i / each;
-    if (scaled_w) scaled_w[i] = gamma[out] * w[i];
-    if (scaled_b && i == out * each) scaled_b[out] = gamma[out] * b[out];
-}
-
-static void fold_layer_scale_run(const KernelCall *c) {
-    int64_t count = shape_count(call_in(c, 0)), each = count / call_in(c, 0)->dim[0];
-    launch(c, scale_outputs, dim3((unsigned)CEIL_DIV(count, THREADS)), dim3(THREADS), 0, (float *)c->out[0],
-           (float *)c->out[1], (const float *)c->in[0], (const float *)c->in[1], (const float *)c->in[2], count, each);
-}
-
-CUDA_KERNEL(fold_layer_scale, .run = fold_layer_scale_run)

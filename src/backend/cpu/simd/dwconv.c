@@ -7,9 +7,6 @@
  * Kernels other than 3 and 5, and channels beyond the last whole vector, take plain loops. */
 #include "backend/cpu/simd/dwconv.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* Widths of columns that fit the registers, 32 of them where VL is 16, else taken to be 16. Forward: k rows of outputs,
  * a row of inputs. Weights: TAP_ROWS rows of dy and as many times k taps; the taps are done in two or three goes. */
 #if VL == 16

@@ -41,6 +41,7 @@ static inline vf silu_bwd_of(vf dy, vf x) {
     return dy * s * (1 + x * (1 - s));
 }
 static inline vf sum_of(vf a, vf b) { return a + b; }
+static inline vf product_of(vf a, vf b) { return a * b; }
 
 /* the tile function and the kernel of y = f(a) and of y = f(a, b) */
 #define MAP1(op, f) \
@@ -71,6 +72,7 @@ MAP2(gelu_bwd, gelu_bwd_of);
 MAP1(silu, silu_of);
 MAP2(silu_bwd, silu_bwd_of);
 MAP2(add, sum_of);
+MAP2(multiply, product_of);
 
 /* ---- pixels ---- */
 

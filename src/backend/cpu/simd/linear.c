@@ -2,6 +2,7 @@
  * Tiles are cut by shape alone. */
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/simd/math.h"
+#include "backend/cpu/simd/shuffle.h"
 
 #define TILE_ROWS 196  /* rows of a tile: a tile of y and what made it stay in L2; MAViT's maps are 196 * 4^i tokens */
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
@@ -88,32 +89,27 @@ RUN(linear_packed) {
 }
 KERNEL(linear_packed);
 
-#define SQUARE 16 /* numbers transposed at a time: a cache line of each side */
-
+/* A band of VL rows of wt, by squares of VL x VL numbers in registers; what is left over one by one. */
 static void transpose_band(void *arg, int index, int thread) {
     (void)thread;
     const KernelCall *call = arg;
-    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1], o0 = (int64_t)index * SQUARE;
-    const float *w = call->in[0];
+    int64_t outs = call_in(call, 0)->dim[0], ins = call_in(call, 0)->dim[1], i0 = (int64_t)index * VL;
+    const float *w = call->in[0], *scale = call->node->n_in > 1 ? call->in[1] : NULL;
     float *wt = call->out[0];
-    for (int64_t i0 = 0; i0 < ins; i0 += SQUARE)
-        for (int64_t i = i0; i < MIN(i0 + SQUARE, ins); i++)
-            for (int64_t o = o0; o < MIN(o0 + SQUARE, outs); o++) wt[i * outs + o] = w[o * ins + i];
-}
-
-RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[0], SQUARE), transpose_band, (void *)call); }
-KERNEL(transpose);
-
-RUN(fold_layer_scale) {
-    const float *w = call->in[0], *b = call->in[1], *gamma = call->in[2];
-    float *scaled_w = call->out[0], *scaled_b = call->out[1];
-    int64_t outs = call_in(call, 0)->dim[0], each = shape_count(call_in(call, 0)) / outs;
-    for (int64_t o = 0; o < outs; o++) {
-        if (scaled_b) scaled_b[o] = gamma[o] * b[o];
-        for (int64_t i = o * each; scaled_w && i < (o + 1) * each; i++) scaled_w[i] = gamma[o] * w[i];
+    int64_t whole = i0 + VL <= ins ? outs / VL * VL : 0;
+    for (int64_t o = 0; o < whole; o += VL) {
+        vf square[VL];
+        UNROLL for (int k = 0; k < VL; k++) square[k] = vf_load(w + (o + k) * ins + i0);
+        transpose_block(square);
+        vf factor = scale ? vf_load(scale + o) : vf_set(1);
+        UNROLL for (int k = 0; k < VL; k++) vf_store(wt + (i0 + k) * outs + o, factor * square[k]);
     }
+    for (int64_t i = i0; i < MIN(i0 + VL, ins); i++)
+        for (int64_t o = whole; o < outs; o++) wt[i * outs + o] = (scale ? scale[o] : 1) * w[o * ins + i];
 }
-KERNEL(fold_layer_scale);
+
+RUN(transpose) { parallel_for((int)CEIL_DIV(call_in(call, 0)->dim[1], VL), transpose_band, (void *)call); }
+KERNEL(transpose);
 
 /* dw (outs, ins) = dy^T x, db = column sums of dy. Rows are cut into chunks with a sum of their own where dw is small,
  * and the chunks' sums are added in order; dw is cut into rectangles besides. */

@@ -8,9 +8,6 @@
 
 #include "backend/cpu/simd/simd.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-
 enum { MR = 6, NR = VL == 16 ? 4 : 2 }; /* blocks that leave registers for b and a: of 32, or of 16 */
 
 /* Block of M rows and N vectors: c = [c +] sum over p < k of a[i * row + p * column] b[p][j]. */

@@ -3,9 +3,6 @@
  * share the loads of per-channel vectors, and their sums do not wait for one another. */
 #include "backend/cpu/simd/simd.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 4")
-
 enum { TOGETHER = 4, MAX_CHUNKS = 64, CHUNK_ELEMENTS = 8192 };
 
 static int chunks_of(int64_t rows, int64_t channels) {

@@ -23,6 +23,10 @@
 #define VL 4
 #endif
 
+/* for what must end up in registers: vectors in small arrays, indexed by constants once loops are unrolled */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
 
