@@ -101,7 +101,7 @@ static void attention_bwd_run(const KernelCall *c) {
                  (a.size.kind == ATTN_SOFTMAX ? attention_softmax_backward<T> : attention_linear_backward<T>)(a));
 }
 
-CUDA_KERNEL(attention, .run = attention_run, .workspace = forward_work, .prepare = prepare_forward,
-            .release = rope_release)
-CUDA_KERNEL(attention_bwd, .run = attention_bwd_run, .workspace = backward_work, .prepare = prepare_backward,
-            .release = rope_release)
+CUDA_KERNEL(attention, .run = attention_run, .types = KERNEL_TYPES_ALL, .workspace = forward_work,
+            .prepare = prepare_forward, .release = rope_release)
+CUDA_KERNEL(attention_bwd, .run = attention_bwd_run, .types = KERNEL_TYPES_ALL, .workspace = backward_work,
+            .prepare = prepare_backward, .release = rope_release)

@@ -198,7 +198,7 @@ __device__ inline void load_taps(float *taps, const AttentionSize &s, const floa
 template <class T, int D>
 __device__ inline void local_strip(float (&out)[TILE_COLUMNS][4], const AttentionSize &s, const T *x, int64_t stride,
                                    const float *taps, int row, int column) {
-    UNROLL_NOT for (int ky = 0; ky < 5; ky++) {
+    UNROLL_BY(1) for (int ky = 0; ky < 5; ky++) {
         int y = row + ky - 2;
         if (y < 0 || y >= s.height) continue;
         const T *line = x + (int64_t)y * s.width * stride;

@@ -115,8 +115,7 @@ __global__ void __launch_bounds__(2 * D) linear_sums(AttentionSize s, float *par
             next_v[i] = load_oct(v + token * stride, channel, s.d);
         }
         if (at < first) continue;
-        UNROLL for (int i = 0; i < STEP; i += 16)
-            mma<true, false>(matrix, turned + i * ROW + warp * 16, ROW, values + i * ROW, ROW);
+        mma<STEP, true, false>(matrix, turned + warp * 16, ROW, values, ROW);
     }
     int64_t part = ((int64_t)blockIdx.z * s.heads + blockIdx.y) * gridDim.x + blockIdx.x;
     float *sums = parts + part * (ROW_MATRIX + D) * D;
@@ -208,9 +207,7 @@ linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const
         }
         MmaTile<T> r[WarpShare<T, D>::N];
         UNROLL for (int n = 0; n < WarpShare<T, D>::N; n++) r[n].fill(0);
-        UNROLL for (int k = 0; k < D; k += 16)
-            mma<false, false>(r, turned + mine.token * ROW + k, ROW, kv + k * Matrix<T, D>::STRIDE + mine.column,
-                              Matrix<T, D>::STRIDE);
+        mma<D, false, false>(r, turned + mine.token * ROW, ROW, kv + mine.column, Matrix<T, D>::STRIDE);
         barrier();
         UNROLL for (int n = 0; n < WarpShare<T, D>::N; n++) {
             MmaTile<T> of_r, of_v, mean;
@@ -293,12 +290,11 @@ linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, co
         UNROLL for (int i = 0; i < STEP; i += 16) {
             MmaTile<T> product[1];
             product[0].fill(0);
-            UNROLL for (int k = 0; k < D; k += 16)
-                mma<false, true>(product, upstream + i * ROW + k, ROW, kv + warp * 16 * Matrix<T, D>::STRIDE + k,
-                                 Matrix<T, D>::STRIDE);
+            mma<D, false, true>(product, upstream + i * ROW, ROW, kv + warp * 16 * Matrix<T, D>::STRIDE,
+                                Matrix<T, D>::STRIDE);
             product[0].store(kv_g + i * (D + 4) + warp * 16, D + 4);
-            mma<true, false>(dmatrix, turned + i * ROW + warp * 16, ROW, upstream + i * ROW, ROW);
         }
+        mma<STEP, true, false>(dmatrix, turned + warp * 16, ROW, upstream, ROW);
         barrier();
         UNROLL for (int i = 0; i < 2; i++) {
             const int row = i * 16 + line;
@@ -372,11 +368,9 @@ linear_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const floa
             from_v[n].fill(0);
             from_k[n].fill(0);
         }
-        UNROLL for (int c = 0; c < D; c += 16) {
-            const int width = Matrix<T, D>::STRIDE;
-            mma<false, true>(from_v, values + mine.token * ROW + c, ROW, dkv + mine.column * width + c, width);
-            mma<false, false>(from_k, turned + mine.token * ROW + c, ROW, dkv + c * width + mine.column, width);
-        }
+        const int width = Matrix<T, D>::STRIDE;
+        mma<D, false, true>(from_v, values + mine.token * ROW, ROW, dkv + mine.column * width, width);
+        mma<D, false, false>(from_k, turned + mine.token * ROW, ROW, dkv + mine.column, width);
         barrier();
         UNROLL for (int n = 0; n < N; n++) from_v[n].store(tile + mine.token * (D + 4) + mine.column + n * 16, D + 4);
         barrier();

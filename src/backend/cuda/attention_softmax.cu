@@ -113,7 +113,7 @@ softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const fl
         barrier();
         MmaTile<T> score[KEYS / 16], fade;
         UNROLL for (int n = 0; n < KEYS / 16; n++) score[n].fill(0);
-        UNROLL for (int c = 0; c < D; c += 16) mma<false, true>(score, q + first * ROW + c, ROW, k + c, ROW);
+        mma<D, false, true>(score, q + first * ROW, ROW, k, ROW);
         UNROLL for (int n = 0; n < KEYS / 16; n++) score[n].store(scores + first * (KEYS + 4) + n * 16, KEYS + 4);
         warp_barrier();
         float faded = softmax.step(p + first * Size::PAIR_ROW, Size::PAIR_ROW, scores + first * (KEYS + 4), s.tokens - key);
@@ -122,8 +122,7 @@ softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const fl
         fade.rows(factor + first);
         UNROLL for (int n = 0; n < D / 16; n++)
             UNROLL for (int e = 0; e < fade.N; e++) sum[n].x(e) *= fade.x(e);
-        UNROLL for (int c = 0; c < KEYS; c += 16)
-            mma<false, false>(sum, p + first * Size::PAIR_ROW + c, Size::PAIR_ROW, v + c * ROW, ROW);
+        mma<KEYS, false, false>(sum, p + first * Size::PAIR_ROW, Size::PAIR_ROW, v, ROW);
     }
     barrier();
     if (lane % 2 == 0) factor[first + lane / 2] = 1 / softmax.total;
@@ -266,17 +265,14 @@ softmax_query_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const f
             score[n].fill(0);
             product[n].fill(0);
         }
-        UNROLL for (int c = 0; c < D; c += 16) {
-            mma<false, true>(score, q + first * ROW + c, ROW, k + c, ROW);
-            mma<false, true>(product, up + first * ROW + c, ROW, v + c, ROW);
-        }
+        mma<D, false, true>(score, q + first * ROW, ROW, k, ROW);
+        mma<D, false, true>(product, up + first * ROW, ROW, v, ROW);
         UNROLL for (int n = 0; n < KEYS / 16; n++) {
             score_gradient(score[n], product[n], lse_of, u_of);
             store_features(ds + first * Size::PAIR_ROW + n * 16, Size::PAIR_ROW, product[n], scratch);
         }
         warp_barrier();
-        UNROLL for (int c = 0; c < KEYS; c += 16)
-            mma<false, false>(sum, ds + first * Size::PAIR_ROW + c, Size::PAIR_ROW, k + c * ROW, ROW);
+        mma<KEYS, false, false>(sum, ds + first * Size::PAIR_ROW, Size::PAIR_ROW, k, ROW);
     }
     barrier();
     UNROLL for (int n = 0; n < D / 16; n++) sum[n].store(tile + first * Size::SUM_ROW + n * 16, Size::SUM_ROW);
@@ -286,7 +282,7 @@ softmax_query_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const f
 
 /* dk and dv; blocks (rectangles of keys, heads, B) */
 template <class T, int D>
-__global__ void __launch_bounds__(Tiling<T, D>::THREADS)
+__global__ void __launch_bounds__(Tiling<T, D>::THREADS, 1) /* two sums: registers before blocks */
 softmax_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *lse, const float *u, const float *w) {
     using Size = Tiling<T, D>;
     constexpr int ROW = Size::ROW, QUERIES = Size::OTHER;
@@ -325,10 +321,8 @@ softmax_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const flo
             score[n].fill(0);
             product[n].fill(0);
         }
-        UNROLL for (int c = 0; c < D; c += 16) {
-            mma<false, true>(score, k + first * ROW + c, ROW, q + c, ROW);
-            mma<false, true>(product, v + first * ROW + c, ROW, up + c, ROW);
-        }
+        mma<D, false, true>(score, k + first * ROW, ROW, q, ROW);
+        mma<D, false, true>(product, v + first * ROW, ROW, up, ROW);
         UNROLL for (int n = 0; n < QUERIES / 16; n++) {
             MmaTile<T> lse_of, u_of;
             lse_of.columns(row_lse + n * 16);
@@ -338,10 +332,8 @@ softmax_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const flo
             store_features(ds + first * Size::PAIR_ROW + n * 16, Size::PAIR_ROW, product[n], scratch);
         }
         warp_barrier();
-        UNROLL for (int c = 0; c < QUERIES; c += 16) {
-            mma<false, false>(sum_v, p + first * Size::PAIR_ROW + c, Size::PAIR_ROW, up + c * ROW, ROW);
-            mma<false, false>(sum_k, ds + first * Size::PAIR_ROW + c, Size::PAIR_ROW, q + c * ROW, ROW);
-        }
+        mma<QUERIES, false, false>(sum_v, p + first * Size::PAIR_ROW, Size::PAIR_ROW, up, ROW);
+        mma<QUERIES, false, false>(sum_k, ds + first * Size::PAIR_ROW, Size::PAIR_ROW, q, ROW);
     }
     T *dk = dqkvo + image * stride + s.channels + blockIdx.y * s.d;
     barrier();

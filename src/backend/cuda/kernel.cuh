@@ -32,10 +32,11 @@ void cuda_launch_failed(Backend *backend, const char *node, int code);
 #ifdef MALA_EMULATE
 #include "emulate.h"
 #define UNROLL
-#define UNROLL_NOT
+#define UNROLL_BY(n)
 #else
 #define UNROLL _Pragma("unroll")
-#define UNROLL_NOT _Pragma("unroll 1")
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL_BY(n) PRAGMA(unroll n) /* 1: not at all */
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 

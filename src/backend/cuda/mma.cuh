@@ -50,12 +50,12 @@ template <class T, bool CORES = Tensor<T>::CORES> struct MmaTile {
     }
 };
 
-/* sums[i] += A B_i. A (16 rows, 16) lies row by row, or, transposed, column by column; so does B (16, N * 16), of which
- * B_i are columns i * 16 and on. */
-template <bool A_TRANSPOSED, bool B_TRANSPOSED, int N, class T>
+/* sums[i] += A B_i. A (16 rows, K) lies row by row, or, transposed, column by column; so does B (K, N * 16), of which B_i
+ * are columns i * 16 and on. K is a multiple of 16. */
+template <int K, bool A_TRANSPOSED, bool B_TRANSPOSED, int N, class T>
 __device__ inline void mma(MmaTile<T, false> (&sums)[N], const T *a, int a_stride, const T *b, int b_stride) {
     const int row = MmaTile<T, false>::row(), column = MmaTile<T, false>::column();
-    UNROLL for (int k = 0; k < 16; k++) {
+    UNROLL_BY(2) for (int k = 0; k < K; k++) {
         float left = to_float(A_TRANSPOSED ? a[k * a_stride + row] : a[row * a_stride + k]);
         UNROLL for (int i = 0; i < N; i++) {
             UNROLL for (int j = 0; j < 8; j++) {
@@ -98,14 +98,17 @@ template <class T> struct MmaTile<T, true> {
     __device__ void store(float *to, int stride) const { wmma::store_matrix_sync(to, f, stride, wmma::mem_row_major); }
 };
 
-template <bool A_TRANSPOSED, bool B_TRANSPOSED, int N, class T>
+template <int K, bool A_TRANSPOSED, bool B_TRANSPOSED, int N, class T>
 __device__ inline void mma(MmaTile<T, true> (&sums)[N], const T *a, int a_stride, const T *b, int b_stride) {
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, T, typename MmaLayout<A_TRANSPOSED>::Type> left;
-    wmma::load_matrix_sync(left, a, a_stride);
-    UNROLL for (int i = 0; i < N; i++) {
-        wmma::fragment<wmma::matrix_b, 16, 16, 16, T, typename MmaLayout<B_TRANSPOSED>::Type> right;
-        wmma::load_matrix_sync(right, b + i * 16 * (B_TRANSPOSED ? b_stride : 1), b_stride);
-        wmma::mma_sync(sums[i].f, left, right, sums[i].f);
+    UNROLL for (int k = 0; k < K; k += 16) {
+        wmma::fragment<wmma::matrix_a, 16, 16, 16, T, typename MmaLayout<A_TRANSPOSED>::Type> left;
+        wmma::load_matrix_sync(left, a + k * (A_TRANSPOSED ? a_stride : 1), a_stride);
+        UNROLL for (int i = 0; i < N; i++) {
+            wmma::fragment<wmma::matrix_b, 16, 16, 16, T, typename MmaLayout<B_TRANSPOSED>::Type> right;
+            const T *at = B_TRANSPOSED ? b + i * 16 * b_stride + k : b + k * b_stride + i * 16;
+            wmma::load_matrix_sync(right, at, b_stride);
+            wmma::mma_sync(sums[i].f, left, right, sums[i].f);
+        }
     }
 }
 #endif
