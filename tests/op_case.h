@@ -14,6 +14,8 @@ typedef struct OpCase {
     void (*build)(Graph *g, const int *d);
     int d[10];        /* sizes and attributes, as build reads them */
     double tolerance; /* relative L2 error of a float32 kernel against the reference; 0: 2e-6 */
+    int roundings;    /* 16-bit features: how many roundings a result may be wrong by, float32 results too, where kernels
+                       * round what they multiply; 0: one, and float32 results none */
     bool no_grad;     /* nothing to differentiate (the backward ops are exercised by the forward's case) */
 } OpCase;
 

@@ -196,9 +196,10 @@ static double relative_l2(const double *want, const double *got, int64_t n) {
 static void compare(const OpCase *c, const Graph *g, const Node *n, const char *what, int i, const double *want,
                     const double *got, Val v, const char *where) {
     double tolerance = c->tolerance > 0 ? c->tolerance : 2e-6;
-    /* what a single number can lose by rounding */
-    if (g->values[v].dtype == DT_BF16) tolerance = MAX(tolerance, 0x1p-8);
-    if (g->values[v].dtype == DT_F16) tolerance = MAX(tolerance, 0x1p-11);
+    /* what a single number can lose by rounding, and what operands that a kernel rounds on the way add to it */
+    DType compute = node_compute_type(g, n);
+    double rounding = compute == DT_BF16 ? 0x1p-8 : compute == DT_F16 ? 0x1p-11 : 0;
+    if (g->values[v].dtype == compute || c->roundings > 0) tolerance = MAX(tolerance, rounding * MAX(1, c->roundings));
     double error = relative_l2(want, got, shape_count(&g->values[v].shape));
     if (!(error <= tolerance))
         fail_msg("%s: %s: %s %d: relative L2 error %.3g above %.3g (%s)", c->name, n->name, what, i, error, tolerance, where);

@@ -19,35 +19,6 @@ extern "C" {
 #define MAX_THREADS 1024
 #define STACK_BYTES (64 * 1024)
 
-/* ---- 16-bit floats ---- */
-
-bf16 bf16_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{(uint16_t)(bits >> 16 | 0x40)};
-    return bf16{(uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
-}
-
-float to_float(f16 x) {
-    int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
-    float size = exponent == 31  ? (fraction ? NAN : INFINITY)
-                 : exponent == 0 ? ldexpf((float)fraction, -24)
-                                 : ldexpf((float)(fraction | 1024), exponent - 25);
-    return x.bits & 0x8000 ? -size : size;
-}
-
-f16 f16_of(float x) {
-    uint16_t sign = signbit(x) ? 0x8000 : 0;
-    float size = fabsf(x);
-    if (isnan(x)) return f16{0x7e00};
-    if (size >= 65520.0f) return f16{(uint16_t)(sign | 0x7c00)};
-    if (size < 0x1p-14f) return f16{(uint16_t)(sign | (uint16_t)nearbyintf(size * 0x1p24f))};
-    int exponent;
-    float fraction = frexpf(size, &exponent); /* 0.5 <= fraction < 1 */
-    /* a fraction that rounds up to 2048 carries into the exponent by itself */
-    return f16{(uint16_t)(sign | (((exponent + 14) << 10) + (int)nearbyintf(fraction * 2048) - 1024))};
-}
-
 /* ---- switching between fibers ---- */
 
 #if defined(__x86_64__)

@@ -15,6 +15,8 @@
 #include <functional>
 #include <tuple>
 
+#include "base/half.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -25,7 +27,7 @@ struct dim3 {
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-/* ---- features: 16-bit floats, rounded to nearest even ---- */
+/* ---- features ---- */
 
 struct bf16 {
     uint16_t bits;
@@ -35,19 +37,12 @@ struct f16 {
 };
 
 static inline float to_float(float x) { return x; }
-static inline float to_float(bf16 x) {
-    uint32_t bits = (uint32_t)x.bits << 16;
-    float y;
-    memcpy(&y, &bits, sizeof y);
-    return y;
-}
-float to_float(f16 x);
-f16 f16_of(float x);
-bf16 bf16_of(float x);
+static inline float to_float(bf16 x) { return bf16_to_f32(x.bits); }
+static inline float to_float(f16 x) { return f16_to_f32(x.bits); }
 template <class T> inline T from_float(float x);
 template <> inline float from_float<float>(float x) { return x; }
-template <> inline bf16 from_float<bf16>(float x) { return bf16_of(x); }
-template <> inline f16 from_float<f16>(float x) { return f16_of(x); }
+template <> inline bf16 from_float<bf16>(float x) { return bf16{bf16_from_f32(x)}; }
+template <> inline f16 from_float<f16>(float x) { return f16{f16_from_f32(x)}; }
 
 /* ---- what a thread of a kernel sees ---- */
 

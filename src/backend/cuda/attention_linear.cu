@@ -227,7 +227,7 @@ linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const
 /* do and dq; g (B,N,C) = dy o; parts as linear_sums': sums of dz s phi(q), of v_factor g, and of r_factor R phi(q)^T g.
  * The factor of r goes with R phi(q), which is small where it is large. Blocks (chunks, heads, B) */
 template <class T, int D>
-__global__ void __launch_bounds__(2 * D)
+__global__ void __launch_bounds__(2 * D, 1)
 linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, const T *qkvo, const T *mix,
                   const float *means, const T *matrix, int chunk) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH;
@@ -331,7 +331,7 @@ linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, co
 
 /* dk and dv; means and matrix are the gradients of those of the forward pass, over N. Blocks (runs of tiles, heads, B) */
 template <class T, int D>
-__global__ void __launch_bounds__(APPLY_THREADS)
+__global__ void __launch_bounds__(APPLY_THREADS, 1)
 linear_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *w, const float *means,
                 const T *matrix, int tiles, int run) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH, TOKENS = Rectangle<T, D>::TOKENS, N = WarpShare<T, D>::N;
