@@ -52,25 +52,39 @@ struct TileAt {
           x((int)(tile % t.across) * t.tile_width) {}
 };
 
+/* V features as one number to be copied: the compiler takes structs apart, and stores their parts one by one. */
+template <class T, int V> struct Raw {
+    typedef unsigned __int128 Type;
+};
+template <> struct Raw<float, 1> {
+    typedef uint32_t Type;
+};
+template <> struct Raw<bf16, 1> {
+    typedef uint16_t Type;
+};
+template <> struct Raw<f16, 1> {
+    typedef uint16_t Type;
+};
+
 /* Copies rows x columns pixels from (y0, x0) on into shared memory (rows, columns, t.group), channels from `first` on;
  * zeros outside of the limits, which are the picture's or a tile's. V as in WITH_WIDTH. */
 template <class T, int V>
 __device__ static inline void stage(T *to, const T *picture, const Tiles &t, int y0, int x0, int rows, int columns,
                                     int first, int end_y, int end_x) {
+    typedef typename Raw<T, V>::Type Word;
     const int packs = t.group / V, slots = t.threads / packs, pack = threadIdx.x % packs;
     const int inverse = 65536 / columns + 1; /* pixel * inverse >> 16 is pixel / columns: pixels are few hundred */
     const int channel = first + pack * V;
     if ((int)threadIdx.x >= slots * packs) return;
     for (int pixel = threadIdx.x / packs; pixel < rows * columns; pixel += BATCH * slots) {
-        Vec<T, V> v[BATCH];
+        Word v[BATCH] = {};
         UNROLL for (int i = 0; i < BATCH; i++) {
             int p = pixel + i * slots, row = p * inverse >> 16, y = y0 + row, x = x0 + p - row * columns;
-            UNROLL for (int k = 0; k < V; k++) v[i].x[k] = from_float<T>(0.0f);
             if (p < rows * columns && y >= 0 && y < end_y && x >= 0 && x < end_x && channel < t.channels)
-                v[i] = vec_load<V>(picture + ((int64_t)y * t.width + x) * t.channels + channel);
+                v[i] = *(const Word *)(picture + ((int64_t)y * t.width + x) * t.channels + channel);
         }
         UNROLL for (int i = 0; i < BATCH; i++)
-            if (pixel + i * slots < rows * columns) vec_store(to + (pixel + i * slots) * t.group + pack * V, v[i]);
+            if (pixel + i * slots < rows * columns) *(Word *)(to + (pixel + i * slots) * t.group + pack * V) = v[i];
     }
 }
 
