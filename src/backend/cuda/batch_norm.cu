@@ -1,8 +1,9 @@
-/* batch_norm.cu - BatchNorm over rows, its gradient, and what evaluation makes of it. Memory is the limit. Features read
- * and written an element: training forward 3 (once for the statistics, once to apply them), backward 5, evaluation 2. */
+/* batch_norm.cu - BatchNorm over rows, its gradient, and what evaluation makes of it. Memory is the limit. Features
+ * read and written an element: training forward 3 (once for the statistics, once to apply them), backward 5,
+ * evaluation 2. */
 #include "backend/cuda/columns.cuh"
 
-/* ---- statistics: mean and the sum of squares around it, joined without cancellation (Chan, Golub, LeVeque 1983) ---- */
+/* ---- statistics: mean and the sum of squares around it, joined without cancellation (Chan et al., 1983) ---- */
 
 struct Moments {
     double count, mean, squares;
@@ -61,7 +62,7 @@ struct RunningStatistics {
     float *mean, *var, momentum;
 };
 
-/* Joins the shares; statistics = mean | rstd, copied to mean and rstd unless they are NULL. A block has WARP channels. */
+/* Joins the shares; statistics = mean | rstd, copied to mean and rstd unless NULL. A block has WARP channels. */
 static __global__ void batch_norm_join(float *statistics, float *mean, float *rstd, RunningStatistics running,
                                        const float *parts, float eps, Columns s) {
     SharedMemory shared;
@@ -126,7 +127,7 @@ static void batch_norm_run(const KernelCall *c) {
     float *statistics = (float *)c->work, *parts = statistics + ROUND_UP(2 * channels, 4);
     float eps = c->node->attr.norm.eps;
     RunningStatistics running = {(float *)c->in[3], (float *)c->in[4], c->node->attr.norm.momentum};
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(in_type(c, 0), channels, T, V, {
         Columns s = columns_to_sum(rows, channels, V);
         Columns map = columns_to_map(rows, channels, V);
         launch(c, batch_norm_statistics<T, V>, columns_grid(s), dim3(COLUMN_THREADS),
@@ -138,19 +139,19 @@ static void batch_norm_run(const KernelCall *c) {
             launch(c, batch_norm_apply<T, V>, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0],
                    (const T *)c->in[0], (const float *)statistics, (const float *)(statistics + channels), false, eps,
                    (const float *)c->in[1], (const float *)c->in[2], map);
-    }));
+    });
 }
 
 CUDA_KERNEL(batch_norm, .run = batch_norm_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace)
 
 static void batch_norm_eval_run(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 0)), channels = shape_last(call_in(c, 0));
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(in_type(c, 0), channels, T, V, {
         Columns s = columns_to_map(rows, channels, V);
         launch(c, batch_norm_apply<T, V>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
                (const float *)c->in[3], (const float *)c->in[4], true, c->node->attr.norm.eps, (const float *)c->in[1],
                (const float *)c->in[2], s);
-    }));
+    });
 }
 
 CUDA_KERNEL(batch_norm_eval, .run = batch_norm_eval_run, .types = FEATURE_TYPES)
@@ -212,8 +213,8 @@ __global__ void batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float
             int64_t at = row + i * s.down;
             if (at >= t.end) continue;
             UNROLL for (int k = 0; k < V; k++)
-                d[i].x[k] = from_float<T>((to_float(d[i].x[k]) - shift.x[k] - (to_float(v[i].x[k]) - m.x[k]) * slope.x[k]) *
-                                          scale.x[k]);
+                d[i].x[k] = from_float<T>(
+                    (to_float(d[i].x[k]) - shift.x[k] - (to_float(v[i].x[k]) - m.x[k]) * slope.x[k]) * scale.x[k]);
             vec_store(dx + at * s.channels + t.channel, d[i]);
         }
     }
@@ -224,39 +225,41 @@ static void batch_norm_bwd_run(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 1)), channels = shape_last(call_in(c, 1));
     float *sums = (float *)c->work, *parts = sums + ROUND_UP(2 * channels, 4);
     const float *mean = (const float *)c->in[3], *rstd = (const float *)c->in[4];
-    WITH_FEATURE(in_type(c, 1), T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(in_type(c, 1), channels, T, V, {
         Columns s = columns_to_sum(rows, channels, V);
         Columns map = columns_to_map(rows, channels, V);
         const T *dy = (const T *)c->in[0], *x = (const T *)c->in[1];
-        launch(c, batch_norm_bwd_sums<T, V>, columns_grid(s), dim3(COLUMN_THREADS), shared_size<float>(COLUMN_THREADS * V),
-               parts, dy, x, mean, rstd, s);
+        launch(c, batch_norm_bwd_sums<T, V>, columns_grid(s), dim3(COLUMN_THREADS),
+               shared_size<float>(COLUMN_THREADS * V), parts, dy, x, mean, rstd, s);
         if (c->out[0]) {
             run_add_parts(c, sums, channels, sums + channels, channels, parts, s.shares);
             launch(c, batch_norm_bwd_apply<T, V>, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0], dy, x,
                    (const float *)c->in[2], mean, rstd, (const float *)sums, map);
         }
-        if (c->out[1] || c->out[2])
-            run_add_parts(c, c->out[1], channels, c->out[2], channels, parts, s.shares);
-    }));
+        if (c->out[1] || c->out[2]) run_add_parts(c, c->out[1], channels, c->out[2], channels, parts, s.shares);
+    });
 }
 
 CUDA_KERNEL(batch_norm_bwd, .run = batch_norm_bwd_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace)
 
 /* ---- weights that contain the norm behind them; a block has an output channel ---- */
 
-static __global__ void fold_batch_norm(float *folded_w, float *folded_b, const float *w, const float *b, const float *gain,
-                                       const float *beta, const float *mean, const float *var, float eps, int64_t each) {
+static __global__ void fold_batch_norm(float *folded_w, float *folded_b, const float *w, const float *b,
+                                       const float *gain, const float *beta, const float *mean, const float *var,
+                                       float eps, int64_t each) {
     int o = blockIdx.x;
     float scale = gain[o] / sqrtf(var[o] + eps);
     if (threadIdx.x == 0 && folded_b) folded_b[o] = (b[o] - mean[o]) * scale + beta[o];
-    for (int64_t i = threadIdx.x; folded_w && i < each; i += COLUMN_THREADS) folded_w[o * each + i] = w[o * each + i] * scale;
+    for (int64_t i = threadIdx.x; folded_w && i < each; i += COLUMN_THREADS)
+        folded_w[o * each + i] = w[o * each + i] * scale;
 }
 
 static void fold_batch_norm_run(const KernelCall *c) {
     const Shape *w = call_in(c, 0);
     const float *const *in = (const float *const *)c->in;
-    launch(c, fold_batch_norm, dim3((unsigned)w->dim[0]), dim3(COLUMN_THREADS), 0, (float *)c->out[0], (float *)c->out[1],
-           in[0], in[1], in[2], in[3], in[4], in[5], c->node->attr.norm.eps, shape_count(w) / w->dim[0]);
+    launch(c, fold_batch_norm, dim3((unsigned)w->dim[0]), dim3(COLUMN_THREADS), 0, (float *)c->out[0],
+           (float *)c->out[1], in[0], in[1], in[2], in[3], in[4], in[5], c->node->attr.norm.eps,
+           shape_count(w) / w->dim[0]);
 }
 
 CUDA_KERNEL(fold_batch_norm, .run = fold_batch_norm_run)

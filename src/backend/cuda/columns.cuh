@@ -46,8 +46,8 @@ static inline Columns columns_to_sum(int64_t rows, int64_t channels, int width) 
 
 static inline dim3 columns_grid(const Columns &s) { return dim3((unsigned)s.shares, (unsigned)s.groups); }
 
-/* What a thread works on: V channels from `channel` on, rows row, row + s.down ... below end. Threads that are left over
- * have no rows. */
+/* What a thread works on: V channels from `channel` on, rows row, row + s.down ... below end. Threads that are left
+ * over have no rows. */
 struct ColumnsAt {
     int column, first_channel, channel; /* column: within the block */
     int64_t row, end;
@@ -133,12 +133,12 @@ template <class T, int V> __global__ void column_partial(float *parts, const T *
 /* Takes column_sum_workspace bytes of call->work. */
 static inline void column_sum(const KernelCall *call, float *out, const void *x, DType type, int64_t rows,
                               int64_t channels) {
-    WITH_FEATURE(type, T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(type, channels, T, V, {
         Columns s = columns_to_sum(rows, channels, V);
-        launch(call, column_partial<T, V>, columns_grid(s), dim3(COLUMN_THREADS), shared_size<float>(COLUMN_THREADS * V),
-               (float *)call->work, (const T *)x, s);
+        launch(call, column_partial<T, V>, columns_grid(s), dim3(COLUMN_THREADS),
+               shared_size<float>(COLUMN_THREADS * V), (float *)call->work, (const T *)x, s);
         run_add_parts(call, out, channels, NULL, 0, (const float *)call->work, s.shares);
-    }));
+    });
 }
 
 #endif

@@ -1,10 +1,10 @@
-/* dwconv.cu - depthwise convolution and its gradients. Features moved an element: forward and dx 2, dw with db 2, and the
- * halo of a tile once more from the second-level cache (31 % of a 14 x 14 tile under a 3 x 3 kernel). Memory is the limit
- * for 3 x 3; 5 x 5 with 16-bit features comes near the arithmetic's, 25 multiply-adds for 4 bytes.
+/* dwconv.cu - depthwise convolution and its gradients. Features moved an element: forward and dx 2, dw with db 2, and
+ * the halo of a tile once more from the second-level cache (31 % of a 14 x 14 tile under a 3 x 3 kernel). Memory is the
+ * limit for 3 x 3; 5 x 5 with 16-bit features comes near the arithmetic's, 25 multiply-adds for 4 bytes.
  *
  * A block brings a tile of pixels with its halo, at most 128 bytes of channels wide, into shared memory, all loads in
- * flight at once. A thread then has two channels and a strip of two columns and walks down the tile: every input is read
- * from shared memory once a strip and feeds the outputs around it, which wait in registers. Lanes are neighbouring
+ * flight at once. A thread then has two channels and a strip of two columns and walks down the tile: every input is
+ * read from shared memory once a strip and feeds the outputs around it, which wait in registers. Lanes are neighbouring
  * channels, so shared memory has no bank conflicts and global accesses are whole segments.
  *
  * Kernels other than 3 and 5 take plain loops. */
@@ -53,21 +53,13 @@ struct TileAt {
 };
 
 /* V features as one number to be copied: the compiler takes structs apart, and stores their parts one by one. */
-template <class T, int V> struct Raw {
-    typedef unsigned __int128 Type;
-};
-template <> struct Raw<float, 1> {
-    typedef uint32_t Type;
-};
-template <> struct Raw<bf16, 1> {
-    typedef uint16_t Type;
-};
-template <> struct Raw<f16, 1> {
-    typedef uint16_t Type;
-};
+template <class T, int V> struct Raw { typedef unsigned __int128 Type; };
+template <> struct Raw<float, 1> { typedef uint32_t Type; };
+template <> struct Raw<bf16, 1> { typedef uint16_t Type; };
+template <> struct Raw<f16, 1> { typedef uint16_t Type; };
 
 /* Copies rows x columns pixels from (y0, x0) on into shared memory (rows, columns, t.group), channels from `first` on;
- * zeros outside of the limits, which are the picture's or a tile's. V as in WITH_WIDTH. */
+ * zeros outside of the limits, which are the picture's or a tile's. V as in WITH_PACKS. */
 template <class T, int V>
 __device__ static inline void stage(T *to, const T *picture, const Tiles &t, int y0, int x0, int rows, int columns,
                                     int first, int end_y, int end_x) {
@@ -103,8 +95,7 @@ template <class T> __device__ static inline Vec<float, 2> pair_load(const T *p) 
 }
 
 /* Two channels, of which the second may not exist; where channels are odd pairs do not start on even addresses. */
-template <class T>
-__device__ static inline void pair_store(T *p, const Vec<float, 2> &v, int channel, int channels) {
+template <class T> __device__ static inline void pair_store(T *p, const Vec<float, 2> &v, int channel, int channels) {
     Vec<T, 2> w = {from_float<T>(v.x[0]), from_float<T>(v.x[1])};
     if (channels % 2 == 0) {
         if (channel < channels) vec_store(p, w);
@@ -122,8 +113,8 @@ __device__ static inline void add_product(Vec<float, 2> &sum, const Vec<float, 2
 /* ---- forward; dx is forward on dy with the kernel turned, without bias. blocks: groups fastest, then tiles ---- */
 
 template <class T, int V, int K>
-__global__ void __launch_bounds__(256) dwconv(T *y, const T *x, const float *w, const float *bias, bool residual, bool flip,
-                                              Tiles t) {
+__global__ void __launch_bounds__(256)
+    dwconv(T *y, const T *x, const float *w, const float *bias, bool residual, bool flip, Tiles t) {
     constexpr int PAD = K / 2, IN = STRIP + K - 1;
     const int columns = t.strips * STRIP + K - 1, rows = t.tile_height + K - 1;
     SharedMemory shared;
@@ -158,7 +149,8 @@ __global__ void __launch_bounds__(256) dwconv(T *y, const T *x, const float *w, 
         if (row >= K - 1) {
             UNROLL for (int j = 0; j < STRIP; j++)
                 if (j < width)
-                    pair_store(to + ((int64_t)(row - (K - 1)) * t.width + j) * t.channels, sum[0][j], first + c, t.channels);
+                    pair_store(to + ((int64_t)(row - (K - 1)) * t.width + j) * t.channels, sum[0][j], first + c,
+                               t.channels);
         }
         UNROLL for (int j = 0; j < STRIP; j++) {
             UNROLL for (int r = 0; r < K - 1; r++) sum[r][j] = sum[r + 1][j];
@@ -169,8 +161,8 @@ __global__ void __launch_bounds__(256) dwconv(T *y, const T *x, const float *w, 
 
 /* an element a thread, any kernel */
 template <class T>
-__global__ void dwconv_plain(T *y, const T *x, const float *w, const float *bias, bool residual, bool flip, int64_t count,
-                             int height, int width, int channels, int k) {
+__global__ void dwconv_plain(T *y, const T *x, const float *w, const float *bias, bool residual, bool flip,
+                             int64_t count, int height, int width, int channels, int k) {
     int64_t at = (int64_t)blockIdx.x * COLUMN_THREADS + threadIdx.x, pixel = at / channels;
     if (at >= count) return;
     int c = (int)(at % channels), py = (int)(pixel / width % height), px = (int)(pixel % width), pad = k / 2;
@@ -196,14 +188,15 @@ template <class T, int V, int K> static void launch_tiles(const KernelCall *c, c
 static void run_forward(const KernelCall *c, const float *bias, bool flip) {
     const Shape *x = call_in(c, 0);
     const int kernel = c->node->attr.dwconv.kernel;
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, x->dim[3], V, {
+    WITH_PACKS(in_type(c, 0), x->dim[3], T, V, {
         if (kernel == 3) launch_tiles<T, V, 3>(c, bias, flip);
         if (kernel == 5) launch_tiles<T, V, 5>(c, bias, flip);
         if (kernel == 3 || kernel == 5) return;
-        launch(c, dwconv_plain<T>, dim3((unsigned)CEIL_DIV(shape_count(x), (int64_t)COLUMN_THREADS)), dim3(COLUMN_THREADS),
-               0, (T *)c->out[0], (const T *)c->in[0], (const float *)c->in[1], bias, c->node->attr.dwconv.residual, flip,
-               shape_count(x), (int)x->dim[1], (int)x->dim[2], (int)x->dim[3], kernel);
-    }));
+        launch(c, dwconv_plain<T>, dim3((unsigned)CEIL_DIV(shape_count(x), (int64_t)COLUMN_THREADS)),
+               dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0], (const float *)c->in[1], bias,
+               c->node->attr.dwconv.residual, flip, shape_count(x), (int)x->dim[1], (int)x->dim[2], (int)x->dim[3],
+               kernel);
+    });
 }
 
 static void dwconv_run(const KernelCall *c) { run_forward(c, (const float *)c->in[2], false); }
@@ -212,9 +205,9 @@ static void dwconv_dx_run(const KernelCall *c) { run_forward(c, NULL, true); }
 CUDA_KERNEL(dwconv, .run = dwconv_run, .types = FEATURE_TYPES)
 CUDA_KERNEL(dwconv_dx, .run = dwconv_dx_run, .types = FEATURE_TYPES)
 
-/* ---- dw and db: parts[share] = dw | db over the share's tiles. dy comes with its halo, x without: so each x belongs to
- * one tile, and dw[r][s] += x[q] dy[q - (r, s) + pad]. Walking down, a thread has the last K rows of x and all taps in
- * registers, and reads each dy once ---- */
+/* ---- dw and db: parts[share] = dw | db over the share's tiles. dy comes with its halo, x without: so each x belongs
+ * to one tile, and dw[r][s] += x[q] dy[q - (r, s) + pad]. Walking down, a thread has the last K rows of x and all taps
+ * in registers, and reads each dy once ---- */
 
 template <class T, int V, int K>
 __global__ void __launch_bounds__(256) dwconv_dw(float *parts, const T *dy, const T *x, int64_t share, Tiles t) {
@@ -314,22 +307,23 @@ template <class T, int V, int K> static void launch_dw(const KernelCall *c) {
                    shared_size<T>(t.tile_height * strip_columns(t) * t.group);
     float *parts = (float *)c->work;
     launch(c, dwconv_dw<T, V, K>, dim3((unsigned)(shares * t.groups)), dim3((unsigned)t.threads),
-           MAX(tiles, shared_size<float>(K * t.strips * t.group)), parts, (const T *)c->in[0], (const T *)c->in[1], share, t);
+           MAX(tiles, shared_size<float>(K * t.strips * t.group)), parts, (const T *)c->in[0], (const T *)c->in[1],
+           share, t);
     run_add_parts(c, c->out[0], (int64_t)K * K * t.channels, c->out[1], t.channels, parts, (int)shares);
 }
 
 static void dwconv_dw_run(const KernelCall *c) {
     const Shape *x = call_in(c, 1);
     const int kernel = c->node->attr.dwconv.kernel;
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, x->dim[3], V, {
+    WITH_PACKS(in_type(c, 0), x->dim[3], T, V, {
         if (kernel == 3) launch_dw<T, V, 3>(c);
         if (kernel == 5) launch_dw<T, V, 5>(c);
         if (kernel == 3 || kernel == 5) return;
         int64_t jobs = x->dim[3] * (kernel * kernel + 1);
         launch(c, dwconv_dw_plain<T>, dim3((unsigned)CEIL_DIV(jobs, (int64_t)(COLUMN_THREADS / WARP))),
-               dim3(COLUMN_THREADS), 0, (float *)c->out[0], (float *)c->out[1], (const T *)c->in[0], (const T *)c->in[1],
-               shape_rows(x), (int)x->dim[1], (int)x->dim[2], (int)x->dim[3], kernel);
-    }));
+               dim3(COLUMN_THREADS), 0, (float *)c->out[0], (float *)c->out[1], (const T *)c->in[0],
+               (const T *)c->in[1], shape_rows(x), (int)x->dim[1], (int)x->dim[2], (int)x->dim[3], kernel);
+    });
 }
 
 CUDA_KERNEL(dwconv_dw, .run = dwconv_dw_run, .types = FEATURE_TYPES, .workspace = dwconv_dw_workspace)

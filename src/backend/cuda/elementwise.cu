@@ -61,8 +61,7 @@ template <class T, class F> __global__ void map2(T *y, const T *a, const T *b, i
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * Pack<T>::N;
     if (i + Pack<T>::N <= count) {
         Pack<T> v = pack_load(a + i), w = pack_load(b + i);
-        UNROLL for (int k = 0; k < Pack<T>::N; k++)
-            v.x[k] = from_float<T>(F::of(to_float(v.x[k]), to_float(w.x[k])));
+        UNROLL for (int k = 0; k < Pack<T>::N; k++) v.x[k] = from_float<T>(F::of(to_float(v.x[k]), to_float(w.x[k])));
         pack_store(y + i, v);
     } else {
         for (; i < count; i++) y[i] = from_float<T>(F::of(to_float(a[i]), to_float(b[i])));

@@ -100,18 +100,6 @@ template <class T> using Pack = Vec<T, (int)(16 / sizeof(T))>;
 template <class T> __device__ inline Pack<T> pack_load(const T *p) { return vec_load<Pack<T>::N>(p); }
 template <class T> __device__ inline void pack_store(T *p, const Pack<T> &v) { vec_store(p, v); }
 
-/* Runs the statements with V standing for Pack<T>::N where rows of `channels` start on 16 bytes, for 1 elsewhere. */
-#define WITH_WIDTH(T, channels, V, ...) \
-    do { \
-        if ((channels) % Pack<T>::N == 0) { \
-            constexpr int V = Pack<T>::N; \
-            __VA_ARGS__; \
-        } else { \
-            constexpr int V = 1; \
-            __VA_ARGS__; \
-        } \
-    } while (0)
-
 /* ---- sums and maxima over a warp or a block; every thread receives the result ---- */
 
 __device__ inline float warp_sum(float x) {
@@ -150,6 +138,16 @@ __device__ inline float block_sum(float x, float *scratch) {
             __VA_ARGS__; \
         } \
     } while (0)
+
+/* WITH_FEATURE, and V standing for Pack<T>::N where rows of `channels` start on 16 bytes, for 1 elsewhere. */
+#define WITH_PACKS(dtype, channels, T, V, ...) \
+    WITH_FEATURE(dtype, T, if ((channels) % Pack<T>::N == 0) { \
+        constexpr int V = Pack<T>::N; \
+        __VA_ARGS__; \
+    } else { \
+        constexpr int V = 1; \
+        __VA_ARGS__; \
+    })
 
 /* Kernel.types of a kernel that is a template over features */
 #define FEATURE_TYPES (1u << DT_F32 | 1u << DT_BF16 | 1u << DT_F16)

@@ -2,8 +2,8 @@
  * backward reads two and writes one, with dg and db from the same pass.
  *
  * A row lies in the registers of `lanes` neighbouring threads, K packs in each; so sums need no shared memory, and the
- * variance is taken around the mean. Rows that do not start on 16 bytes, or are too wide, take plain kernels: a warp for
- * a row, which is read again for every sum. */
+ * variance is taken around the mean. Rows that do not start on 16 bytes, or are too wide, take plain kernels: a warp
+ * for a row, which is read again for every sum. */
 #include "backend/cuda/columns.cuh"
 
 #define THREADS 256
@@ -64,8 +64,8 @@ template <class T, int K> struct RowPart {
 /* ---- forward; y may be x. mean and rstd (rows), either may be NULL ---- */
 
 template <class T, int K>
-__global__ void layer_norm(T *y, float *mean, float *rstd, const T *x, const float *gain, const float *bias, int64_t rows,
-                           int channels, int lanes, float eps) {
+__global__ void layer_norm(T *y, float *mean, float *rstd, const T *x, const float *gain, const float *bias,
+                           int64_t rows, int channels, int lanes, float eps) {
     constexpr int N = Pack<T>::N;
     RowPart<T, K> part(channels, lanes);
     Vec<float, N> g[K], b[K];
@@ -122,8 +122,8 @@ static void layer_norm_run(const KernelCall *c) {
         T *y = (T *)c->out[0];
         const T *x = (const T *)c->in[0];
         if (!row_fits(in_type(c, 0), channels)) {
-            launch(c, layer_norm_plain<T>, dim3((unsigned)CEIL_DIV(rows, (int64_t)(THREADS / WARP))), dim3(THREADS), 0, y,
-                   mean, rstd, x, gain, bias, rows, (int)channels, eps);
+            launch(c, layer_norm_plain<T>, dim3((unsigned)CEIL_DIV(rows, (int64_t)(THREADS / WARP))), dim3(THREADS), 0,
+                   y, mean, rstd, x, gain, bias, rows, (int)channels, eps);
             return;
         }
         WITH_ROW(T, channels, K, {
@@ -141,8 +141,8 @@ CUDA_KERNEL(layer_norm, .run = layer_norm_run, .types = FEATURE_TYPES)
 
 template <class T, int K>
 __global__ void __launch_bounds__(THREADS)
-    layer_norm_bwd(T *dx, float *parts, const T *dy, const T *x, const float *gain, const float *mean, const float *rstd,
-                   int64_t rows, int64_t share, int channels, int lanes) {
+    layer_norm_bwd(T *dx, float *parts, const T *dy, const T *x, const float *gain, const float *mean,
+                   const float *rstd, int64_t rows, int64_t share, int channels, int lanes) {
     constexpr int N = Pack<T>::N;
     SharedMemory shared;
     float *scratch = shared.take<float>(THREADS * K * N);
@@ -211,7 +211,8 @@ __global__ void layer_norm_bwd_plain(T *dx, const T *dy, const T *x, const float
 
 /* parts[share] = dg | db, for the plain kernel */
 template <class T>
-__global__ void layer_norm_sums(float *parts, const T *dy, const T *x, const float *mean, const float *rstd, Columns s) {
+__global__ void layer_norm_sums(float *parts, const T *dy, const T *x, const float *mean, const float *rstd,
+                                Columns s) {
     SharedMemory shared;
     float *scratch = shared.take<float>(COLUMN_THREADS);
     ColumnsAt t = columns_at(s, 1);

@@ -65,7 +65,8 @@ struct Target {
 
 static Target target_of(const KernelCall *c, int i) {
     bool labels = in_type(c, i) == DT_I32;
-    return {labels ? (const int32_t *)c->in[i] : NULL, labels ? NULL : (const float *)c->in[i], c->node->attr.loss.smoothing};
+    return {labels ? (const int32_t *)c->in[i] : NULL, labels ? NULL : (const float *)c->in[i],
+            c->node->attr.loss.smoothing};
 }
 
 /* Rows that count; every thread of the block calls. */

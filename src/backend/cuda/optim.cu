@@ -78,8 +78,8 @@ static size_t grad_norm_workspace(const Graph *g, const Node *n) {
 static void grad_norm_run(const KernelCall *c) {
     int64_t count = shape_count(call_in(c, 0)), share = norm_share(count), blocks = CEIL_DIV(count, share);
     double *parts = (double *)c->work;
-    launch(c, squares, dim3((unsigned)blocks), dim3(THREADS), shared_size<double>(THREADS), parts, (const float *)c->in[0],
-           count, share);
+    launch(c, squares, dim3((unsigned)blocks), dim3(THREADS), shared_size<double>(THREADS), parts,
+           (const float *)c->in[0], count, share);
     launch(c, norm_of, dim3(1), dim3(THREADS), shared_size<double>(THREADS), (float *)c->out[0], (const double *)parts,
            (int)blocks, (const float *)c->in[1]);
 }
@@ -118,7 +118,8 @@ static __global__ void adamw(float *w, const float *g, float *m, float *v, const
     AdamW a(hyper, *norm, decay);
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 4;
     if (i + 4 <= count) {
-        Vec<float, 4> wi = vec_load<4>(w + i), gi = vec_load<4>(g + i), mi = vec_load<4>(m + i), vi = vec_load<4>(v + i);
+        Vec<float, 4> wi = vec_load<4>(w + i), gi = vec_load<4>(g + i), mi = vec_load<4>(m + i),
+                      vi = vec_load<4>(v + i);
         UNROLL for (int k = 0; k < 4; k++) a.update(wi.x[k], gi.x[k], mi.x[k], vi.x[k]);
         vec_store(w + i, wi);
         vec_store(m + i, mi);
@@ -131,8 +132,8 @@ static __global__ void adamw(float *w, const float *g, float *m, float *v, const
 static void adamw_run(const KernelCall *c) {
     int64_t count = shape_count(call_in(c, 0));
     launch(c, adamw, dim3((unsigned)CEIL_DIV(count, (int64_t)THREADS * 4)), dim3(THREADS), 0, (float *)c->in[0],
-           (const float *)c->in[1], (float *)c->in[2], (float *)c->in[3], (const float *)c->in[4], (const float *)c->in[5],
-           c->node->attr.adamw.decay, count);
+           (const float *)c->in[1], (float *)c->in[2], (float *)c->in[3], (const float *)c->in[4],
+           (const float *)c->in[5], c->node->attr.adamw.decay, count);
 }
 
 CUDA_KERNEL(adamw, .run = adamw_run)

@@ -23,13 +23,13 @@ template <class T, int V> __global__ void mean_pool(T *y, const T *x, Columns s)
 
 static void mean_pool_run(const KernelCall *c) {
     const Shape *x = call_in(c, 0);
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, x->dim[3], V, {
+    WITH_PACKS(in_type(c, 0), x->dim[3], T, V, {
         Columns s = columns_of(x->dim[1] * x->dim[2], x->dim[3], V, 1, 1); /* one share: a sample's whole map */
         dim3 grid(1, (unsigned)s.groups, (unsigned)x->dim[0]);
         launch(c, mean_pool<T, V>, grid, dim3(COLUMN_THREADS),
                shared_size<float>(COLUMN_THREADS * V) + shared_size<float>(s.across * V), (T *)c->out[0],
                (const T *)c->in[0], s);
-    }));
+    });
 }
 
 CUDA_KERNEL(mean_pool, .run = mean_pool_run, .types = FEATURE_TYPES)
@@ -46,11 +46,11 @@ template <class T, int V> __global__ void mean_pool_bwd(T *dx, const T *dy, int6
 
 static void mean_pool_bwd_run(const KernelCall *c) {
     const Shape *dx = call_out(c, 0);
-    WITH_FEATURE(in_type(c, 0), T, WITH_WIDTH(T, dx->dim[3], V, {
+    WITH_PACKS(in_type(c, 0), dx->dim[3], T, V, {
         Columns s = columns_to_map(shape_rows(dx), dx->dim[3], V);
         launch(c, mean_pool_bwd<T, V>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
                dx->dim[1] * dx->dim[2], s);
-    }));
+    });
 }
 
 CUDA_KERNEL(mean_pool_bwd, .run = mean_pool_bwd_run, .types = FEATURE_TYPES)

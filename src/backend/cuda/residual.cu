@@ -39,11 +39,11 @@ static const float *keep_operand(const KernelCall *c) { return c->node->n_in > 3
 static void residual_run(const KernelCall *c) {
     const Shape *u = call_in(c, 1);
     int64_t rows = shape_rows(u), channels = shape_last(u);
-    WITH_FEATURE(in_type(c, 1), T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(in_type(c, 1), channels, T, V, {
         Columns s = columns_to_map(rows, channels, V);
         launch(c, residual<T, V>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
                (const T *)c->in[1], (const float *)c->in[2], keep_operand(c), rows / u->dim[0], s);
-    }));
+    });
 }
 
 CUDA_KERNEL(residual, .run = residual_run, .types = FEATURE_TYPES)
@@ -90,13 +90,13 @@ static size_t residual_bwd_workspace(const Graph *g, const Node *n) {
 static void residual_bwd_run(const KernelCall *c) {
     const Shape *u = call_in(c, 1);
     int64_t rows = shape_rows(u), channels = shape_last(u);
-    WITH_FEATURE(in_type(c, 1), T, WITH_WIDTH(T, channels, V, {
+    WITH_PACKS(in_type(c, 1), channels, T, V, {
         Columns s = columns_to_sum(rows, channels, V);
         launch(c, residual_bwd<T, V>, columns_grid(s), dim3(COLUMN_THREADS), shared_size<float>(COLUMN_THREADS * V),
                (T *)c->out[0], (float *)c->work, (const T *)c->in[0], (const T *)c->in[1], (const float *)c->in[2],
                keep_operand(c), rows / u->dim[0], s);
         if (c->out[1]) run_add_parts(c, c->out[1], channels, NULL, 0, (const float *)c->work, s.shares);
-    }));
+    });
 }
 
 CUDA_KERNEL(residual_bwd, .run = residual_bwd_run, .types = FEATURE_TYPES, .workspace = residual_bwd_workspace)
