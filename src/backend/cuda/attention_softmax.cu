@@ -86,7 +86,7 @@ template <class T, int KEYS> struct RunningSoftmax {
 
 /* blocks (rectangles, heads, B); lse (B, heads, N) */
 template <class T, int D>
-__global__ void __launch_bounds__(Tiling<T, D>::THREADS)
+__global__ void __launch_bounds__(Tiling<T, D>::THREADS, 1)
 softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const float *w, const float *b) {
     using Size = Tiling<T, D>;
     constexpr int ROW = Size::ROW, KEYS = Size::OTHER;
