@@ -75,7 +75,7 @@ static int64_t value_bytes(const Value *v) { return shape_count(&v->shape) * (in
 
 size_t plan_device_bytes(const Plan *p) {
     size_t staged = p->backend->host_memory ? 0 : p->input_bytes;
-    return p->arena_bytes + p->constant_bytes + p->work_bytes + p->input_bytes + staged;
+    return p->arena_bytes + p->constant_bytes + p->work_bytes + p->input_bytes + p->borrowed_bytes + staged;
 }
 
 static void find_lifetimes(Plan *p, const Schedule *s, const Val *keep, int n_keep) {
@@ -229,19 +229,36 @@ static size_t step_workspace(const Step *step) {
     return k->workspace ? k->workspace(step->call.graph, step->call.node) : 0;
 }
 
+bool plan_borrows(const Plan *p, int32_t step, Val operand) {
+    if (step >= p->n_constant_steps || operand == NO_VAL || !p->state || !p->state->source.read) return false;
+    const Value *x = graph_value(p->graph, operand);
+    return x->kind == V_STATE && x->param >= 0;
+}
+
+static size_t borrowed_bytes(const Plan *p, int32_t step) {
+    const Node *n = p->steps[step].call.node;
+    size_t bytes = 0;
+    for (int i = 0; i < n->n_in; i++)
+        if (plan_borrows(p, step, node_in(p->graph, n, i)))
+            bytes += (size_t)ROUND_UP(value_bytes(graph_value(p->graph, node_in(p->graph, n, i))), ALIGNMENT);
+    return bytes;
+}
+
 static void find_sizes(Plan *p) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++)
         if (graph_value(g, v)->kind == V_INPUT)
             p->input_bytes += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
     for (int32_t i = 0; i < p->n_steps; i++) p->work_bytes = MAX(p->work_bytes, step_workspace(&p->steps[i]));
+    for (int32_t i = 0; i < p->n_constant_steps; i++) p->borrowed_bytes = MAX(p->borrowed_bytes, borrowed_bytes(p, i));
 }
 
 static bool take_memory(Plan *p, Err *err) {
     Backend *b = p->backend;
     return b->alloc(b, (void **)&p->arena, p->arena_bytes, err) &&
            b->alloc(b, (void **)&p->constants, p->constant_bytes, err) &&
-           b->alloc(b, (void **)&p->work, p->work_bytes, err) && b->alloc(b, (void **)&p->inputs, p->input_bytes, err);
+           b->alloc(b, (void **)&p->work, p->work_bytes, err) && b->alloc(b, (void **)&p->inputs, p->input_bytes, err) &&
+           b->alloc(b, (void **)&p->borrowed, p->borrowed_bytes, err);
 }
 
 static void *state_address(const Plan *p, const Value *v) {
@@ -275,9 +292,13 @@ static void bind_steps(Plan *p) {
     for (int32_t i = 0; i < p->n_steps; i++) {
         KernelCall *call = &p->steps[i].call;
         const Node *n = call->node;
+        size_t borrowed = 0;
         for (int k = 0; k < n->n_in + n->n_out; k++) {
             Val v = g->operand[n->first + k];
             p->operands[n->first + k] = v == NO_VAL ? NULL : p->address[v];
+            if (k >= n->n_in || !plan_borrows(p, i, v)) continue;
+            p->operands[n->first + k] = p->borrowed + borrowed;
+            borrowed += (size_t)ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
         }
         call->in = p->operands + n->first;
         call->out = p->operands + n->first + n->n_in;
@@ -323,7 +344,7 @@ void plan_free(Plan *p) {
     for (int32_t i = 0; i < p->n_steps; i++)
         if (p->steps[i].call.prepared && p->steps[i].kernel->release) p->steps[i].kernel->release(p->steps[i].call.prepared);
     plan_pipe_close(p);
-    char *memory[] = {p->arena, p->constants, p->work, p->inputs};
+    char *memory[] = {p->arena, p->constants, p->work, p->inputs, p->borrowed};
     for (size_t i = 0; i < COUNTOF(memory); i++)
         if (memory[i]) p->backend->free(p->backend, memory[i]);
     free(p->steps);

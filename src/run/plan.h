@@ -58,7 +58,8 @@ typedef struct Plan {
     void **address;   /* [n_values]; NULL where a value has no memory */
     void **operands;  /* pointers of all calls */
     char *arena, *constants, *work, *inputs;
-    size_t arena_bytes, constant_bytes, work_bytes, input_bytes;
+    char *borrowed; /* where a constant's step finds the weights that the state reads from a source, step after step */
+    size_t arena_bytes, constant_bytes, work_bytes, input_bytes, borrowed_bytes;
     size_t naive_bytes; /* what the activations would take without reuse */
     PlanPipe pipe;
 } Plan;
@@ -71,7 +72,7 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
 void plan_free(Plan *p);
 
 /* Recomputes the constants after weights have changed; plan_new does it once. With a state that has a source, weights
- * are read as they are needed and released when only constants are made of them. False: what the source says. */
+ * are read as they are needed, those that only constants are made of into memory that the next ones overwrite. False: what the source says. */
 bool plan_refresh(Plan *p, Err *err);
 /* Queues a run. From the second on, a backend that can capture replays what it recorded of one. */
 void plan_run(Plan *p);
@@ -96,6 +97,9 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err);
 
 /* Device memory that a plan takes, in bytes; with options.measure, that it would take. */
 size_t plan_device_bytes(const Plan *p);
+
+/* Whether a step finds this operand in Plan.borrowed. */
+bool plan_borrows(const Plan *p, int32_t step, Val operand);
 
 /* For plan.c: host memory and marks of a plan whose sizes are known. */
 bool plan_pipe_open(Plan *p, Err *err);

@@ -84,16 +84,16 @@ static void run_range(Plan *p, int32_t from, int32_t to) {
     for (int32_t i = from; i < to; i++) p->steps[i].kernel->run(&p->steps[i].call);
 }
 
-/* Requires (or releases, when this step is the last to read them) the parameters that a step reads. */
-static bool require_weights(Plan *p, int32_t step, bool release, Err *err) {
-    const Node *n = p->steps[step].call.node;
-    for (int i = 0; i < n->n_in; i++) {
-        Val v = node_in(p->graph, n, i);
+/* Makes the parameters that a step reads present: in the state, or where the step borrows them. */
+static bool require_weights(Plan *p, int32_t step, Err *err) {
+    const KernelCall *call = &p->steps[step].call;
+    for (int i = 0; i < call->node->n_in; i++) {
+        Val v = node_in(p->graph, call->node, i);
         const Value *x = v == NO_VAL ? NULL : graph_value(p->graph, v);
         if (!x || x->kind != V_STATE || x->param < 0) continue;
         int32_t param = state_find(p->state, x->name);
-        if (!release && !state_require(p->state, param, err)) return false;
-        if (release && p->place[v].last == step) state_release(p->state, param);
+        if (!(plan_borrows(p, step, v) ? state_read_source(p->state, param, call->in[i], err) : state_require(p->state, param, err)))
+            return false;
     }
     return true;
 }
@@ -106,12 +106,11 @@ static void enter(Plan *p) {
 bool plan_refresh(Plan *p, Err *err) {
     enter(p);
     for (int32_t i = 0; i < p->n_constant_steps; i++) {
-        if (!require_weights(p, i, false, err)) return false;
+        if (!require_weights(p, i, err)) return false;
         run_range(p, i, i + 1);
-        require_weights(p, i, true, err);
     }
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++)
-        if (!require_weights(p, i, false, err)) return false;
+        if (!require_weights(p, i, err)) return false;
     return true;
 }
 

@@ -129,18 +129,29 @@ void state_attach(State *s, StateSource source) {
     s->source = source;
     free(s->present);
     s->present = mem_zalloc((size_t)s->n_params, sizeof *s->present);
+    /* few of them will ever stand here: those that runs read as they are */
+    static const StateRole roles[] = {ROLE_WEIGHT, ROLE_BUFFER};
+    for (size_t i = 0; i < COUNTOF(roles); i++)
+        if (s->backend->discard && s->buffer[roles[i]])
+            s->backend->discard(s->backend, s->buffer[roles[i]], (size_t)state_role_length(s, roles[i]) * sizeof(float));
+}
+
+bool state_read_source(const State *s, int32_t param, void *device, Err *err) {
+    if (s->backend->host_memory) return s->source.read(s->source.self, s, param, device, err);
+    float *host;
+    size_t bytes = (size_t)state_count(s, param) * sizeof(float);
+    if (!mem_try((void **)&host, bytes, err)) return false;
+    bool ok = s->source.read(s->source.self, s, param, host, err) &&
+              s->backend->upload(s->backend, device, host, bytes, STREAM_COMPUTE, err) &&
+              s->backend->wait(s->backend, STREAM_COMPUTE, err);
+    free(host);
+    return ok;
 }
 
 bool state_require(State *s, int32_t param, Err *err) {
     if (!s->source.read || s->present[param]) return true;
     StateRole role = s->params[param].buffer ? ROLE_BUFFER : ROLE_WEIGHT;
-    if (s->backend->host_memory)
-        return s->present[param] = s->source.read(s->source.self, s, param, state_slot(s, role, param), err);
-    float *host;
-    if (!mem_try((void **)&host, (size_t)state_count(s, param) * sizeof(float), err)) return false;
-    bool ok = s->source.read(s->source.self, s, param, host, err) && state_write(s, role, param, host, err);
-    free(host);
-    return s->present[param] = ok;
+    return s->present[param] = state_read_source(s, param, state_slot(s, role, param), err);
 }
 
 void state_release(State *s, int32_t param) {

@@ -49,6 +49,8 @@ bool state_copy_role(State *s, StateRole to, StateRole from, Err *err);
 bool state_copy_model(State *to, const State *from, StateRole role, Err *err);
 /* From now on weights and statistics are read from source when a plan requires them. */
 void state_attach(State *s, StateSource source);
+/* Reads a parameter from the source into device memory that is not the state's. */
+bool state_read_source(const State *s, int32_t param, void *device, Err *err);
 /* Makes a parameter's value present; nothing to do without a source. */
 bool state_require(State *s, int32_t param, Err *err);
 /* Gives the memory of a parameter's value back until it is required again; nothing to do without a source. */

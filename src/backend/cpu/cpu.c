@@ -46,7 +46,9 @@ static void cpu_discard(Backend *b, void *memory, size_t bytes) {
     (void)b;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ROUND_UP((uintptr_t)memory, page), to = ((uintptr_t)memory + bytes) / page * page;
-    if (to > from) (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    if (to <= from) return;
+    (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    (void)madvise((void *)from, to - from, MADV_NOHUGEPAGE); /* what comes back comes in pieces */
 }
 
 static bool cpu_upload(Backend *b, void *device, const void *host, size_t bytes, int stream, Err *err) {
