@@ -114,7 +114,7 @@ void buffer_put_zip(Buffer *b, Places *places, const Entry *entries, size_t coun
         p->local[i] = b->count;
         buffer_put_uint(b, ZIP_LOCAL, 4);
         buffer_put_uint(b, 20, 2);
-        put_common(b, e, zip_crc(&crc, e->data, e->bytes) ^ e->crc_change, name_bytes);
+        put_common(b, e, zip_crc(&crc, 0, e->data, e->bytes) ^ e->crc_change, name_bytes);
         buffer_put(b, name, name_bytes);
         buffer_put(b, e->data, e->bytes);
         buffer_put(b, zeros, e->padding);
@@ -127,7 +127,7 @@ void buffer_put_zip(Buffer *b, Places *places, const Entry *entries, size_t coun
         buffer_put_uint(b, ZIP_CENTRAL, 4);
         buffer_put_uint(b, 20, 2);
         buffer_put_uint(b, 20, 2);
-        put_common(b, e, zip_crc(&crc, e->data, e->bytes) ^ e->crc_change, name_bytes);
+        put_common(b, e, zip_crc(&crc, 0, e->data, e->bytes) ^ e->crc_change, name_bytes);
         for (int k = 0; k < 10; k++) buffer_put_uint(b, 0, 1);
         buffer_put_uint(b, p->local[i] - base, 4);
         buffer_put(b, e->name, name_bytes);

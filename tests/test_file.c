@@ -166,7 +166,7 @@ static void test_write_through_link(void **state) {
 }
 
 static void expect_unreadable(const char *path, const char *what) {
-    const uint8_t *map;
+    FileReader reader;
     uint8_t *bytes;
     size_t count;
     Err err = {0};
@@ -176,9 +176,9 @@ static void expect_unreadable(const char *path, const char *what) {
     assert_non_null(strstr(err.text, what));
     assert_null(bytes);
     err = (Err){0};
-    assert_false(file_map(&map, &count, path, &err));
+    assert_false(file_reader_open(&reader, path, &err));
     assert_int_equal(err.code, EXIT_INPUT);
-    assert_null(map);
+    file_reader_close(&reader);
 }
 
 static void test_read_refused(void **state) {
@@ -217,22 +217,26 @@ static void test_limit(void **state) {
     free(path);
 }
 
-static void test_map(void **state) {
+/* What happens to a file that changes meanwhile is in test_tensor_file. */
+static void test_reader(void **state) {
     Scene *s = *state;
     Err err = {0};
-    const uint8_t *bytes;
-    size_t count;
+    char bytes[6] = "";
     char *path = path_join(s->folder, "a");
-    assert_true(file_write(path, "mapped", 6, &err));
-    assert_true(file_map(&bytes, &count, path, &err));
-    assert_int_equal(count, 6);
-    assert_memory_equal(bytes, "mapped", 6);
-    file_unmap(bytes, count);
-    assert_true(file_write(path, "", 0, &err));
-    assert_true(file_map(&bytes, &count, path, &err));
-    assert_int_equal(count, 0);
-    assert_non_null(bytes);
-    file_unmap(bytes, count);
+    FileReader file, memory = file_reader_of("a", "pieces", 6), nothing = file_reader_of("a", NULL, 0);
+    assert_true(file_write(path, "pieces", 6, &err));
+    assert_true(file_reader_open(&file, path, &err));
+    const FileReader *readers[] = {&file, &memory};
+    for (size_t i = 0; i < COUNTOF(readers); i++) {
+        assert_int_equal(readers[i]->count, 6);
+        assert_true(file_reader_read(readers[i], bytes, 3, 3, &err));
+        assert_true(file_reader_read(readers[i], bytes + 3, 0, 3, &err));
+        assert_memory_equal(bytes, "cespie", 6);
+        assert_true(file_reader_read(readers[i], bytes, 6, 0, &err));
+    }
+    assert_true(file_reader_read(&nothing, NULL, 0, 0, &err));
+    file_reader_close(&file);
+    file_reader_close(&memory);
     free(path);
 }
 
@@ -284,7 +288,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_write_then_read),     TEST(test_old_file_until_commit), TEST(test_failed_write_keeps_old),
         TEST(test_two_writers_at_once), TEST(test_write_refused),         TEST(test_write_through_link),
-        TEST(test_read_refused),        TEST(test_limit),                 TEST(test_map),
+        TEST(test_read_refused),        TEST(test_limit),                 TEST(test_reader),
         TEST(test_folders),             TEST(test_join),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

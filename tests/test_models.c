@@ -15,6 +15,7 @@
 #include "io/safetensors.h"
 #include "program.h"
 #include "rule.h"
+#include "stored.h"
 
 #define BEST "$T/run/weights/best.safetensors "
 
@@ -192,7 +193,7 @@ static size_t same_tensors(const char *want, const char *got, const char *patter
         if (!text_matches_any(patterns, x->name)) continue;
         if (!y || y->dtype != x->dtype || y->bytes != x->bytes || y->rank != x->rank ||
             memcmp(x->shape, y->shape, (size_t)x->rank * sizeof *x->shape) != 0 ||
-            memcmp(x->data, y->data, x->bytes) != 0)
+            !stored_same_data(x, y))
             fail_msg("%s: %s differs", got, x->name);
         count++;
     }

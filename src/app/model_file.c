@@ -230,7 +230,6 @@ bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batc
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, float_images, err) &&
         weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, err)) {
         weights_describe(&report, m->log);
-        tensor_file_drop_pages(&m->file, NULL);
         return true;
     }
     predictor_close(p);

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,40 +25,43 @@ static bool fail_io(Err *err, const char *path, const char *what, int code) {
     return err_set(err, EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
 }
 
-/* An open descriptor and the size of a regular file. O_NONBLOCK: opening a FIFO must not wait for a writer. */
-static bool open_regular(int *fd, size_t *size, const char *path, Err *err) {
+/* An open descriptor of a regular file and its state. O_NONBLOCK: opening a FIFO must not wait for a writer. */
+static bool open_regular(int *fd, struct stat *st, const char *path, Err *err) {
     *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (*fd < 0) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == ENXIO)
             return err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(errno));
         return fail_io(err, path, "cannot be opened", errno);
     }
-    struct stat st;
-    if (fstat(*fd, &st) != 0) {
+    if (fstat(*fd, st) != 0) {
         fail_io(err, path, "cannot be examined", errno);
-    } else if (S_ISDIR(st.st_mode)) {
+    } else if (S_ISDIR(st->st_mode)) {
         err_set(err, EXIT_INPUT, "%s: is a folder, not a file - give a file", path);
-    } else if (!S_ISREG(st.st_mode)) {
+    } else if (!S_ISREG(st->st_mode)) {
         err_set(err, EXIT_INPUT, "%s: is not a regular file - give a regular file", path);
-    } else if ((uintmax_t)st.st_size >= SIZE_MAX) {
+    } else if ((uintmax_t)st->st_size >= SIZE_MAX) {
         err_set(err, EXIT_INPUT, "%s: is too large for this machine - give a smaller file", path);
     } else {
-        *size = (size_t)st.st_size;
         return true;
     }
     close(*fd);
+    *fd = -1;
     return false;
 }
 
-/* count bytes, over short reads and signals */
-static bool read_all(int fd, uint8_t *out, size_t count, const char *path, Err *err) {
+static int64_t modified_ns(const struct stat *st) {
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+/* count bytes from `at` on, over short reads and signals */
+static bool read_all(int fd, uint8_t *out, size_t at, size_t count, const char *path, Err *err) {
     for (size_t done = 0; done < count;) {
-        ssize_t n = read(fd, out + done, MIN(count - done, (size_t)1 << 30));
+        ssize_t n = pread(fd, out + done, MIN(count - done, (size_t)1 << 30), (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_io(err, path, "cannot be read", errno);
         if (n == 0)
-            return err_set(err, EXIT_IO, "%s: ended after %zu of %zu bytes - is another program writing it?", path,
-                           done, count);
+            return err_set(err, EXIT_IO, "%s: ended before byte %zu, it had %zu or more - is another program writing it?", path,
+                           at + done, at + count);
         done += (size_t)n;
     }
     return true;
@@ -67,16 +69,17 @@ static bool read_all(int fd, uint8_t *out, size_t count, const char *path, Err *
 
 bool file_read(uint8_t **out, size_t *count, const char *path, size_t limit, Err *err) {
     int fd;
-    size_t size;
+    struct stat st;
     *out = NULL, *count = 0;
-    if (!open_regular(&fd, &size, path, err)) return false;
+    if (!open_regular(&fd, &st, path, err)) return false;
+    size_t size = (size_t)st.st_size;
     uint8_t *bytes = NULL;
     if (size > limit)
         err_set(err, EXIT_INPUT, "%s: has %zu bytes, more than the %zu allowed here - give a smaller file", path, size,
                 limit);
     else if (!(bytes = malloc(size + 1)))
         err_set(err, EXIT_MEMORY, "%s: no memory for its %zu bytes - close other programs", path, size);
-    bool ok = bytes && read_all(fd, bytes, size, path, err);
+    bool ok = bytes && read_all(fd, bytes, 0, size, path, err);
     close(fd);
     if (!ok) {
         free(bytes);
@@ -186,28 +189,35 @@ bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
     return file_writer_commit(&w, err);
 }
 
-bool file_map(const uint8_t **out, size_t *count, const char *path, Err *err) {
-    int fd;
-    *out = NULL, *count = 0;
-    if (!open_regular(&fd, count, path, err)) return false;
-    if (*count == 0) { /* mmap refuses an empty range */
-        close(fd);
-        *out = (const uint8_t *)"";
-        return true;
-    }
-    void *bytes = mmap(NULL, *count, PROT_READ, MAP_PRIVATE, fd, 0);
-    int code = errno;
-    close(fd);
-    if (bytes == MAP_FAILED) {
-        *count = 0;
-        return fail_io(err, path, "cannot be mapped", code);
-    }
-    *out = bytes;
+bool file_reader_open(FileReader *r, const char *path, Err *err) {
+    struct stat st;
+    *r = (FileReader){.path = path, .fd = -1};
+    if (!open_regular(&r->fd, &st, path, err)) return false;
+    r->count = (size_t)st.st_size;
+    r->modified = modified_ns(&st);
     return true;
 }
 
-void file_unmap(const uint8_t *bytes, size_t count) {
-    if (count > 0) munmap((void *)(uintptr_t)bytes, count);
+FileReader file_reader_of(const char *name, const void *bytes, size_t count) {
+    return (FileReader){.path = name, .memory = count ? bytes : "", .fd = -1, .count = count};
+}
+
+bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, Err *err) {
+    CHECK(at <= r->count && count <= r->count - at, "%s: %zu bytes from %zu on of %zu", r->path, count, at, r->count);
+    if (r->memory) {
+        if (count > 0) memcpy(out, r->memory + at, count);
+        return true;
+    }
+    struct stat st;
+    if (!read_all(r->fd, out, at, count, r->path, err)) return false;
+    if (fstat(r->fd, &st) != 0) return fail_io(err, r->path, "cannot be examined", errno);
+    return ((uintmax_t)st.st_size == r->count && modified_ns(&st) == r->modified) ||
+           err_set(err, EXIT_IO, "%s: was changed while it was read - wait until it is written, then try again", r->path);
+}
+
+void file_reader_close(FileReader *r) {
+    if (r->fd >= 0) close(r->fd);
+    *r = (FileReader){.fd = -1};
 }
 
 bool path_is_dir(const char *path) {

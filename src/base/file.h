@@ -23,9 +23,23 @@ bool file_writer_append(FileWriter *w, const void *bytes, size_t count, Err *err
 bool file_writer_commit(FileWriter *w, Err *err); /* closes w, also on failure */
 void file_writer_discard(FileWriter *w);
 
-/* A read-only private mapping of a whole regular file; unmap with file_unmap. */
-bool file_map(const uint8_t **out, size_t *count, const char *path, Err *err);
-void file_unmap(const uint8_t *bytes, size_t count);
+/* A regular file that is read here and there while it stays open, or bytes in memory that stand for one. Not mapped: of
+ * a file that another program cuts short a mapping gives a signal, and here it has to be an error. A file that is
+ * replaced stays readable as it was; one that is rewritten in place is noticed. Several threads may read at once. */
+typedef struct {
+    const char *path; /* for messages; kept by reference */
+    const uint8_t *memory; /* NULL: fd */
+    int fd;
+    size_t count;
+    int64_t modified; /* ns */
+} FileReader;
+/* False: EXIT_INPUT (missing, not a regular file), EXIT_IO. */
+bool file_reader_open(FileReader *r, const char *path, Err *err);
+FileReader file_reader_of(const char *name, const void *bytes, size_t count);
+/* out[count] = the bytes from `at` on, which are within the file's size. False: EXIT_IO, also when the file is no longer
+ * what was opened. */
+bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, Err *err);
+void file_reader_close(FileReader *r);
 
 /* mkdir -p; false: EXIT_IO */
 bool dir_make(const char *path, Err *err);

@@ -401,7 +401,7 @@ static bool step(Machine *m, uint8_t opcode, Err *err) {
 }
 
 static bool run(Machine *m, Err *err) {
-    if (m->count > PICKLE_MAX_BYTES) return fail(m, err, "a pickle of %zu bytes, at most %zu", m->count, PICKLE_MAX_BYTES);
+    CHECK(m->count <= PICKLE_MAX_BYTES, "%zu", m->count);
     if (m->count < 2 || m->bytes[0] != 0x80 || m->bytes[1] != 2)
         return fail(m, err, "not a pickle of protocol 2 - save the checkpoint with torch.save and its defaults");
     for (m->at = 2; m->at < m->count;) {

@@ -85,7 +85,7 @@ typedef struct {
     PickleId root;
 } Pickle;
 
-/* Reads one whole pickle, which must stay in memory. Followed by pickle_free, also when it fails. False: EXIT_INPUT with
+/* Reads one whole pickle, of at most PICKLE_MAX_BYTES, which must stay in memory. Followed by pickle_free, also when it fails. False: EXIT_INPUT with
  * the byte, and by name the global if one is at fault. */
 bool pickle_read(Pickle *out, const char *path, size_t first_byte, const uint8_t *bytes, size_t count, Err *err);
 void pickle_free(Pickle *p);

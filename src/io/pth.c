@@ -13,18 +13,20 @@
 #define NAME "\"%.120s\""
 #define MAX_GATHERED 2 /* times the file's size */
 #define MAX_NAMED 10   /* objects that are named as stepped over */
+#define MAX_MARK 16    /* bytes of "little", "3" and the like */
 
 typedef struct {
     TensorFile *file;
     Zip zip;
     Pickle pickle;
+    uint8_t *pickle_bytes;
     size_t top; /* bytes of the folder's name and its '/' */
     enum { UNCHECKED = 0, CRC_CHECKED = 1, BOOL_CHECKED = 2 } *checked; /* [zip.count] */
     size_t gathered;
     size_t text_used;
 } Reader;
 
-bool pth_fits(const TensorFile *file) { return file->file_bytes >= 4 && memcmp(file->file, "PK\3\4", 4) == 0; }
+bool pth_fits(const uint8_t *head) { return memcmp(head, "PK\3\4", 4) == 0; }
 
 /* ---- the archive ---- */
 
@@ -52,35 +54,36 @@ static bool check_names(Reader *r, Err *err) {
     return true;
 }
 
-/* The entry of the folder with this name, its CRC checked. */
-static bool find_entry(Reader *r, const ZipEntry **out, const char *name, Err *err) {
+/* The entry of the folder with this name, or NULL. */
+static const ZipEntry *find_entry(const Reader *r, const char *name) {
     char full[ZIP_MAX_NAME + 32];
     snprintf(full, sizeof full, "%.*s%s", (int)r->top, r->zip.entries[0].name, name);
-    const ZipEntry *e = *out = zip_find(&r->zip, full);
-    if (!e) return true;
-    size_t index = (size_t)(e - r->zip.entries);
-    if (r->checked[index] == UNCHECKED && !zip_check(&r->zip, e, err)) return false;
-    if (r->checked[index] == UNCHECKED) r->checked[index] = CRC_CHECKED;
+    return zip_find(&r->zip, full);
+}
+
+/* An entry of a word, without the end of its line; "" when there is no such entry or it is longer than any word. */
+static bool read_mark(const Reader *r, const ZipEntry *e, char out[MAX_MARK], Err *err) {
+    memset(out, 0, MAX_MARK);
+    if (!e || e->bytes >= MAX_MARK) return true;
+    if (!zip_read(&r->zip, e, out, err)) return false;
+    char *last = out + strlen(out);
+    if (last > out && last[-1] == '\n') last[-1] = '\0';
     return true;
 }
 
-static bool entry_is(const ZipEntry *e, const char *text) {
-    size_t n = strlen(text);
-    return (e->bytes == n || (e->bytes == n + 1 && e->data[n] == '\n')) && memcmp(e->data, text, n) == 0;
-}
-
-static bool check_marks(Reader *r, Err *err) {
-    const ZipEntry *order, *version;
+static bool check_marks(const Reader *r, Err *err) {
+    const ZipEntry *order = find_entry(r, "byteorder"), *version = find_entry(r, "version");
     const char *path = r->file->path;
-    if (!find_entry(r, &order, "byteorder", err) || !find_entry(r, &version, "version", err)) return false;
-    if (order && !entry_is(order, "little"))
+    char order_is[MAX_MARK], version_is[MAX_MARK];
+    if (!read_mark(r, order, order_is, err) || !read_mark(r, version, version_is, err)) return false;
+    if (order && strcmp(order_is, "little") != 0)
         return err_set(err, EXIT_INPUT, "%s: byte %zu: the byte order is not \"little\" - save the checkpoint again on a "
                        "little-endian machine", path, order->begin);
     bool known = false;
     for (int i = 1; version && i <= 10; i++) { /* torch's kMinSupportedFileFormatVersion and kMax... */
         char text[12];
         snprintf(text, sizeof text, "%d", i);
-        known = known || entry_is(version, text);
+        known = known || strcmp(version_is, text) == 0;
     }
     return known || err_set(err, EXIT_INPUT, "%s: byte %zu: the format's version is not stated or not 1..10", path,
                             version ? version->begin : (size_t)0);
@@ -188,7 +191,7 @@ static bool find_storage(Reader *r, const ZipEntry **out, size_t *elements, Stor
                            pickle_global_name(name, sizeof name, p, type));
     if (!untyped) size = (size_t)stored_type_bits(t->dtype) / 8;
     snprintf(name, sizeof name, "data/%u", storage->storage.record);
-    if (!find_entry(r, out, name, err)) return false;
+    *out = find_entry(r, name);
     if (!*out) return pickle_fail(p, id, err, "tensor " NAME " needs \"%s\", which is not in the file", t->name, name);
     if (!size_mul((size_t)storage->storage.elements, size, &bytes) || bytes != (*out)->bytes)
         return pickle_fail(p, id, err, "tensor " NAME " needs %jd elements in \"%s\", which has %zu bytes", t->name,
@@ -197,26 +200,26 @@ static bool find_storage(Reader *r, const ZipEntry **out, size_t *elements, Stor
     return true;
 }
 
-/* A BOOL of a stranger may be any byte. Whole storages are checked, once, however many tensors view them. */
-static bool check_bools(Reader *r, const ZipEntry *e, const StoredTensor *t, Err *err) {
+/* Of a storage that is used: its CRC, and its BOOLs, which of a stranger may be any byte. Once, however many tensors view
+ * it. */
+static bool check_storage(Reader *r, const ZipEntry *e, const StoredTensor *t, Err *err) {
     size_t index = (size_t)(e - r->zip.entries);
+    if (r->checked[index] == UNCHECKED && !zip_check(&r->zip, e, err)) return false;
+    r->checked[index] = MAX(r->checked[index], CRC_CHECKED);
     if (t->dtype != STORED_BOOL || r->checked[index] == BOOL_CHECKED) return true;
-    for (size_t i = 0; i < e->bytes; i++)
-        if (e->data[i] > 1)
-            return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", r->file->path,
-                           (size_t)(e->data + i - r->file->file), t->name, e->data[i]);
+    if (!stored_bools_check(t, e->data, e->bytes, err)) return false;
     r->checked[index] = BOOL_CHECKED;
     return true;
 }
 
-/* Does the view stay inside its storage, and is it no larger? */
-static bool check_view(const Reader *r, const StoredTensor *t, const int64_t *strides, size_t elements, PickleId id,
-                       Err *err) {
+/* Does the view stay inside its storage, and is it no larger? *span: elements from its first to behind its last. */
+static bool check_view(size_t *span, const Reader *r, const StoredTensor *t, const int64_t *strides, size_t elements,
+                       PickleId id, Err *err) {
     int64_t offset = r->pickle.values[id].tensor.offset;
     size_t last = offset < 0 ? SIZE_MAX : (size_t)offset;
     for (int i = 0; i < t->rank && t->count > 0; i++) {
-        size_t span;
-        if (!size_mul((size_t)t->shape[i] - 1, (size_t)strides[i], &span) || !size_add(last, span, &last)) last = SIZE_MAX;
+        size_t way;
+        if (!size_mul((size_t)t->shape[i] - 1, (size_t)strides[i], &way) || !size_add(last, way, &last)) last = SIZE_MAX;
     }
     if (t->count > 0 ? last >= elements : last > elements)
         return pickle_fail(&r->pickle, id, err, "tensor " NAME " reaches outside its storage of %zu elements", t->name,
@@ -224,6 +227,7 @@ static bool check_view(const Reader *r, const StoredTensor *t, const int64_t *st
     if (t->count > elements)
         return pickle_fail(&r->pickle, id, err, "tensor " NAME " repeats elements: %zu of a storage of %zu - save it "
                            "with .contiguous()", t->name, t->count, elements);
+    *span = t->count > 0 ? last - (size_t)offset + 1 : 0;
     return true;
 }
 
@@ -250,30 +254,33 @@ static void gather(uint8_t *out, const uint8_t *data, const StoredTensor *t, con
     }
 }
 
-static bool take_data(Reader *r, StoredTensor *t, const int64_t *strides, const ZipEntry *e, PickleId id, Err *err) {
-    size_t size = (size_t)stored_type_bits(t->dtype) / 8;
-    const uint8_t *data = e->data + (size_t)r->pickle.values[id].tensor.offset * size;
-    t->data = data;
+/* A view that is not row-major is gathered from the bytes that it spans, which are read for it. */
+static bool take_data(Reader *r, StoredTensor *t, const int64_t *strides, size_t span, const ZipEntry *e, PickleId id,
+                      Err *err) {
+    const size_t size = (size_t)stored_type_bits(t->dtype) / 8;
+    t->at = e->data + (size_t)r->pickle.values[id].tensor.offset * size;
     if (t->count == 0 || is_row_major(t, strides)) return true;
-    r->gathered += t->bytes;
-    if (r->gathered > MAX_GATHERED * r->file->file_bytes)
+    r->gathered += MAX(span * size, t->bytes);
+    if (r->gathered > MAX_GATHERED * r->file->reader->count)
         return pickle_fail(&r->pickle, id, err, "tensor " NAME " is one of too many views of the same data - save them "
                            "with .contiguous()", t->name);
-    void *owned;
+    void *owned, *data = NULL;
     if (!mem_try(&owned, t->bytes, err)) return false;
-    gather(owned, data, t, strides);
     r->file->owned = mem_resize(r->file->owned, r->file->owned_count + 1, sizeof *r->file->owned);
     r->file->owned[r->file->owned_count++] = owned;
+    bool ok = mem_try(&data, span * size, err) && file_reader_read(r->file->reader, data, t->at, span * size, err);
+    if (ok) gather(owned, data, t, strides);
+    free(data);
     t->data = owned;
-    return true;
+    return ok;
 }
 
 static bool take_tensor(Reader *r, const PickleItem *item, Err *err) {
     const Pickle *p = &r->pickle;
-    StoredTensor t = {0};
+    StoredTensor t = {.file = r->file->reader};
     int64_t strides[STORED_MAX_RANK];
-    const ZipEntry *entry;
-    size_t elements = 0;
+    const ZipEntry *entry = NULL;
+    size_t elements = 0, span = 0;
     PickleKind kind = p->values[item->value].kind;
     char name[200];
     if (!take_name(r, &t, item->key, err)) return false;
@@ -282,8 +289,8 @@ static bool take_tensor(Reader *r, const PickleItem *item, Err *err) {
                            "state_dict_ema, model or state_dict, or are all the file holds", t.name,
                            pickle_global_name(name, sizeof name, p, item->value));
     if (!find_storage(r, &entry, &elements, &t, item->value, err) || !take_shape(r, &t, strides, item->value, err) ||
-        !check_view(r, &t, strides, elements, item->value, err) || !check_bools(r, entry, &t, err) ||
-        !take_data(r, &t, strides, entry, item->value, err))
+        !check_view(&span, r, &t, strides, elements, item->value, err) || !check_storage(r, entry, &t, err) ||
+        !take_data(r, &t, strides, span, entry, item->value, err))
         return false;
     r->file->tensors[r->file->tensor_count++] = t;
     return true;
@@ -331,17 +338,25 @@ static void note_objects(Reader *r) {
     if (used > 0) r->file->stepped_over = mem_strdup(text);
 }
 
+static bool read_pickle(Reader *r, Err *err) {
+    const char *path = r->file->path;
+    const ZipEntry *e = find_entry(r, "data.pkl");
+    void *bytes;
+    if (!e) return err_set(err, EXIT_INPUT, "%s: is a zip archive without a data.pkl - not a PyTorch checkpoint", path);
+    if (e->bytes > PICKLE_MAX_BYTES)
+        return err_set(err, EXIT_INPUT, "%s: byte %zu: a pickle of %zu bytes, at most %zu", path, e->data, e->bytes,
+                       PICKLE_MAX_BYTES);
+    if (!mem_try(&bytes, e->bytes, err)) return false;
+    r->pickle_bytes = bytes;
+    return zip_read(&r->zip, e, bytes, err) && pickle_read(&r->pickle, path, e->data, bytes, e->bytes, err);
+}
+
 static bool read_archive(Reader *r, EmaChoice ema, Err *err) {
-    TensorFile *f = r->file;
-    const ZipEntry *e;
     PickleId weights = 0;
-    if (!zip_open(&r->zip, f->path, f->file, f->file_bytes, err) || !check_names(r, err)) return false;
+    if (!zip_open(&r->zip, r->file->reader, err) || !check_names(r, err)) return false;
     r->checked = mem_zalloc(r->zip.count, sizeof *r->checked);
-    if (!find_entry(r, &e, "data.pkl", err)) return false;
-    if (!e) return err_set(err, EXIT_INPUT, "%s: is a zip archive without a data.pkl - not a PyTorch checkpoint", f->path);
-    if (!check_marks(r, err) ||
-        !pickle_read(&r->pickle, f->path, (size_t)(e->data - f->file), e->data, e->bytes, err) ||
-        !choose_part(r, &weights, ema, err) || !take_tensors(r, weights, err))
+    if (!check_marks(r, err) || !read_pickle(r, err) || !choose_part(r, &weights, ema, err) ||
+        !take_tensors(r, weights, err))
         return false;
     note_objects(r);
     return true;
@@ -353,5 +368,6 @@ bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err) {
     pickle_free(&r.pickle);
     zip_close(&r.zip);
     free(r.checked);
+    free(r.pickle_bytes);
     return ok;
 }

@@ -13,11 +13,12 @@
 
 #define PTH_MAX_TENSORS 1000000
 
-/* Do the first bytes say zip? */
-bool pth_fits(const TensorFile *file);
-/* For tensor_file_open, which calls it with the file's bytes in place: takes the weights under model_ema,
+/* Do these first four bytes say zip? */
+bool pth_fits(const uint8_t *head);
+/* For tensor_file_open, which calls it with the file open: takes the weights under model_ema,
  * state_dict_ema, model or state_dict, the first that is there (options->ema excludes the former or the latter two),
- * or those that the file itself is. False: EXIT_INPUT with the byte and the tensor or entry at fault, EXIT_MEMORY. */
+ * or those that the file itself is. False: EXIT_INPUT with the byte and the tensor or entry at fault, EXIT_IO,
+ * EXIT_MEMORY. */
 bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err);
 
 /* Writes tensors in their order, atomically, as torch.save would: {key: OrderedDict}, or the OrderedDict alone with key

@@ -128,7 +128,11 @@ static bool write_archive(const char *path, const Bytes *pickle, const StoredTen
              zip_writer_add(&zip, "archive/byteorder", "little", 6, err);
         for (size_t i = 0; ok && i < count; i++) {
             snprintf(names[i], ROOM, "archive/data/%zu", i);
-            ok = zip_writer_add(&zip, names[i], tensors[i].data, tensors[i].bytes, err);
+            const void *data;
+            void *owned;
+            ok = stored_tensor_load(&data, &owned, &tensors[i], err) &&
+                 zip_writer_add(&zip, names[i], data, tensors[i].bytes, err);
+            free(owned);
         }
         ok = ok && zip_writer_add(&zip, "archive/version", "3\n", 2, err);
         if (ok)

@@ -1,7 +1,7 @@
 /* safetensors.c - reads and writes one safetensors file. Room io: bytes of strangers in, bytes for anyone out.
  *
  * Reading is one pass over the header, which checks each tensor by itself, and one over the sorted tensors, which
- * proves that they tile the data. Every product and sum of numbers from the file is checked before it is used. */
+ * proves that they tile the data. Of the data only BOOLs are read. Every product and sum of numbers from the file is checked before it is used. */
 #include "io/safetensors.h"
 
 #include <stdlib.h>
@@ -22,28 +22,31 @@
 /* ---- reading ---- */
 
 /* The header's length N, or 0 when the first bytes cannot begin such a file. */
-static size_t header_length(const TensorFile *st) {
+static size_t header_length(const uint8_t head[SAFETENSORS_HEAD], size_t file_bytes) {
     uint64_t n = 0;
-    if (st->file_bytes <= LENGTH_BYTES) return 0;
-    memcpy(&n, st->file, LENGTH_BYTES);
-    bool fits = n <= SAFETENSORS_MAX_HEADER && n <= st->file_bytes - LENGTH_BYTES;
-    return fits && memchr(" \t\r\n{", st->file[LENGTH_BYTES], 5) ? (size_t)n : 0;
+    if (file_bytes <= LENGTH_BYTES) return 0;
+    memcpy(&n, head, LENGTH_BYTES);
+    bool fits = n <= SAFETENSORS_MAX_HEADER && n <= file_bytes - LENGTH_BYTES;
+    return fits && memchr(" \t\r\n{", head[LENGTH_BYTES], 5) ? (size_t)n : 0;
 }
 
-bool safetensors_fits(const TensorFile *file) { return header_length(file) > 0; }
+bool safetensors_fits(const uint8_t head[SAFETENSORS_HEAD], size_t file_bytes) {
+    return header_length(head, file_bytes) > 0;
+}
 
-static bool fail_length(const TensorFile *st, Err *err) {
+static bool fail_length(const TensorFile *st, const uint8_t head[SAFETENSORS_HEAD], Err *err) {
+    const size_t file_bytes = st->reader->count;
     uint64_t n = 0;
-    if (st->file_bytes <= LENGTH_BYTES)
+    if (file_bytes <= LENGTH_BYTES)
         return err_set(err, EXIT_INPUT, "%s: %zu bytes are too short for a model file - fetch it again", st->path,
-                       st->file_bytes);
-    memcpy(&n, st->file, LENGTH_BYTES);
-    if (n > 0 && n <= st->file_bytes - LENGTH_BYTES && n <= SAFETENSORS_MAX_HEADER)
+                       file_bytes);
+    memcpy(&n, head, LENGTH_BYTES);
+    if (n > 0 && n <= file_bytes - LENGTH_BYTES && n <= SAFETENSORS_MAX_HEADER)
         return err_set(err, EXIT_INPUT, "%s: byte 8: 0x%02x does not begin a header, '{' does - not a safetensors file",
-                       st->path, st->file[LENGTH_BYTES]);
+                       st->path, head[LENGTH_BYTES]);
     if (n > 0 && n <= SAFETENSORS_MAX_HEADER)
         return err_set(err, EXIT_INPUT, "%s: byte 0: a header of %ju bytes in a file of %zu - cut off, fetch it again",
-                       st->path, (uintmax_t)n, st->file_bytes);
+                       st->path, (uintmax_t)n, file_bytes);
     return err_set(err, EXIT_INPUT, "%s: byte 0: a header of %ju bytes, the format has 1..%d - not a safetensors file",
                    st->path, (uintmax_t)n, SAFETENSORS_MAX_HEADER);
 }
@@ -51,8 +54,7 @@ static bool fail_length(const TensorFile *st, Err *err) {
 typedef struct {
     TensorFile *st;
     JsonReader json;
-    const uint8_t *data;
-    size_t data_bytes;
+    size_t data, data_bytes; /* where in the file they begin; how many there are */
     size_t text_used, tensor_capacity, metadata_capacity;
 } Parser;
 
@@ -115,7 +117,7 @@ static bool parse_shape(Parser *p, StoredTensor *t, Err *err) {
     return false;
 }
 
-/* Sets t->data and *range: the bytes that data_offsets claims, inside the file. */
+/* Sets t->at and *range: the bytes that data_offsets claims, inside the file. */
 static bool parse_offsets(Parser *p, StoredTensor *t, size_t *range, Err *err) {
     JsonToken open, token;
     uint64_t at[2];
@@ -132,25 +134,16 @@ static bool parse_offsets(Parser *p, StoredTensor *t, size_t *range, Err *err) {
         return json_fail(&p->json, &open, err,
                          "tensor " NAME " ends at byte %ju of the data, the file has %zu - cut off, fetch it again",
                          t->name, (uintmax_t)at[1], p->data_bytes);
-    t->data = p->data + at[0];
+    t->at = p->data + (size_t)at[0];
     *range = (size_t)(at[1] - at[0]);
-    return true;
-}
-
-static bool check_bool(const TensorFile *st, const StoredTensor *t, Err *err) {
-    const uint8_t *value = t->data;
-    for (size_t i = 0; i < t->bytes; i++)
-        if (value[i] > 1)
-            return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", st->path,
-                           (size_t)(value + i - st->file), t->name, value[i]);
     return true;
 }
 
 /* Reads the value of a tensor's key and adds the tensor. */
 static bool parse_tensor(Parser *p, const JsonToken *key, Err *err) {
     enum { DTYPE = 1, SHAPE = 2, OFFSETS = 4 };
-    StoredTensor t = {.name = keep(p, key)};
     TensorFile *st = p->st;
+    StoredTensor t = {.name = keep(p, key), .file = st->reader};
     size_t range = 0;
     int seen = 0;
     JsonToken token;
@@ -181,7 +174,7 @@ static bool parse_tensor(Parser *p, const JsonToken *key, Err *err) {
     if (t.bytes != range)
         return json_fail(&p->json, &token, err, "tensor " NAME " needs %zu bytes, its offsets span %zu", t.name,
                          t.bytes, range);
-    if (t.dtype == STORED_BOOL && !check_bool(st, &t, err)) return false;
+    if (t.dtype == STORED_BOOL && !stored_bools_check(&t, t.at, t.bytes, err)) return false;
     st->tensors = grown(st->tensors, &p->tensor_capacity, st->tensor_count, sizeof t);
     st->tensors[st->tensor_count++] = t;
     return true;
@@ -200,41 +193,44 @@ static bool parse_header(Parser *p, Err *err) {
 
 static int by_data(const void *a, const void *b) {
     const StoredTensor *x = a, *y = b;
-    if (x->data != y->data) return (const uint8_t *)x->data < (const uint8_t *)y->data ? -1 : 1;
+    if (x->at != y->at) return x->at < y->at ? -1 : 1;
     if (x->bytes != y->bytes) return x->bytes < y->bytes ? -1 : 1; /* empty ones before the one that lies there */
     return strcmp(x->name, y->name);
 }
 
 /* No byte of the data belongs to no tensor or to two: nothing can hide, and nothing is read as two things. */
-static bool check_tiling(const TensorFile *st, const uint8_t *data, Err *err) {
-    const uint8_t *at = data, *end = st->file + st->file_bytes;
+static bool check_tiling(const TensorFile *st, size_t data, Err *err) {
+    size_t at = data, end = st->reader->count;
     for (size_t i = 0; i < st->tensor_count; i++) {
         const StoredTensor *t = &st->tensors[i];
-        const uint8_t *begin = t->data;
-        if (begin < at)
+        if (t->at < at)
             return err_set(err, EXIT_INPUT, "%s: byte %zu: tensor " NAME " overlaps the one before it by %zu bytes",
-                           st->path, (size_t)(begin - st->file), t->name, (size_t)(at - begin));
-        if (begin > at)
+                           st->path, t->at, t->name, at - t->at);
+        if (t->at > at)
             return err_set(err, EXIT_INPUT, "%s: byte %zu: the %zu bytes before tensor " NAME " belong to no tensor",
-                           st->path, (size_t)(at - st->file), (size_t)(begin - at), t->name);
-        at = begin + t->bytes;
+                           st->path, at, t->at - at, t->name);
+        at = t->at + t->bytes;
     }
     if (at != end)
-        return err_set(err, EXIT_INPUT, "%s: byte %zu: the last %zu bytes belong to no tensor", st->path,
-                       (size_t)(at - st->file), (size_t)(end - at));
+        return err_set(err, EXIT_INPUT, "%s: byte %zu: the last %zu bytes belong to no tensor", st->path, at, end - at);
     return true;
 }
 
 bool safetensors_read(TensorFile *st, Err *err) {
-    size_t n = header_length(st);
-    void *text;
-    if (n == 0) return fail_length(st, err);
+    uint8_t head[SAFETENSORS_HEAD] = {0};
+    const size_t file_bytes = st->reader->count;
+    if (!file_reader_read(st->reader, head, 0, MIN(sizeof head, file_bytes), err)) return false;
+    size_t n = header_length(head, file_bytes);
+    void *text, *header = NULL;
+    if (n == 0) return fail_length(st, head, err);
     if (!mem_try(&text, n, err)) return false;
     st->text = text;
-    Parser p = {.st = st, .data = st->file + LENGTH_BYTES + n, .data_bytes = st->file_bytes - LENGTH_BYTES - n};
+    Parser p = {.st = st, .data = LENGTH_BYTES + n, .data_bytes = file_bytes - LENGTH_BYTES - n};
     JsonSource source = {.name = st->path, .code = EXIT_INPUT, .bytes = true, .first_byte = LENGTH_BYTES};
-    bool ok = json_open(&p.json, (const char *)st->file + LENGTH_BYTES, n, source, err) && parse_header(&p, err);
+    bool ok = mem_try(&header, n, err) && file_reader_read(st->reader, header, LENGTH_BYTES, n, err) &&
+              json_open(&p.json, header, n, source, err) && parse_header(&p, err);
     json_close(&p.json);
+    free(header);
     if (!ok) return false;
     if (st->tensor_count > 1) qsort(st->tensors, st->tensor_count, sizeof *st->tensors, by_data);
     return check_tiling(st, p.data, err);
@@ -343,8 +339,11 @@ static bool write_file(const char *path, const JsonWriter *header, const StoredT
               file_writer_append(&file, spaces, padded - header->count, err);
     for (size_t i = 0; ok && i < tensor_count; i++) {
         StoredTensor t = tensors[i];
+        const void *data;
+        void *owned;
         stored_tensor_measure(&t);
-        if (t.bytes > 0) ok = file_writer_append(&file, t.data, t.bytes, err);
+        ok = stored_tensor_load(&data, &owned, &t, err) && (t.bytes == 0 || file_writer_append(&file, data, t.bytes, err));
+        free(owned);
     }
     if (ok) return file_writer_commit(&file, err);
     file_writer_discard(&file);

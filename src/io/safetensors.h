@@ -12,10 +12,12 @@
 #define SAFETENSORS_MAX_TENSORS 1000000
 #define SAFETENSORS_MAX_METADATA 100000 /* pairs */
 
-/* Can the first bytes begin such a file? */
-bool safetensors_fits(const TensorFile *file);
-/* For tensor_file_open, which calls it with the file's bytes in place: fills tensors, metadata and text, in the order
- * of the data. False: EXIT_INPUT with the byte or the tensor at fault, EXIT_MEMORY. */
+#define SAFETENSORS_HEAD 9 /* bytes */
+
+/* Can these first bytes, zeros where the file has fewer, begin such a file? */
+bool safetensors_fits(const uint8_t head[SAFETENSORS_HEAD], size_t file_bytes);
+/* For tensor_file_open, which calls it with the file open: fills tensors, metadata and text, in the order
+ * of the data. False: EXIT_INPUT with the byte or the tensor at fault, EXIT_IO, EXIT_MEMORY. */
 bool safetensors_read(TensorFile *file, Err *err);
 
 /* Writes tensors and metadata, both in the order given, atomically (FileWriter), so the target may be a file that is

@@ -5,10 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/half.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
@@ -17,6 +14,7 @@
 #error "the formats are little-endian and this room copies their numbers as they lie"
 #endif
 
+#define PIECE ((size_t)64 << 10) /* bytes that are read at once where they are converted */
 #define NAME "\"%.120s\"" /* in messages: a name may be a megabyte long */
 
 static const struct {
@@ -48,6 +46,32 @@ const char *stored_tensor_measure(StoredTensor *t) {
     return !empty && bits % 8 != 0 ? "a size that is not a whole number of bytes" : NULL;
 }
 
+bool stored_tensor_load(const void **out, void **owned, const StoredTensor *t, Err *err) {
+    *owned = NULL;
+    *out = t->data;
+    if (t->data || t->bytes == 0) return true;
+    if (!mem_try(owned, t->bytes, err)) return false;
+    *out = *owned;
+    if (file_reader_read(t->file, *owned, t->at, t->bytes, err)) return true;
+    free(*owned);
+    *owned = NULL;
+    return false;
+}
+
+bool stored_bools_check(const StoredTensor *t, size_t at, size_t bytes, Err *err) {
+    uint8_t piece[PIECE];
+    for (size_t done = 0; done < bytes;) {
+        size_t count = MIN(bytes - done, PIECE);
+        if (!file_reader_read(t->file, piece, at + done, count, err)) return false;
+        for (size_t i = 0; i < count; i++)
+            if (piece[i] > 1)
+                return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", t->file->path, at + done + i,
+                               t->name, piece[i]);
+        done += count;
+    }
+    return true;
+}
+
 /* ---- opening ---- */
 
 #define TAR_MAGIC_AT 257
@@ -75,12 +99,15 @@ static const struct {
 };
 
 static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) {
-    if (safetensors_fits(f)) return safetensors_read(f, err);
-    if (pth_fits(f)) return pth_read(f, options, err);
+    uint8_t head[TAR_MAGIC_AT + 5] = {0};
+    const size_t count = MIN(sizeof head, f->reader->count);
+    if (!file_reader_read(f->reader, head, 0, count, err)) return false;
+    if (safetensors_fits(head, f->reader->count)) return safetensors_read(f, err);
+    if (pth_fits(head)) return pth_read(f, options, err);
     for (size_t i = 0; i < COUNTOF(foreign); i++)
-        if (f->file_bytes >= foreign[i].count && memcmp(f->file, foreign[i].magic, foreign[i].count) == 0)
+        if (count >= foreign[i].count && memcmp(head, foreign[i].magic, foreign[i].count) == 0)
             return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
-    if (f->file_bytes > TAR_MAGIC_AT + 5 && memcmp(f->file + TAR_MAGIC_AT, "ustar", 5) == 0)
+    if (memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0)
         return err_set(err, EXIT_INPUT, "%s: is a tar archive, as PyTorch's first checkpoints were, which is not read - "
                        RESAVE, f->path);
     return safetensors_read(f, err); /* for its message */
@@ -109,21 +136,22 @@ static bool read_or_close(TensorFile *f, const TensorFileOptions *options, Err *
 }
 
 bool tensor_file_open(TensorFile *out, const char *path, const TensorFileOptions *options, Err *err) {
-    *out = (TensorFile){.path = mem_strdup(path)};
-    out->mapped = file_map(&out->file, &out->file_bytes, path, err);
-    if (out->mapped) return read_or_close(out, options, err);
+    *out = (TensorFile){.path = mem_strdup(path), .reader = mem_zalloc(1, sizeof *out->reader)};
+    if (file_reader_open(out->reader, out->path, err)) return read_or_close(out, options, err);
     tensor_file_close(out);
     return false;
 }
 
 bool tensor_file_open_memory(TensorFile *out, const char *name, const void *bytes, size_t count,
                              const TensorFileOptions *options, Err *err) {
-    *out = (TensorFile){.path = mem_strdup(name), .file = bytes, .file_bytes = count};
+    *out = (TensorFile){.path = mem_strdup(name), .reader = mem_zalloc(1, sizeof *out->reader)};
+    *out->reader = file_reader_of(out->path, bytes, count);
     return read_or_close(out, options, err);
 }
 
 void tensor_file_close(TensorFile *f) {
-    if (f->mapped) file_unmap(f->file, f->file_bytes);
+    if (f->reader) file_reader_close(f->reader);
+    free(f->reader);
     free(f->path);
     free(f->tensors);
     free(f->metadata);
@@ -150,41 +178,43 @@ const char *tensor_file_metadata(const TensorFile *f, const char *key) {
 
 /* ---- conversion ---- */
 
-bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t, Err *err) {
-    const uint8_t *data = t->data;
-    if (t->count == 0) return true;
-    switch (t->dtype) {
-    case STORED_F32:
-        memcpy(out, data, t->bytes);
-        return true;
-    case STORED_F64:
-        for (size_t i = 0; i < t->count; i++) {
-            double value;
+/* out[count] = elements of a half type or F64 at `data`; the index of the first that float32 cannot hold, or count. */
+static size_t convert(float *out, const uint8_t *data, StoredType type, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        double value;
+        if (type == STORED_F64) {
             memcpy(&value, data + 8 * i, 8);
             out[i] = (float)value;
-            if (isinf(out[i]) && !isinf(value))
-                return err_set(err, EXIT_INPUT, "%s: tensor " NAME ": element %zu is %g, beyond float32", f->path,
-                               t->name, i, value);
-        }
-        return true;
-    case STORED_F16:
-    case STORED_BF16:
-        for (size_t i = 0; i < t->count; i++) {
-            uint16_t half;
+            if (isinf(out[i]) && !isinf(value)) return i;
+        } else {
             memcpy(&half, data + 2 * i, 2);
-            out[i] = t->dtype == STORED_F16 ? f16_to_f32(half) : bf16_to_f32(half);
+            out[i] = type == STORED_F16 ? f16_to_f32(half) : bf16_to_f32(half);
         }
-        return true;
-    default:
-        return err_set(err, EXIT_INPUT, "%s: tensor " NAME " is %s, expected F32, F16, BF16 or F64", f->path, t->name,
-                       stored_type_name(t->dtype));
     }
+    return count;
 }
 
-void tensor_file_drop_pages(const TensorFile *f, const StoredTensor *t) {
-    const uint8_t *data = t ? t->data : f->file;
-    if (!f->mapped || data < f->file || data >= f->file + f->file_bytes) return; /* gone, it would be lost */
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
-    size_t before = begin % page;
-    madvise((void *)(begin - before), before + (t ? t->bytes : f->file_bytes), MADV_DONTNEED);
+bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t, Err *err) {
+    if (t->dtype != STORED_F32 && t->dtype != STORED_F64 && t->dtype != STORED_F16 && t->dtype != STORED_BF16)
+        return t->count == 0 || err_set(err, EXIT_INPUT, "%s: tensor " NAME " is %s, expected F32, F16, BF16 or F64",
+                                        f->path, t->name, stored_type_name(t->dtype));
+    const FileReader in_memory = file_reader_of(f->path, t->data, t->bytes);
+    const FileReader *reader = t->data ? &in_memory : t->file;
+    const size_t begin = t->data ? 0 : t->at, size = (size_t)types[t->dtype].bits / 8;
+    if (t->dtype == STORED_F32) return t->count == 0 || file_reader_read(reader, out, begin, t->bytes, err);
+    uint8_t piece[PIECE];
+    for (size_t done = 0; done < t->count;) {
+        size_t count = MIN(t->count - done, PIECE / size);
+        if (!file_reader_read(reader, piece, begin + done * size, count * size, err)) return false;
+        size_t good = convert(out + done, piece, t->dtype, count);
+        if (good < count) {
+            double value;
+            memcpy(&value, piece + 8 * good, 8);
+            return err_set(err, EXIT_INPUT, "%s: tensor " NAME ": element %zu is %g, beyond float32", f->path, t->name,
+                           done + good, value);
+        }
+        done += count;
+    }
+    return true;
 }

@@ -1,13 +1,13 @@
 /* tensor_file.h - named tensors in a file, whatever its format.
  *
  * One notion for all readers and writers of the room: a file is opened, every tensor in it is named, typed, shaped and
- * contiguous, and its bytes can be used where they lie. Formats (safetensors.h, pth.h) are told apart by content, never
+ * contiguous, and its bytes stay in the file until somebody reads them. Formats (safetensors.h, pth.h) are told apart by content, never
  * by name. They check everything before a byte of data is used, so what opens can be trusted; values cannot: NaN and
- * infinity pass with their bits. Names are data and never become paths. Data may lie at any address: memcpy. */
+ * infinity pass with their bits. Names are data and never become paths. */
 #ifndef MALA_TENSOR_FILE_H
 #define MALA_TENSOR_FILE_H
 
-#include "base/base.h"
+#include "base/file.h"
 
 #define STORED_MAX_RANK 8
 #define STORED_MAX_DIM ((int64_t)1 << 40)
@@ -34,12 +34,22 @@ typedef struct {
     StoredType dtype;
     int rank;
     int64_t shape[STORED_MAX_RANK]; /* row-major, the last dimension runs fastest; each 0..STORED_MAX_DIM */
-    const void *data;               /* little-endian, possibly misaligned */
-    size_t count, bytes;            /* elements; bytes of data. Writers derive both from the shape */
+    const void *data;               /* little-endian, possibly misaligned; NULL: they lie in `file` from byte `at` on */
+    const FileReader *file;
+    size_t at;
+    size_t count, bytes; /* elements; bytes of data. Writers derive both from the shape */
 } StoredTensor;
 
 /* Sets count and bytes from dtype and shape; returns what is wrong with them ("a shape whose ..."), or NULL. */
 const char *stored_tensor_measure(StoredTensor *t);
+
+/* *out: t->bytes bytes of data, where they lie or read into *owned, which is NULL or to be freed. False: EXIT_IO (the
+ * file is no longer what was opened), EXIT_MEMORY. */
+bool stored_tensor_load(const void **out, void **owned, const StoredTensor *t, Err *err);
+
+/* Are the bytes of t->file that a BOOL tensor lies in, or its whole storage, 0 or 1 each? Otherwise two programs read
+ * them as two things. False: EXIT_INPUT with the byte, EXIT_IO. */
+bool stored_bools_check(const StoredTensor *t, size_t at, size_t bytes, Err *err);
 
 typedef struct {
     const char *key, *value; /* UTF-8 */
@@ -47,9 +57,7 @@ typedef struct {
 
 typedef struct {
     char *path;
-    const uint8_t *file; /* the whole file */
-    size_t file_bytes;
-    bool mapped;           /* file is a mapping of path; otherwise its owner is somebody else */
+    FileReader *reader;    /* open as long as this is */
     StoredTensor *tensors; /* in the order of the file */
     size_t tensor_count;
     StoredPair *metadata; /* in the order of the file */
@@ -72,7 +80,7 @@ typedef struct {
     EmaChoice ema;
 } TensorFileOptions; /* NULL: all zero */
 
-/* Opens and checks a file; the data stay in it, mapped. False: EXIT_INPUT with the byte or the tensor at fault (for a
+/* Opens and checks a file; the data stay in it. False: EXIT_INPUT with the byte or the tensor at fault (for a
  * Git-LFS pointer, a web page, a model of another program and the like: what it is and what to do), EXIT_IO,
  * EXIT_MEMORY. After a failure nothing needs closing. */
 bool tensor_file_open(TensorFile *out, const char *path, const TensorFileOptions *options, Err *err);
@@ -86,11 +94,8 @@ const StoredTensor *tensor_file_find(const TensorFile *f, const char *name);
 const char *tensor_file_metadata(const TensorFile *f, const char *key);
 
 /* out[t->count] = a tensor of F64, F32, F16 or BF16 as float32. F32 keeps its bits, F64 is rounded to nearest even.
- * False: EXIT_INPUT for another dtype and for finite F64 values beyond float32. */
+ * False: EXIT_INPUT for another dtype and for finite F64 values beyond float32; EXIT_IO when the file is no longer what
+ * was opened. */
 bool tensor_file_read_f32(float *out, const TensorFile *f, const StoredTensor *t, Err *err);
-
-/* Lets the memory of a tensor's pages go, or of the whole file's with t NULL, neighbours that the system read ahead
- * included; what is wanted again is read again. */
-void tensor_file_drop_pages(const TensorFile *f, const StoredTensor *t);
 
 #endif

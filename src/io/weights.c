@@ -177,9 +177,7 @@ static bool read_tensor(void *self, const State *s, int32_t param, float *host, 
         StateSource drawn = state_initial_source(&seed);
         return drawn.read(drawn.self, s, param, host, err);
     }
-    if (!tensor_file_read_f32(host, file, t, err)) return false;
-    tensor_file_drop_pages(file, t);
-    return true;
+    return tensor_file_read_f32(host, file, t, err);
 }
 
 bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const WeightsPolicy *policy, Err *err) {

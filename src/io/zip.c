@@ -7,16 +7,18 @@
 #include "base/json.h"
 #include "io/zip_format.h"
 
+#define PIECE ((size_t)64 << 10) /* bytes that a CRC is taken of at once */
+
 static uint16_t u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
 static uint32_t u32(const uint8_t *p) { return u16(p) | (uint32_t)u16(p + 2) << 16; }
 static uint64_t u64(const uint8_t *p) { return u32(p) | (uint64_t)u32(p + 4) << 32; }
 
 static bool fail(const Zip *z, size_t at, const char *what, Err *err) {
-    return err_set(err, EXIT_INPUT, "%s: byte %zu: %s", z->path, at, what);
+    return err_set(err, EXIT_INPUT, "%s: byte %zu: %s", z->file->path, at, what);
 }
 
 static bool fail_entry(const Zip *z, const ZipEntry *e, const char *what, Err *err) {
-    return err_set(err, EXIT_INPUT, "%s: byte %zu: entry \"%.120s\" %s", z->path, e->begin, e->name, what);
+    return err_set(err, EXIT_INPUT, "%s: byte %zu: entry \"%.120s\" %s", z->file->path, e->begin, e->name, what);
 }
 
 /* ---- CRC: eight bytes a step, since every byte of a checkpoint passes through here ---- */
@@ -34,10 +36,10 @@ void zip_crc_init(ZipCrc *crc) {
         }
 }
 
-uint32_t zip_crc(const ZipCrc *crc, const void *bytes, size_t count) {
+uint32_t zip_crc(const ZipCrc *crc, uint32_t before, const void *bytes, size_t count) {
     const uint32_t (*t)[256] = crc->table;
     const uint8_t *p = bytes;
-    uint32_t c = 0xffffffffu;
+    uint32_t c = ~before;
     for (; count >= 8; count -= 8, p += 8) {
         uint32_t low = c ^ u32(p), high = u32(p + 4);
         c = t[7][low & 255] ^ t[6][low >> 8 & 255] ^ t[5][low >> 16 & 255] ^ t[4][low >> 24] ^ t[3][high & 255] ^
@@ -54,10 +56,11 @@ typedef struct {
     size_t end; /* where it must end */
 } Directory;
 
-/* The record for archives beyond 4 GiB or 65535 entries, which torch always writes. */
-static bool read_end64(const Zip *z, Directory *d, Err *err) {
-    size_t locator_at = z->file_bytes - ZIP_END_BYTES - ZIP_LOCATOR_BYTES, at = locator_at - ZIP_END64_BYTES;
-    const uint8_t *locator = z->file + locator_at, *end = z->file + at;
+/* The record for archives beyond 4 GiB or 65535 entries, which torch always writes; it and its locator lie before the
+ * end record. */
+static bool read_end64(const Zip *z, Directory *d, const uint8_t *end, Err *err) {
+    const uint8_t *locator = end + ZIP_END64_BYTES;
+    size_t at = d->end - ZIP_LOCATOR_BYTES - ZIP_END64_BYTES, locator_at = at + ZIP_END64_BYTES;
     if (u32(locator + 4) != 0 || u64(locator + 8) != at || u32(locator + 16) != 1)
         return fail(z, locator_at, "the zip64 locator does not point to the record before it", err);
     if (u32(end) != ZIP_END64 || u64(end + 4) != ZIP_END64_BYTES - 12)
@@ -73,21 +76,24 @@ static bool read_end64(const Zip *z, Directory *d, Err *err) {
 }
 
 static bool read_end(const Zip *z, Directory *d, Err *err) {
-    if (z->file_bytes < ZIP_END_BYTES) return fail(z, 0, "too short for a zip archive - fetch it again", err);
-    size_t at = z->file_bytes - ZIP_END_BYTES;
-    const uint8_t *end = z->file + at;
+    uint8_t last[ZIP_END64_BYTES + ZIP_LOCATOR_BYTES + ZIP_END_BYTES] = {0}; /* bytes of the file */
+    const size_t bytes = z->file->count, held = MIN(bytes, sizeof last);
+    if (bytes < ZIP_END_BYTES) return fail(z, 0, "too short for a zip archive - fetch it again", err);
+    if (!file_reader_read(z->file, last + sizeof last - held, bytes - held, held, err)) return false;
+    const size_t at = bytes - ZIP_END_BYTES;
+    const uint8_t *end = last + sizeof last - ZIP_END_BYTES;
     if (u32(end) != ZIP_END || u16(end + 20) != 0)
         return fail(z, at, "no end record of a zip archive - cut off or something was appended, fetch it again", err);
     if (u16(end + 4) != 0 || u16(end + 6) != 0 || u16(end + 8) != u16(end + 10))
         return fail(z, at, "an archive on several disks", err);
     *d = (Directory){.count = u16(end + 10), .bytes = u32(end + 12), .begin = u32(end + 16), .end = at};
-    bool has64 = at >= ZIP_LOCATOR_BYTES + ZIP_END64_BYTES && u32(end - ZIP_LOCATOR_BYTES) == ZIP_LOCATOR;
-    if (has64 && !read_end64(z, d, err)) return false;
+    bool has64 = held == sizeof last && u32(end - ZIP_LOCATOR_BYTES) == ZIP_LOCATOR;
+    if (has64 && !read_end64(z, d, last, err)) return false;
     if (d->bytes > d->end || d->begin != d->end - d->bytes)
         return fail(z, at, "the directory does not end where the end record begins", err);
-    if (d->count == 0 || d->count > ZIP_MAX_ENTRIES || d->count > d->bytes / ZIP_CENTRAL_BYTES)
-        return err_set(err, EXIT_INPUT, "%s: byte %zu: %ju entries in a directory of %ju bytes, at most %d", z->path, at,
-                       (uintmax_t)d->count, (uintmax_t)d->bytes, ZIP_MAX_ENTRIES);
+    if (d->count == 0 || d->count > ZIP_MAX_ENTRIES || d->count > d->bytes / ZIP_CENTRAL_BYTES || d->bytes > ZIP_MAX_DIRECTORY)
+        return err_set(err, EXIT_INPUT, "%s: byte %zu: %ju entries in a directory of %ju bytes, at most %d in %zu",
+                       z->file->path, at, (uintmax_t)d->count, (uintmax_t)d->bytes, ZIP_MAX_ENTRIES, ZIP_MAX_DIRECTORY);
     return true;
 }
 
@@ -127,13 +133,13 @@ static bool read_extra64(uint64_t *const *values, const uint8_t *extra, size_t b
     return true;
 }
 
-/* Reads the central header at *at, which moves behind it. names: room for this and all later names. */
-static bool read_central(Zip *z, size_t *at, size_t end, char *names, Err *err) {
-    const uint8_t *h = z->file + *at;
-    if (end - *at < ZIP_CENTRAL_BYTES || u32(h) != ZIP_CENTRAL) return fail(z, *at, "no entry of the directory", err);
+/* Reads the central header h, at byte *at, which moves behind it; `left` bytes of the directory are left. names: room
+ * for this and all later names. */
+static bool read_central(Zip *z, const uint8_t *h, size_t left, size_t *at, char *names, Err *err) {
+    if (left < ZIP_CENTRAL_BYTES || u32(h) != ZIP_CENTRAL) return fail(z, *at, "no entry of the directory", err);
     size_t name_bytes = u16(h + 28), extra_bytes = u16(h + 30);
     if (name_bytes == 0 || name_bytes > ZIP_MAX_NAME) return fail(z, *at, "an entry's name is not 1..512 bytes long", err);
-    if (name_bytes + extra_bytes > end - *at - ZIP_CENTRAL_BYTES) return fail(z, *at, "an entry beyond the directory", err);
+    if (name_bytes + extra_bytes > left - ZIP_CENTRAL_BYTES) return fail(z, *at, "an entry beyond the directory", err);
     memcpy(names, h + ZIP_CENTRAL_BYTES, name_bytes); /* mem_zalloc'd: the '\0' is there */
     uint64_t stored = u32(h + 20), bytes = u32(h + 24), begin = u32(h + 42);
     ZipEntry *e = &z->entries[z->count];
@@ -147,7 +153,7 @@ static bool read_central(Zip *z, size_t *at, size_t end, char *names, Err *err) 
     if (!read_extra64((uint64_t *const[]){&bytes, &stored, &begin}, h + ZIP_CENTRAL_BYTES + name_bytes, extra_bytes))
         return fail_entry(z, e, "has a broken extra field", err);
     if (stored != bytes) return fail_entry(z, e, "is stored in another size than its own", err);
-    if (begin >= z->file_bytes || bytes > z->file_bytes) return fail_entry(z, e, "lies beyond the file", err);
+    if (begin >= z->file->count || bytes > z->file->count) return fail_entry(z, e, "lies beyond the file", err);
     e->begin = (size_t)begin, e->bytes = (size_t)bytes;
     z->count++;
     *at += ZIP_CENTRAL_BYTES + name_bytes + extra_bytes;
@@ -155,14 +161,19 @@ static bool read_central(Zip *z, size_t *at, size_t end, char *names, Err *err) 
 }
 
 static bool read_directory(Zip *z, const Directory *d, Err *err) {
-    size_t at = (size_t)d->begin, used = 0;
+    const size_t begin = (size_t)d->begin;
+    size_t at = begin, used = 0;
+    void *directory;
+    if (!mem_try(&directory, (size_t)d->bytes, err)) return false;
     z->entries = mem_zalloc((size_t)d->count, sizeof *z->entries);
     z->names = mem_zalloc((size_t)d->bytes, 1); /* a header is longer than a '\0' */
-    for (uint64_t i = 0; i < d->count; i++) {
-        if (!read_central(z, &at, d->end, z->names + used, err)) return false;
-        used += strlen(z->entries[i].name) + 1;
+    bool ok = file_reader_read(z->file, directory, begin, (size_t)d->bytes, err);
+    for (uint64_t i = 0; ok && i < d->count; i++) {
+        ok = read_central(z, (const uint8_t *)directory + (at - begin), d->end - at, &at, z->names + used, err);
+        if (ok) used += strlen(z->entries[i].name) + 1;
     }
-    return at == d->end || fail(z, at, "more entries in the directory than the end record counts", err);
+    free(directory);
+    return ok && (at == d->end || fail(z, at, "more entries in the directory than the end record counts", err));
 }
 
 /* ---- the entries ---- */
@@ -172,20 +183,29 @@ static bool same(uint64_t local, uint64_t central, bool elsewhere) {
     return local == central || (elsewhere && (local == 0 || local == UINT32_MAX));
 }
 
-static bool check_descriptor(const Zip *z, const ZipEntry *e, size_t at, size_t bytes) {
-    const uint8_t *p = z->file + at;
-    if (bytes < 16 || u32(p) != ZIP_DESCRIPTOR || u32(p + 4) != e->crc) return false;
-    if (bytes == 16) return u32(p + 8) == e->bytes && u32(p + 12) == e->bytes;
-    return bytes == 24 && u64(p + 8) == e->bytes && u64(p + 16) == e->bytes;
+/* What lies between an entry's data and the next entry: a descriptor that repeats the directory, or nothing. */
+static bool check_rest(const Zip *z, const ZipEntry *e, size_t bytes, Err *err) {
+    static const char message[] = "does not end where the next one begins";
+    uint8_t p[24];
+    if (!e->described) return bytes == 0 || fail_entry(z, e, message, err);
+    if (bytes != 16 && bytes != 24) return fail_entry(z, e, message, err);
+    if (!file_reader_read(z->file, p, e->end - bytes, bytes, err)) return false;
+    bool fine = u32(p) == ZIP_DESCRIPTOR && u32(p + 4) == e->crc;
+    fine = fine && (bytes == 16 ? u32(p + 8) == e->bytes && u32(p + 12) == e->bytes
+                                : u64(p + 8) == e->bytes && u64(p + 16) == e->bytes);
+    return fine || fail_entry(z, e, message, err);
 }
 
 /* The local header must repeat the directory, and the entry must fill the file up to the next one. */
 static bool check_local(const Zip *z, ZipEntry *e, size_t end, Err *err) {
-    const uint8_t *h = z->file + e->begin;
+    uint8_t h[ZIP_LOCAL_BYTES + ZIP_MAX_NAME + UINT16_MAX];
     size_t name_bytes = strlen(e->name), room = end - e->begin;
+    if (!file_reader_read(z->file, h, e->begin, MIN(room, ZIP_LOCAL_BYTES), err)) return false;
     if (room < ZIP_LOCAL_BYTES || u32(h) != ZIP_LOCAL) return fail_entry(z, e, "has no local header", err);
-    size_t head = ZIP_LOCAL_BYTES + u16(h + 26) + u16(h + 28);
-    if (u16(h + 26) != name_bytes || head > room || memcmp(h + ZIP_LOCAL_BYTES, e->name, name_bytes) != 0)
+    const size_t tail = name_bytes + u16(h + 28), head = ZIP_LOCAL_BYTES + tail;
+    bool fits = u16(h + 26) == name_bytes && head <= room;
+    if (fits && !file_reader_read(z->file, h + ZIP_LOCAL_BYTES, e->begin + ZIP_LOCAL_BYTES, tail, err)) return false;
+    if (!fits || memcmp(h + ZIP_LOCAL_BYTES, e->name, name_bytes) != 0)
         return fail_entry(z, e, "has another name in its local header", err);
     bool described = u16(h + 6) & ZIP_FLAG_DESCRIBED;
     uint64_t stored = u32(h + 18), bytes = u32(h + 22), none = 0;
@@ -196,12 +216,9 @@ static bool check_local(const Zip *z, ZipEntry *e, size_t end, Err *err) {
         !same(u32(h + 14), e->crc, described) || !same(stored, e->bytes, described) || !same(bytes, e->bytes, described))
         return fail_entry(z, e, "has another method, size or CRC in its local header", err);
     if (e->bytes > room - head) return fail_entry(z, e, "overlaps what follows it", err);
-    e->data = h + head;
+    e->data = e->begin + head;
     e->end = end;
-    size_t rest = room - head - e->bytes;
-    if (described ? !check_descriptor(z, e, end - rest, rest) : rest != 0)
-        return fail_entry(z, e, "does not end where the next one begins", err);
-    return true;
+    return check_rest(z, e, room - head - e->bytes, err);
 }
 
 static int by_begin(const void *a, const void *b) {
@@ -231,8 +248,8 @@ static bool check_entries(Zip *z, const Directory *d, Err *err) {
     return true;
 }
 
-bool zip_open(Zip *out, const char *path, const uint8_t *file, size_t file_bytes, Err *err) {
-    *out = (Zip){.path = path, .file = file, .file_bytes = file_bytes};
+bool zip_open(Zip *out, const FileReader *file, Err *err) {
+    *out = (Zip){.file = file};
     zip_crc_init(&out->crc);
     Directory d = {0};
     return read_end(out, &d, err) && read_directory(out, &d, err) && check_entries(out, &d, err);
@@ -252,7 +269,23 @@ const ZipEntry *zip_find(const Zip *z, const char *name) {
     return found ? *found : NULL;
 }
 
+static bool fail_crc(const Zip *z, const ZipEntry *e, Err *err) {
+    return fail_entry(z, e, "is damaged: its CRC is not the one stated - fetch it again", err);
+}
+
 bool zip_check(const Zip *z, const ZipEntry *e, Err *err) {
-    return zip_crc(&z->crc, e->data, e->bytes) == e->crc ||
-           fail_entry(z, e, "is damaged: its CRC is not the one stated - fetch it again", err);
+    uint8_t piece[PIECE];
+    uint32_t crc = 0;
+    for (size_t done = 0; done < e->bytes;) {
+        size_t count = MIN(e->bytes - done, PIECE);
+        if (!file_reader_read(z->file, piece, e->data + done, count, err)) return false;
+        crc = zip_crc(&z->crc, crc, piece, count);
+        done += count;
+    }
+    return crc == e->crc || fail_crc(z, e, err);
+}
+
+bool zip_read(const Zip *z, const ZipEntry *e, void *out, Err *err) {
+    return file_reader_read(z->file, out, e->data, e->bytes, err) &&
+           (zip_crc(&z->crc, 0, out, e->bytes) == e->crc || fail_crc(z, e, err));
 }

@@ -12,6 +12,7 @@
 
 #define ZIP_MAX_ENTRIES 200000
 #define ZIP_MAX_NAME 512 /* bytes */
+#define ZIP_MAX_DIRECTORY ((size_t)128 << 20)
 #define ZIP_ALIGNMENT 64 /* of the data of written entries, from the file's first byte */
 
 typedef struct {
@@ -20,17 +21,14 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    const uint8_t *data; /* in the file */
-    size_t bytes;
+    size_t data, bytes; /* of the file: where they begin, how many */
     uint32_t crc;
     bool described;    /* a data descriptor follows the data */
     size_t begin, end; /* from the local header to the next one, bytes of the file */
 } ZipEntry;
 
 typedef struct {
-    const char *path;
-    const uint8_t *file;
-    size_t file_bytes;
+    const FileReader *file;
     ZipEntry *entries; /* in the order of the file */
     size_t count;
     const ZipEntry **by_name;
@@ -38,13 +36,15 @@ typedef struct {
     ZipCrc crc;
 } Zip;
 
-/* Reads the directory of an archive in memory, which must stay. Followed by zip_close, also when it fails.
- * False: EXIT_INPUT with the byte at fault. Data are not read yet: zip_check does. */
-bool zip_open(Zip *out, const char *path, const uint8_t *file, size_t file_bytes, Err *err);
+/* Reads the directory of an archive, which must stay open. Followed by zip_close, also when it fails.
+ * False: EXIT_INPUT with the byte at fault, EXIT_IO, EXIT_MEMORY. Data are not read yet. */
+bool zip_open(Zip *out, const FileReader *file, Err *err);
 void zip_close(Zip *z);
 const ZipEntry *zip_find(const Zip *z, const char *name);
-/* Do the data have the CRC that the archive states? False: EXIT_INPUT. */
+/* Do the data have the CRC that the archive states? False: EXIT_INPUT, EXIT_IO. */
 bool zip_check(const Zip *z, const ZipEntry *entry, Err *err);
+/* The same for out[entry->bytes], which it fills with them. */
+bool zip_read(const Zip *z, const ZipEntry *entry, void *out, Err *err);
 
 typedef struct {
     FileWriter file;
@@ -60,8 +60,8 @@ bool zip_writer_add(ZipWriter *w, const char *name, const void *data, size_t byt
 bool zip_writer_finish(ZipWriter *w, Err *err); /* closes w, also on failure */
 void zip_writer_discard(ZipWriter *w);
 
-/* CRC-32 of ISO 3309, as zip and PNG have it. */
+/* CRC-32 of ISO 3309, as zip and PNG have it, of what `before` is the CRC of (nothing: 0) and count bytes more. */
 void zip_crc_init(ZipCrc *crc);
-uint32_t zip_crc(const ZipCrc *crc, const void *bytes, size_t count);
+uint32_t zip_crc(const ZipCrc *crc, uint32_t before, const void *bytes, size_t count);
 
 #endif

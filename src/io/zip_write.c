@@ -44,7 +44,7 @@ static void put_common(Record *r, const ZipEntry *e) {
 bool zip_writer_add(ZipWriter *w, const char *name, const void *data, size_t bytes, Err *err) {
     static const uint8_t padding[ZIP_ALIGNMENT];
     CHECK(name[0] && strlen(name) <= ZIP_MAX_NAME, "%s", name);
-    ZipEntry e = {.name = name, .bytes = bytes, .crc = zip_crc(&w->crc, data, bytes), .begin = w->at};
+    ZipEntry e = {.name = name, .bytes = bytes, .crc = zip_crc(&w->crc, 0, data, bytes), .begin = w->at};
     Record head = {0}, extra = {0};
     if (bytes >= UINT32_MAX) put(&extra, ZIP_EXTRA_64, 2), put(&extra, 16, 2), put(&extra, bytes, 8), put(&extra, bytes, 8);
     size_t unpadded = w->at + ZIP_LOCAL_BYTES + strlen(name) + extra.count + 4; /* 4: the padding field's own head */

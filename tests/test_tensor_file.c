@@ -1,0 +1,138 @@
+/* test_tensor_file.c - F-08: a file of weights that another program cuts, writes over or replaces between the moment
+ * it was opened and the moment a tensor is read. Never a signal; an error, or what was opened. */
+#include "io/tensor_file.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "io/pth.h"
+#include "io/safetensors.h"
+
+enum { COUNT = 40000 }; /* of elements: more than one piece of what is read at once, and many pages */
+
+static char folder[] = "/tmp/mala_tensor_file_XXXXXX";
+static const char *const names[] = {"weights.safetensors", "weights.pth"};
+static const StoredType types[] = {STORED_F32, STORED_F64, STORED_BF16};
+
+typedef enum { NOTHING, CUT_SHORT, CUT_TO_NOTHING, APPENDED, WRITTEN_OVER, REPLACED, UNLINKED } Harm;
+
+static char *path_of(int format) { return path_join(folder, names[format]); }
+
+static void write_weights(const char *path, int format, StoredType type, const void *data) {
+    const StoredTensor t[] = {{.name = "w", .dtype = type, .rank = 1, .shape = {COUNT}, .data = data}};
+    Err err = {0};
+    bool ok = format == 0 ? safetensors_write(path, t, 1, NULL, 0, &err) : pth_write(path, "model", t, 1, &err);
+    if (!ok) fail_msg("%s", err.text);
+}
+
+static void harm(const char *path, int format, StoredType type, const void *data, Harm how) {
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    if (how == CUT_SHORT) assert_int_equal(truncate(path, st.st_size / 2), 0);
+    if (how == CUT_TO_NOTHING) assert_int_equal(truncate(path, 0), 0);
+    if (how == REPLACED) write_weights(path, format, type, data);
+    if (how == UNLINKED) assert_int_equal(unlink(path), 0);
+    if (how != APPENDED && how != WRITTEN_OVER) return;
+    int fd = open(path, O_WRONLY | (how == APPENDED ? O_APPEND : 0));
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), 1);
+    /* so that the test does not depend on how fine the clock of the file system is */
+    const struct timespec later[2] = {{.tv_sec = st.st_atime}, {.tv_sec = st.st_mtime + 1}};
+    assert_int_equal(futimens(fd, later), 0);
+    close(fd);
+}
+
+static void test_changed(void **state) {
+    (void)state;
+    static const struct {
+        Harm how;
+        const char *messages[2]; /* one of them; none: what was opened is read */
+    } cases[] = {
+        {NOTHING, {NULL}},
+        {CUT_SHORT, {": ended before byte ", ": was changed while it was read"}}, /* some pieces are still there */
+        {CUT_TO_NOTHING, {": ended before byte ", "!"}},
+        {APPENDED, {": was changed while it was read", "!"}},
+        {WRITTEN_OVER, {": was changed while it was read", "!"}},
+        {REPLACED, {NULL}},
+        {UNLINKED, {NULL}},
+    };
+    double *zeros = mem_zalloc(COUNT, sizeof *zeros), *ones = mem_zalloc(COUNT, sizeof *ones);
+    float *values = mem_zalloc(COUNT, sizeof *values);
+    memset(ones, 0x3f, COUNT * sizeof *ones); /* a number in each of the types, and not 0 */
+    for (int format = 0; format < 2; format++)
+        for (size_t type = 0; type < COUNTOF(types); type++)
+            for (size_t i = 0; i < COUNTOF(cases); i++) {
+                char *path = path_of(format);
+                TensorFile f;
+                Err err = {0};
+                write_weights(path, format, types[type], zeros);
+                if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+                harm(path, format, types[type], ones, cases[i].how);
+                memset(values, 0xff, COUNT * sizeof *values);
+                bool ok = tensor_file_read_f32(values, &f, &f.tensors[0], &err);
+                assert_int_equal(ok, cases[i].messages[0] == NULL);
+                for (int k = 0; ok && k < COUNT; k++) assert_true(values[k] == 0);
+                if (!ok) {
+                    assert_int_equal(err.code, EXIT_IO);
+                    assert_memory_equal(err.text, path, strlen(path));
+                    bool said = strstr(err.text, cases[i].messages[0]) || strstr(err.text, cases[i].messages[1]);
+                    if (!said || strchr(err.text, '\n')) fail_msg("%s", err.text);
+                }
+                tensor_file_close(&f);
+                free(path);
+            }
+    free(zeros), free(ones), free(values);
+}
+
+/* The same while it is written as another file: nothing incomplete appears. */
+static void test_copied(void **state) {
+    (void)state;
+    double *zeros = mem_zalloc(COUNT, sizeof *zeros);
+    char *out = path_join(folder, "out");
+    for (int format = 0; format < 2; format++)
+        for (int to = 0; to < 2; to++) {
+            char *path = path_of(format);
+            TensorFile f;
+            Err err = {0};
+            write_weights(path, format, STORED_F32, zeros);
+            if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+            harm(path, format, STORED_F32, NULL, CUT_SHORT);
+            assert_false(to == 0 ? safetensors_write(out, f.tensors, f.tensor_count, NULL, 0, &err)
+                                 : pth_write(out, NULL, f.tensors, f.tensor_count, &err));
+            assert_int_equal(err.code, EXIT_IO);
+            assert_int_not_equal(access(out, F_OK), 0);
+            tensor_file_close(&f);
+            free(path);
+        }
+    free(zeros);
+    free(out);
+}
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) ? 0 : 1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    for (int format = 0; format < 2; format++) {
+        char *path = path_of(format);
+        unlink(path);
+        free(path);
+    }
+    return rmdir(folder);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied)};
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
