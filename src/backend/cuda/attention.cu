@@ -42,8 +42,10 @@ static void rope_fill(Turn *turns, int positions, int pairs) {
 static bool prepare(const Graph *g, const Node *n, int operand, Backend *backend, void **prepared, Err *err) {
     AttentionSize s = size_of(g, n, operand);
     if (s.d > MAX_HEAD)
-        return err_set(err, EXIT_DEVICE, "%s: heads of %d channels are more than the %d that the CUDA kernels take - use "
-                       "more heads, or --device cpu", n->name, s.d, MAX_HEAD);
+        return err_set(err, EXIT_DEVICE,
+                       "%s: heads of %d channels are more than the %d that the CUDA kernels take - use "
+                       "more heads, or --device cpu",
+                       n->name, s.d, MAX_HEAD);
     int positions = MAX(s.height, s.width), pairs = s.d / 4;
     size_t bytes = (size_t)positions * pairs * sizeof(Turn);
     void *host, *memory;

@@ -59,7 +59,7 @@ template <class T> void attention_softmax_backward(const Attention &a);
 size_t attention_linear_work(const AttentionSize &s, size_t element, bool backward);
 size_t attention_softmax_work(const AttentionSize &s, size_t element, bool backward);
 
-/* dw, db of the local enhancement from v in qkvo and g (B,N,C), the gradient of mix. parts: attention_taps_work bytes */
+/* dw, db of the local enhancement from v in qkvo and g (B,N,C), the gradient of mix. parts takes attention_taps_work */
 template <class T> void attention_taps_gradient(const Attention &a, const T *g, float *parts);
 size_t attention_taps_work(const AttentionSize &s);
 
@@ -72,12 +72,8 @@ static inline size_t take_bytes(size_t *used, size_t bytes) {
 
 /* ---- channels of a head: four or eight at once. d is a multiple of 4, so that four never straddle its end ---- */
 
-template <class T> struct alignas(4 * sizeof(T)) Quad {
-    T x[4];
-};
-template <class T> struct alignas(16) Oct {
-    T x[8];
-};
+template <class T> struct alignas(4 * sizeof(T)) Quad { T x[4]; };
+template <class T> struct alignas(16) Oct { T x[8]; };
 
 template <class T> __device__ inline Quad<T> load_quad(const T *p) { return *(const Quad<T> *)p; }
 template <class T> __device__ inline void store_quad(T *p, const float *x) {
@@ -86,7 +82,7 @@ template <class T> __device__ inline void store_quad(T *p, const float *x) {
     *(Quad<T> *)p = v;
 }
 
-/* channel .. channel + 8 of a token's head; zeros from d on. Heads of 16-bit features lie on 16 bytes if 8 divides d. */
+/* channel .. channel + 8 of a token's head; zeros from d on. 16-bit heads lie on 16 bytes if 8 divides d. */
 template <class T> __device__ inline Oct<T> load_oct(const T *head, int channel, int d) {
     Oct<T> v;
     if (sizeof(T) == 4 || d % 8) {
@@ -103,8 +99,7 @@ template <class T> __device__ inline Oct<T> load_oct(const T *head, int channel,
 
 template <class T> __device__ inline void store_oct(T *head, int channel, int d, const float *x) {
     if (sizeof(T) == 4 || d % 8) {
-        UNROLL for (int i = 0; i < 8; i += 4)
-            if (channel + i < d) store_quad(head + channel + i, x + i);
+        UNROLL for (int i = 0; i < 8; i += 4) if (channel + i < d) store_quad(head + channel + i, x + i);
     } else if (channel < d) {
         Oct<T> v;
         UNROLL for (int i = 0; i < 8; i++) v.x[i] = from_float<T>(x[i]);
@@ -117,12 +112,12 @@ template <class T> __device__ inline void oct_floats(float *x, const Oct<T> &v) 
 }
 
 /* Rows of shared tiles are 16 bytes longer than D: neighbours start in other banks. */
-template <class T, int D> struct TileRow {
-    static constexpr int LENGTH = D + 16 / (int)sizeof(T);
-};
+template <class T, int D> struct TileRow { static constexpr int LENGTH = D + 16 / (int)sizeof(T); };
 
 /* eight values to a tile's row, which has them all */
-template <class T> __device__ inline void tile_oct(T *row, int channel, const float *x) { store_oct(row, channel, 1 << 20, x); }
+template <class T> __device__ inline void tile_oct(T *row, int channel, const float *x) {
+    store_oct(row, channel, 1 << 20, x);
+}
 
 /* ---- functions ---- */
 
@@ -211,8 +206,9 @@ __device__ inline void local_strip(float (&out)[TILE_COLUMNS][4], const Attentio
         }
         UNROLL for (int kx = 0; kx < 5; kx++) {
             Quad<float> w = load_quad(taps + (ky * 5 + kx) * D);
-            UNROLL for (int i = 0; i < TILE_COLUMNS; i++)
+            UNROLL for (int i = 0; i < TILE_COLUMNS; i++) {
                 UNROLL for (int c = 0; c < 4; c++) out[i][c] += w.x[c] * in[i + kx][c];
+            }
         }
     }
 }
@@ -233,8 +229,9 @@ __device__ inline void finish_tile(const AttentionSize &s, TileAt at, const floa
         if (channel >= s.d || row >= s.height) continue;
         float out[TILE_COLUMNS][4];
         Quad<float> b = load_quad(bias + channel);
-        UNROLL for (int j = 0; j < TILE_COLUMNS; j++)
+        UNROLL for (int j = 0; j < TILE_COLUMNS; j++) {
             UNROLL for (int c = 0; c < 4; c++) out[j][c] = b.x[c];
+        }
         local_strip<T, D>(out, s, qkvo + 2 * s.channels + channel, stride, taps + channel, row, at.column);
         UNROLL for (int j = 0; j < TILE_COLUMNS; j++) {
             int column = at.column + j;

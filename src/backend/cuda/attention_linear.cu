@@ -1,9 +1,9 @@
 /* attention_linear.cu - the kinds of attention whose cost grows with the number of tokens: mala, linear, inline.
  *
- * Forward: linear_sums adds up phi(k), v and R phi(k)^T v over chunks of tokens; linear_collect adds the chunks in order;
- * linear_apply turns every query into its row and ends with the local enhancement and the gate. Backward likewise:
- * linear_query_grad finishes do and dq and adds up the three sums' gradients, linear_key_grad finishes dk and dv with
- * the convolution's part. Between the two lies g = dy o, which the convolution reads with its neighbours.
+ * Forward: linear_sums adds up phi(k), v and R phi(k)^T v over chunks of tokens; linear_collect adds the chunks in
+ * order; linear_apply turns every query into its row and ends with the local enhancement and the gate. Backward
+ * likewise: linear_query_grad finishes do and dq and adds up the three sums' gradients, linear_key_grad finishes dk and
+ * dv with the convolution's part. Between the two lies g = dy o, which the convolution reads with its neighbours.
  *
  * Bytes, in units of n = batch * tokens * channels features, and the floor of MAViT-T's stage 1 (n = 51.4 million, head
  * of 64) at 224, batch 256, in 16 bits at 4.3 TB/s; all are limited by memory, products being 64 multiplications a
@@ -13,8 +13,8 @@
  *                        feature on ordinary cores are 45 us at their best, so instructions count here too
  *     linear_query_grad  reads dy, q, o, mix; writes do, dq, g   7 n   167 us
  *     linear_key_grad    reads k, v, g; writes dk, dv     5 n   120 us, likewise with 45 us of the 5x5
- * What is read twice comes from the second-level cache: v and g of a tile's neighbourhood (12x12 tokens for 8x8) and the
- * head's matrix, 8 kB per block. Partial sums are 17 kB per chunk of at least 128 tokens of 256 bytes. */
+ * What is read twice comes from the second-level cache: v and g of a tile's neighbourhood (12x12 tokens for 8x8) and
+ * the head's matrix, 8 kB per block. Partial sums are 17 kB per chunk of at least 128 tokens of 256 bytes. */
 #include "backend/cuda/attention.cuh"
 
 /* The sums of a head: a vector for k, one for v, and the matrix, in rows of D floats. */
@@ -57,7 +57,7 @@ template <class T, int D> struct Matrix {
 
 /* ---- sums over tokens ---- */
 
-/* sums (2, D) = of 8 channels from each thread of the 16 rows of a block, to rows ROW_K and ROW_V; scratch: 32 D floats */
+/* sums (2, D) = of 8 channels from each thread of the 16 rows of a block, to rows ROW_K, ROW_V; scratch: 32 D floats */
 template <int D>
 __device__ static inline void store_row_sums(float *sums, float *scratch, const float *sum_k, const float *sum_v) {
     const int channel = threadIdx.x % (D / 8) * 8, row = threadIdx.x / (D / 8);
@@ -128,8 +128,8 @@ __global__ void __launch_bounds__(2 * D) linear_sums(AttentionSize s, float *par
  * order; stats (B * heads, 2 + d, d) the same without padding, unless NULL. Blocks (any, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(256)
-linear_collect(AttentionSize s, float *means, T *matrix, float *stats, const float *parts, int chunks, int width,
-               float mean_scale, float matrix_scale) {
+    linear_collect(AttentionSize s, float *means, T *matrix, float *stats, const float *parts, int chunks, int width,
+                   float mean_scale, float matrix_scale) {
     const int i = blockIdx.x * 256 + threadIdx.x, row = i / (D / 4), channel = i % (D / 4) * 4;
     const int64_t head = (int64_t)blockIdx.z * s.heads + blockIdx.y, size = (int64_t)(ROW_MATRIX + width) * width;
     if (row >= ROW_MATRIX + D) return;
@@ -163,8 +163,8 @@ template <class T, int D> struct WarpShare {
 /* blocks (runs of tiles, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(APPLY_THREADS)
-linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const float *b, const float *means,
-             const T *matrix, int tiles, int run) {
+    linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const float *b, const float *means,
+                 const T *matrix, int tiles, int run) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH, TOKENS = Rectangle<T, D>::TOKENS;
     SharedMemory shared;
     float *tile = shared.take<float>(TOKENS * (D + 4)); /* R phi(q), later the attention */
@@ -228,8 +228,8 @@ linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const
  * The factor of r goes with R phi(q), which is small where it is large. Blocks (chunks, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(2 * D, 1)
-linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, const T *qkvo, const T *mix,
-                  const float *means, const T *matrix, int chunk) {
+    linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, const T *qkvo, const T *mix,
+                      const float *means, const T *matrix, int chunk) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH;
     SharedMemory shared;
     T *turned = shared.take<T>(STEP * ROW), *upstream = shared.take<T>(STEP * ROW);
@@ -316,8 +316,10 @@ linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, co
             }
             if (!dqkvo || at + row >= end) continue;
             turn_oct(dq, s, channel, at + row, -1);
-            UNROLL for (int j = 0; j < 8; j++)
-                dq[j] = (r_factor[i] * dq[j] + dz * mean_k[channel + j]) * phi_slope(x[i][j]);
+            UNROLL for (int j = 0; j < 8; j++) {
+                float dx = r_factor[i] * dq[j] + dz * mean_k[channel + j];
+                dq[j] = dx * phi_slope(x[i][j]);
+            }
             store_oct(dqkvo + (image + at + row) * stride + of_head, channel, s.d, dq);
         }
     }
@@ -329,11 +331,11 @@ linear_query_grad(AttentionSize s, T *dqkvo, T *g, float *parts, const T *dy, co
 
 /* ---- backward, second pass ---- */
 
-/* dk and dv; means and matrix are the gradients of those of the forward pass, over N. Blocks (runs of tiles, heads, B) */
+/* dk and dv; means and matrix are the gradients of forward's, over N. Blocks (runs of tiles, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(APPLY_THREADS, 1)
-linear_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *w, const float *means,
-                const T *matrix, int tiles, int run) {
+    linear_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *w, const float *means,
+                    const T *matrix, int tiles, int run) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH, TOKENS = Rectangle<T, D>::TOKENS, N = WarpShare<T, D>::N;
     SharedMemory shared;
     T *turned = shared.take<T>(2 * TOKENS * ROW), *values = turned + TOKENS * ROW;
@@ -427,8 +429,8 @@ size_t attention_linear_work(const AttentionSize &s, size_t element, bool backwa
 }
 
 template <class T, int D>
-static void collect(const Attention &a, float *means, T *matrix, float *stats, const float *parts, int chunks, int width,
-                    float mean_scale, float matrix_scale) {
+static void collect(const Attention &a, float *means, T *matrix, float *stats, const float *parts, int chunks,
+                    int width, float mean_scale, float matrix_scale) {
     const AttentionSize &s = a.size;
     dim3 grid(CEIL_DIV((ROW_MATRIX + D) * D / 4, 256), s.heads, s.batch);
     launch(a.call, linear_collect<T, D>, grid, dim3(256), 0, s, means, matrix, stats, parts, chunks, width, mean_scale,
@@ -470,12 +472,8 @@ template <class T, int D> static void backward(const Attention &a) {
     attention_taps_gradient<T>(a, g, (float *)(work + at.taps));
 }
 
-template <class T> void attention_linear_forward(const Attention &a) {
-    WITH_HEAD(a.size.d, D, forward<T, D>(a));
-}
-template <class T> void attention_linear_backward(const Attention &a) {
-    WITH_HEAD(a.size.d, D, backward<T, D>(a));
-}
+template <class T> void attention_linear_forward(const Attention &a) { WITH_HEAD(a.size.d, D, forward<T, D>(a)); }
+template <class T> void attention_linear_backward(const Attention &a) { WITH_HEAD(a.size.d, D, backward<T, D>(a)); }
 
 template void attention_linear_forward<float>(const Attention &a);
 template void attention_linear_forward<bf16>(const Attention &a);

@@ -2,15 +2,15 @@
  *
  * Forward: a block takes a rectangle of queries and walks over all keys, with running maxima and sums; it ends with the
  * local enhancement and the gate, so that attention itself never goes to memory. Backward: softmax_gate makes g = dy o,
- * do and u; then scores are made twice, by softmax_query_grad for a rectangle of queries and by softmax_key_grad for one
- * of keys, so that nothing is added up across blocks.
+ * do and u; then scores are made twice, by softmax_query_grad for a rectangle of queries and by softmax_key_grad for
+ * one of keys, so that nothing is added up across blocks.
  *
- * Bytes, in units of n = batch * tokens * channels features of 2 bytes, with the floor of one layer of MAViT-T's stage 3
- * (14x14, 4 heads of 64, n = 12.8 million) at 224, batch 256, at 4.3 TB/s:
- *     softmax_apply       reads q, k, v, o; writes y (, mix)       5 n (6 n)  30 us (36 us)
- *     softmax_gate        reads dy, o, mix, v; writes do, g        6 n   36 us
- *     softmax_query_grad  reads q, k, v, g; writes dq              5 n   30 us
- *     softmax_key_grad    reads q, k, v, g; writes dk, dv          6 n   36 us
+ * Bytes, in units of n = batch * tokens * channels features of 2 bytes, with the floor of one layer of MAViT-T's stage
+ * 3 (14x14, 4 heads of 64, n = 12.8 million) at 224, batch 256, at 4.3 TB/s:
+ *   - softmax_apply reads q, k, v, o and writes y (and mix): 5 n (6 n), 30 us (36 us)
+ *   - softmax_gate reads dy, o, mix, v and writes do, g: 6 n, 36 us
+ *   - softmax_query_grad reads q, k, v, g and writes dq: 5 n, 30 us
+ *   - softmax_key_grad reads q, k, v, g and writes dk, dv: 6 n, 36 us
  * Other rectangles' keys come from the second-level cache: of the 14x14 tokens of a head, four times. Products: 2 N
  * multiplications a feature forward, 3 N and 4 N backward; at 14x14 memory is the limit, from about 32x32 on the tensor
  * cores. */
@@ -21,7 +21,8 @@
 
 /* Sizes of a block: a warp for 16 tokens of its rectangle, and the tokens of the other side taken at a time. */
 template <class T, int D> struct Tiling {
-    static constexpr int TOKENS = Rectangle<T, D>::TOKENS, THREADS = TOKENS / 16 * WARP, OTHER = sizeof(T) == 4 ? 16 : 32;
+    static constexpr int TOKENS = Rectangle<T, D>::TOKENS, THREADS = TOKENS / 16 * WARP,
+                         OTHER = sizeof(T) == 4 ? 16 : 32;
     static constexpr int ROW = TileRow<T, D>::LENGTH, PAIR_ROW = TileRow<T, OTHER>::LENGTH, SUM_ROW = D + 4;
     static constexpr int SCRATCH = sizeof(T) == 4 ? 0 : TOKENS / 16 * 16 * 20;
     /* bytes of what a block ends with: a product (TOKENS, D) and the convolution's weights */
@@ -30,8 +31,8 @@ template <class T, int D> struct Tiling {
 
 /* Channels of tokens as rows of a tile, turned if `turn` and times factor; zeros beyond the picture. token_of(i) */
 template <class T, int D, class F>
-__device__ static inline void load_tile(T *tile, int rows, const AttentionSize &s, const T *x, int64_t stride, bool turn,
-                                        float factor, F token_of) {
+__device__ static inline void load_tile(T *tile, int rows, const AttentionSize &s, const T *x, int64_t stride,
+                                        bool turn, float factor, F token_of) {
     for (int i = threadIdx.x; i < rows * (D / 8); i += blockDim.x) {
         int channel = i % (D / 8) * 8, token = token_of(i / (D / 8));
         float v[8] = {};
@@ -87,7 +88,7 @@ template <class T, int KEYS> struct RunningSoftmax {
 /* blocks (rectangles, heads, B); lse (B, heads, N) */
 template <class T, int D>
 __global__ void __launch_bounds__(Tiling<T, D>::THREADS, 1)
-softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const float *w, const float *b) {
+    softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const float *w, const float *b) {
     using Size = Tiling<T, D>;
     constexpr int ROW = Size::ROW, KEYS = Size::OTHER;
     SharedMemory shared;
@@ -116,12 +117,14 @@ softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const fl
         mma<D, false, true>(score, q + first * ROW, ROW, k, ROW);
         UNROLL for (int n = 0; n < KEYS / 16; n++) score[n].store(scores + first * (KEYS + 4) + n * 16, KEYS + 4);
         warp_barrier();
-        float faded = softmax.step(p + first * Size::PAIR_ROW, Size::PAIR_ROW, scores + first * (KEYS + 4), s.tokens - key);
+        float faded =
+            softmax.step(p + first * Size::PAIR_ROW, Size::PAIR_ROW, scores + first * (KEYS + 4), s.tokens - key);
         if (lane % 2 == 0) factor[first + lane / 2] = faded;
         warp_barrier();
         fade.rows(factor + first);
-        UNROLL for (int n = 0; n < D / 16; n++)
+        UNROLL for (int n = 0; n < D / 16; n++) {
             UNROLL for (int e = 0; e < fade.N; e++) sum[n].x(e) *= fade.x(e);
+        }
         mma<KEYS, false, false>(sum, p + first * Size::PAIR_ROW, Size::PAIR_ROW, v, ROW);
     }
     barrier();
@@ -144,12 +147,12 @@ softmax_apply(AttentionSize s, T *y, T *mix, float *lse, const T *qkvo, const fl
 
 /* ---- backward ---- */
 
-/* g (B,N,C) = dy o, do = dy mix, and u (B, heads, N) = g . attention, which is mix without the local enhancement; blocks
- * (rectangles, heads, B) */
+/* g (B,N,C) = dy o, do = dy mix, and u (B, heads, N) = g . attention, which is mix without the local enhancement;
+ * blocks (rectangles, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(Tiling<T, D>::THREADS)
-softmax_gate(AttentionSize s, T *dqkvo, T *g, float *u, const T *dy, const T *qkvo, const T *mix, const float *w,
-             const float *b) {
+    softmax_gate(AttentionSize s, T *dqkvo, T *g, float *u, const T *dy, const T *qkvo, const T *mix, const float *w,
+                 const float *b) {
     using Strip = Strips<T, D>;
     SharedMemory shared;
     float *taps = shared.take<float>(25 * D), *part = shared.take<float>(Tiling<T, D>::TOKENS * Strip::ACROSS);
@@ -162,14 +165,17 @@ softmax_gate(AttentionSize s, T *dqkvo, T *g, float *u, const T *dy, const T *qk
         const int channel = i % Strip::ACROSS * 4, line = i / Strip::ACROSS, row = at.row + line;
         const bool inside = channel < s.d && row < s.height;
         float local[TILE_COLUMNS][4];
-        UNROLL for (int j = 0; j < TILE_COLUMNS; j++)
+        UNROLL for (int j = 0; j < TILE_COLUMNS; j++) {
             UNROLL for (int c = 0; c < 4; c++) local[j][c] = inside ? b[of_head + channel + c] : 0;
-        if (inside) local_strip<T, D>(local, s, qkvo + 2 * s.channels + channel, stride, taps + channel, row, at.column);
+        }
+        if (inside)
+            local_strip<T, D>(local, s, qkvo + 2 * s.channels + channel, stride, taps + channel, row, at.column);
         UNROLL for (int j = 0; j < TILE_COLUMNS; j++) {
             float product = 0;
             if (inside && at.column + j < s.width) {
                 const int64_t token = (int64_t)row * s.width + at.column + j;
-                const int64_t x = (image + token) * s.channels + of_head + channel, gate = token * stride + 3 * s.channels + channel;
+                const int64_t x = (image + token) * s.channels + of_head + channel,
+                              gate = token * stride + 3 * s.channels + channel;
                 Quad<T> up = load_quad(dy + x), old = load_quad(mix + x), open = load_quad(qkvo + gate);
                 float by_mix[4], by_gate[4];
                 UNROLL for (int c = 0; c < 4; c++) {
@@ -228,13 +234,14 @@ __device__ static inline void store_turned(T *to, const AttentionSize &s, TileAt
 /* dq; blocks (rectangles of queries, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(Tiling<T, D>::THREADS)
-softmax_query_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *lse, const float *u) {
+    softmax_query_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *lse, const float *u) {
     using Size = Tiling<T, D>;
     constexpr int ROW = Size::ROW, KEYS = Size::OTHER;
     SharedMemory shared;
     float *tile = (float *)shared.at; /* what the block ends with */
     T *q = shared.take<T>(Size::TOKENS * ROW), *up = shared.take<T>(Size::TOKENS * ROW);
-    T *k = shared.take<T>(KEYS * ROW), *v = shared.take<T>(KEYS * ROW), *ds = shared.take<T>(Size::TOKENS * Size::PAIR_ROW);
+    T *k = shared.take<T>(KEYS * ROW), *v = shared.take<T>(KEYS * ROW),
+      *ds = shared.take<T>(Size::TOKENS * Size::PAIR_ROW);
     float *scratch = shared.take<float>(Size::SCRATCH) + threadIdx.x / WARP * 16 * 20;
     float *row_lse = shared.take<float>(Size::TOKENS), *row_u = shared.take<float>(Size::TOKENS);
     const int first = threadIdx.x / WARP * 16;
@@ -283,7 +290,8 @@ softmax_query_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const f
 /* dk and dv; blocks (rectangles of keys, heads, B) */
 template <class T, int D>
 __global__ void __launch_bounds__(Tiling<T, D>::THREADS, 1) /* two sums: registers before blocks */
-softmax_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *lse, const float *u, const float *w) {
+    softmax_key_grad(AttentionSize s, T *dqkvo, const T *qkvo, const T *g, const float *lse, const float *u,
+                     const float *w) {
     using Size = Tiling<T, D>;
     constexpr int ROW = Size::ROW, QUERIES = Size::OTHER;
     SharedMemory shared;
@@ -362,8 +370,8 @@ template <class T, int D> static size_t gate_shared() {
 template <class T, int D> static size_t grad_shared(int pairs, int rows) {
     using Size = Tiling<T, D>;
     return MAX(Size::END, 2 * shared_size<T>(Size::TOKENS * Size::ROW) + 2 * shared_size<T>(Size::OTHER * Size::ROW) +
-                              pairs * shared_size<T>(Size::TOKENS * Size::PAIR_ROW) + shared_size<float>(Size::SCRATCH) +
-                              2 * shared_size<float>(rows));
+                              pairs * shared_size<T>(Size::TOKENS * Size::PAIR_ROW) +
+                              shared_size<float>(Size::SCRATCH) + 2 * shared_size<float>(rows));
 }
 
 struct SoftmaxWork {
@@ -406,12 +414,8 @@ template <class T, int D> static void backward(const Attention &a) {
     attention_taps_gradient<T>(a, g, (float *)(work + at.taps));
 }
 
-template <class T> void attention_softmax_forward(const Attention &a) {
-    WITH_HEAD(a.size.d, D, forward<T, D>(a));
-}
-template <class T> void attention_softmax_backward(const Attention &a) {
-    WITH_HEAD(a.size.d, D, backward<T, D>(a));
-}
+template <class T> void attention_softmax_forward(const Attention &a) { WITH_HEAD(a.size.d, D, forward<T, D>(a)); }
+template <class T> void attention_softmax_backward(const Attention &a) { WITH_HEAD(a.size.d, D, backward<T, D>(a)); }
 
 template void attention_softmax_forward<float>(const Attention &a);
 template void attention_softmax_forward<bf16>(const Attention &a);

@@ -19,12 +19,11 @@ size_t attention_taps_work(const AttentionSize &s) {
     return (size_t)s.batch * bands_of(s) * 26 * s.channels * sizeof(float);
 }
 
-template <class T> struct alignas(LANES * sizeof(T)) Lane {
-    T x[LANES];
-};
+template <class T> struct alignas(LANES * sizeof(T)) Lane { T x[LANES]; };
 
 /* parts (B * bands, 26, C): sums for 25 taps and the bias. Blocks (channels / 64, bands, B) of 5 warps */
-template <class T> __global__ void __launch_bounds__(5 * WARP) taps_sums(AttentionSize s, float *parts, const T *qkvo, const T *g) {
+template <class T>
+__global__ void __launch_bounds__(5 * WARP) taps_sums(AttentionSize s, float *parts, const T *qkvo, const T *g) {
     const int ky = threadIdx.x / WARP, channel = (blockIdx.x * WARP + threadIdx.x % WARP) * LANES;
     if (channel >= s.channels) return;
     const int64_t stride = 4 * (int64_t)s.channels, image = (int64_t)blockIdx.z * s.tokens;
@@ -65,15 +64,16 @@ template <class T> __global__ void __launch_bounds__(5 * WARP) taps_sums(Attenti
 
 #define ADD_ROWS 8
 
-/* dw (C,25) and db (C), each unless NULL, from parts (count, 26 C): a block adds 32 columns, every eighth part by one of
- * its warps, and then the warps' sums */
+/* dw (C,25) and db (C), each unless NULL, from parts (count, 26 C): a block adds 32 columns, every eighth part by one
+ * of its warps, and then the warps' sums */
 static __global__ void __launch_bounds__(ADD_ROWS *WARP)
-taps_add(float *dw, float *db, const float *parts, int count, int channels) {
+    taps_add(float *dw, float *db, const float *parts, int count, int channels) {
     SharedMemory shared;
     float *sums = shared.take<float>(ADD_ROWS * WARP);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, column = blockIdx.x * WARP + lane;
     float sum = 0;
-    for (int i = warp; column < 26 * channels && i < count; i += ADD_ROWS) sum += parts[(int64_t)i * 26 * channels + column];
+    for (int i = warp; column < 26 * channels && i < count; i += ADD_ROWS)
+        sum += parts[(int64_t)i * 26 * channels + column];
     sums[threadIdx.x] = sum;
     barrier();
     if (warp > 0 || column >= 26 * channels) return;

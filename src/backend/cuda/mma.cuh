@@ -1,6 +1,6 @@
-/* mma.cuh - products of 16x16 tiles by a warp: float32 sums in registers, operands of a feature type in shared or global
- * memory. Tensor cores where the GPU has them for the type (f16 from sm_75, bf16 from sm_80 on), else, and for float32,
- * multiplications by every lane; the host emulation takes that path too, so that both have one meaning.
+/* mma.cuh - products of 16x16 tiles by a warp: float32 sums in registers, operands of a feature type in shared or
+ * global memory. Tensor cores where the GPU has them for the type (f16 from sm_75, bf16 from sm_80 on), else, and for
+ * float32, multiplications by every lane; the host emulation takes that path too, so that both have one meaning.
  *
  * Every lane of the warp calls every function with the same arguments. Operands must lie on 32 bytes, with rows a
  * multiple of 16 bytes apart. Where a lane keeps which element is not said: rows() and columns() spread a vector over
@@ -21,9 +21,7 @@
 #define TENSOR_BF16 1
 #endif
 
-template <class T> struct Tensor {
-    static constexpr bool CORES = false;
-};
+template <class T> struct Tensor { static constexpr bool CORES = false; };
 
 /* ---- by every lane: row lane / 2, eight columns from lane % 2 * 8 on ---- */
 
@@ -35,23 +33,17 @@ template <class T, bool CORES = Tensor<T>::CORES> struct MmaTile {
     __device__ static int column() { return threadIdx.x % 2 * 8; }
 
     __device__ float &x(int i) { return value[i]; }
-    __device__ void fill(float v) {
-        UNROLL for (int i = 0; i < N; i++) value[i] = v;
-    }
+    __device__ void fill(float v) { UNROLL for (int i = 0; i < N; i++) value[i] = v; }
     /* element (r, c) = v[r], or v[c] */
-    __device__ void rows(const float *v) {
-        UNROLL for (int i = 0; i < N; i++) value[i] = v[row()];
-    }
-    __device__ void columns(const float *v) {
-        UNROLL for (int i = 0; i < N; i++) value[i] = v[column() + i];
-    }
+    __device__ void rows(const float *v) { UNROLL for (int i = 0; i < N; i++) value[i] = v[row()]; }
+    __device__ void columns(const float *v) { UNROLL for (int i = 0; i < N; i++) value[i] = v[column() + i]; }
     __device__ void store(float *to, int stride) const {
         UNROLL for (int i = 0; i < N; i++) to[row() * stride + column() + i] = value[i];
     }
 };
 
-/* sums[i] += A B_i. A (16 rows, K) lies row by row, or, transposed, column by column; so does B (K, N * 16), of which B_i
- * are columns i * 16 and on. K is a multiple of 16. */
+/* sums[i] += A B_i. A (16 rows, K) lies row by row, or, transposed, column by column; so does B (K, N * 16), of which
+ * B_i are columns i * 16 and on. K is a multiple of 16. */
 template <int K, bool A_TRANSPOSED, bool B_TRANSPOSED, int N, class T>
 __device__ inline void mma(MmaTile<T, false> (&sums)[N], const T *a, int a_stride, const T *b, int b_stride) {
     const int row = MmaTile<T, false>::row(), column = MmaTile<T, false>::column();
@@ -69,22 +61,14 @@ __device__ inline void mma(MmaTile<T, false> (&sums)[N], const T *a, int a_strid
 /* ---- tensor cores ---- */
 
 #ifdef TENSOR_F16
-template <> struct Tensor<f16> {
-    static constexpr bool CORES = true;
-};
+template <> struct Tensor<f16> { static constexpr bool CORES = true; };
 #ifdef TENSOR_BF16
-template <> struct Tensor<bf16> {
-    static constexpr bool CORES = true;
-};
+template <> struct Tensor<bf16> { static constexpr bool CORES = true; };
 #endif
 
 namespace wmma = nvcuda::wmma;
-template <bool TRANSPOSED> struct MmaLayout {
-    using Type = wmma::row_major;
-};
-template <> struct MmaLayout<true> {
-    using Type = wmma::col_major;
-};
+template <bool TRANSPOSED> struct MmaLayout { using Type = wmma::row_major; };
+template <> struct MmaLayout<true> { using Type = wmma::col_major; };
 
 template <class T> struct MmaTile<T, true> {
     wmma::fragment<wmma::accumulator, 16, 16, 16, float> f;
