@@ -1,12 +1,21 @@
 /* linear.c - matrix products: the library multiplies tiles, what surrounds a product happens while its tile is in cache.
  * Tiles are cut by shape alone. */
+#include <stdlib.h>
+
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/product.h"
 #include "backend/cpu/simd/math.h"
 #include "backend/cpu/simd/shuffle.h"
 
 #define TILE_ROWS 196  /* rows of a tile: a tile of y and what made it stay in L2; MAViT's maps are 196 * 4^i tokens */
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
+
+/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. */
+typedef struct {
+    CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
+    int64_t scratch;        /* floats of a slot */
+} Made;
 
 /* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias) */
 typedef struct {
@@ -16,6 +25,9 @@ typedef struct {
     bool gelu;
     int64_t rows, k, columns;
     int64_t row_tiles, column_tiles;
+    const Made *made; /* or NULL: of any size as it comes */
+    float *scratch;   /* of made, for every slot */
+    int threads;
 } Product;
 
 /* Rows of a tile of y after the product; columns in vectors, the rest one by one in a padded vector. */
@@ -39,27 +51,45 @@ static void finish_tile(const Product *p, int64_t row0, int64_t row1, int64_t co
     }
 }
 
+static void multiply_tile(const Product *p, int slot, float *y, MatmulOperand a, MatmulOperand b, int64_t rows,
+                          int64_t columns) {
+    if (!p->made) {
+        matmul(y, p->columns, a, b, rows, columns, p->k, false);
+        return;
+    }
+    CpuProduct *tile = p->made->tile[rows - p->rows / p->row_tiles][columns - p->columns / p->column_tiles];
+    cpu_product_run(tile, slot, y, a.data, b.data, p->scratch + slot * p->made->scratch);
+}
+
 static void product_tile(void *arg, int index, int thread) {
-    (void)thread;
     const Product *p = arg;
+    int slot = p->threads <= PRODUCT_SLOTS ? thread : index % PRODUCT_SLOTS;
     int64_t row_tile = index / p->column_tiles, column_tile = index % p->column_tiles;
     int64_t row0 = part_begin(p->rows, row_tile, p->row_tiles), row1 = part_begin(p->rows, row_tile + 1, p->row_tiles);
     int64_t column0 = part_begin(p->columns, column_tile, p->column_tiles);
     int64_t column1 = part_begin(p->columns, column_tile + 1, p->column_tiles);
     MatmulOperand a = {.data = p->x + row0 * p->k, .stride = p->k}, b = p->b;
     b.data += b.transposed ? column0 * b.stride : column0;
-    matmul(p->y + row0 * p->columns + column0, p->columns, a, b, row1 - row0, column1 - column0, p->k, false);
+    multiply_tile(p, slot, p->y + row0 * p->columns + column0, a, b, row1 - row0, column1 - column0);
     finish_tile(p, row0, row1, column0, column1);
 }
 
+static Product product_cut(const Shape *x, const Shape *y) {
+    Product p = {.rows = shape_rows(x), .k = shape_last(x), .columns = shape_last(y)};
+    p.row_tiles = CEIL_DIV(p.rows, TILE_ROWS);
+    p.column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p.row_tiles), p.columns / TILE_COLUMNS));
+    return p;
+}
+
 static Product product_of(const KernelCall *c) {
-    return (Product){.y = c->out[0], .x = c->in[0], .rows = shape_rows(call_in(c, 0)), .k = shape_last(call_in(c, 0)),
-                     .columns = shape_last(call_out(c, 0))};
+    Product p = product_cut(call_in(c, 0), call_out(c, 0));
+    p.y = c->out[0];
+    p.x = c->in[0];
+    return p;
 }
 
 static void product_run(Product *p) {
-    p->row_tiles = CEIL_DIV(p->rows, TILE_ROWS);
-    p->column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p->row_tiles), p->columns / TILE_COLUMNS));
+    p->threads = parallel_threads();
     parallel_for((int)(p->row_tiles * p->column_tiles), product_tile, p);
 }
 
@@ -79,15 +109,47 @@ RUN(linear_dx) {
 }
 KERNEL(linear_dx);
 
+static void linear_packed_release(void *prepared) {
+    Made *made = prepared;
+    for (int i = 0; i < 4; i++) cpu_product_free(made->tile[i / 2][i % 2]);
+    free(made);
+}
+
+static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
+    (void)backend;
+    Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0));
+    Made *made = *prepared = mem_zalloc(1, sizeof *made);
+    for (int i = 0; i < 4; i++) {
+        bool more_rows = i / 2, more_columns = i % 2;
+        if ((more_rows && p.rows % p.row_tiles == 0) || (more_columns && p.columns % p.column_tiles == 0)) continue;
+        ProductSize size = {.rows = p.rows / p.row_tiles + more_rows, .columns = p.columns / p.column_tiles + more_columns,
+                            .inner = p.k, .a_stride = p.k, .b_stride = p.columns, .c_stride = p.columns};
+        if (!cpu_product_new(&made->tile[i / 2][i % 2], &size, err)) {
+            linear_packed_release(made);
+            *prepared = NULL;
+            return false;
+        }
+        made->scratch = MAX(made->scratch, ROUND_UP(cpu_product_scratch_floats(made->tile[i / 2][i % 2]), 16));
+    }
+    return true;
+}
+
+static size_t linear_packed_work(const void *prepared) {
+    return (size_t)((const Made *)prepared)->scratch * PRODUCT_SLOTS * sizeof(float);
+}
+
 RUN(linear_packed) {
     Product p = product_of(call);
+    p.made = call->prepared;
+    p.scratch = call->work;
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     p.bias = call->in[2];
     p.x0 = call->in[3];
     p.gelu = call->node->attr.linear.gelu;
     product_run(&p);
 }
-KERNEL(linear_packed);
+KERNEL(linear_packed, .prepare = linear_packed_prepare, .prepared_workspace = linear_packed_work,
+       .release = linear_packed_release);
 
 /* A band of VL rows of wt, by squares of VL x VL numbers in registers; what is left over one by one. */
 static void transpose_band(void *arg, int index, int thread) {
