@@ -23,8 +23,8 @@ struct CpuProduct {
     Slot slots[PRODUCT_SLOTS];
 };
 
-static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t columns, int64_t stride) {
-    return dnnl_memory_desc_init_by_strides(out, 2, (dnnl_dims_t){rows, columns}, dnnl_f32, (dnnl_dims_t){stride, 1});
+static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t columns) {
+    return dnnl_memory_desc_init_by_tag(out, 2, (dnnl_dims_t){rows, columns}, dnnl_f32, dnnl_ab);
 }
 
 static dnnl_status_t make(CpuProduct *p, const ProductSize *s) {
@@ -32,9 +32,9 @@ static dnnl_status_t make(CpuProduct *p, const ProductSize *s) {
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t desc = NULL;
     dnnl_status_t status = dnnl_engine_create(&p->engine, dnnl_cpu, 0);
-    if (!status) status = describe(&p->desc[A], s->rows, s->inner, s->a_stride);
-    if (!status) status = describe(&p->desc[B], s->inner, s->columns, s->b_stride);
-    if (!status) status = describe(&p->desc[C], s->rows, s->columns, s->c_stride);
+    if (!status) status = describe(&p->desc[A], s->rows, s->inner);
+    if (!status) status = describe(&p->desc[B], s->inner, s->columns);
+    if (!status) status = describe(&p->desc[C], s->rows, s->columns);
     if (!status) status = dnnl_matmul_desc_init(&op, &p->desc[A], &p->desc[B], NULL, &p->desc[C]);
     if (!status) status = dnnl_primitive_attr_create(&attr);
     if (!status) status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);

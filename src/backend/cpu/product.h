@@ -10,10 +10,9 @@
 
 #define PRODUCT_SLOTS 16 /* calls of one product that may run at the same time */
 
-/* C (rows, columns) = A (rows, inner) B (inner, columns), row-major; strides: floats from row to row. */
+/* C (rows, columns) = A (rows, inner) B (inner, columns), row-major, without gaps. */
 typedef struct {
     int64_t rows, columns, inner;
-    int64_t a_stride, b_stride, c_stride;
 } ProductSize;
 
 typedef struct CpuProduct CpuProduct;

@@ -11,10 +11,12 @@
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
-/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. */
+/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. The library
+ * is fast, and starts soon, where nothing is strided: the columns of a tile are copied out of B, a fraction of a percent
+ * of the product's work, and the tile of y is finished on its way to where it belongs. */
 typedef struct {
     CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
-    int64_t scratch;        /* floats of a slot */
+    int64_t own, b, slot;   /* floats of a slot: for the library, for a tile of B, and with a tile of y in all */
 } Made;
 
 /* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias) */
@@ -26,21 +28,26 @@ typedef struct {
     int64_t rows, k, columns;
     int64_t row_tiles, column_tiles;
     const Made *made; /* or NULL: of any size as it comes */
-    float *scratch;   /* of made, for every slot */
+    float *slots;     /* of made */
     int threads;
 } Product;
 
-/* Rows of a tile of y after the product; columns in vectors, the rest one by one in a padded vector. */
-static void finish_tile(const Product *p, int64_t row0, int64_t row1, int64_t column0, int64_t column1) {
-    if (!p->bias && !p->gelu && !p->x0) return;
-    for (int64_t r = row0; r < row1; r++) {
-        float *y = p->y + r * p->columns;
-        const float *x0 = p->x0 ? p->x0 + r * p->columns : NULL;
-        for (int64_t j = column0; j < column1; j += VL) {
-            int64_t n = MIN(column1 - j, VL);
+typedef struct {
+    int64_t row0, row1, column0, column1;
+} Tile;
+
+/* y = what follows the product in `from`, which may be y itself; columns in vectors, the rest in a padded vector. */
+static void finish_tile(const Product *p, Tile t, const float *from, int64_t from_row) {
+    float *y = p->y + t.row0 * p->columns + t.column0;
+    if (from == y && !p->bias && !p->gelu && !p->x0) return;
+    for (int64_t r = t.row0; r < t.row1; r++, y += p->columns, from += from_row) {
+        const float *x0 = p->x0 ? p->x0 + r * p->columns + t.column0 : NULL;
+        const float *bias = p->bias ? p->bias + t.column0 : NULL;
+        for (int64_t j = 0; j < t.column1 - t.column0; j += VL) {
+            int64_t n = MIN(t.column1 - t.column0 - j, VL);
             bool whole = n == VL;
-            vf v = whole ? vf_load(y + j) : vf_load_part(y + j, n);
-            if (p->bias) v += whole ? vf_load(p->bias + j) : vf_load_part(p->bias + j, n);
+            vf v = whole ? vf_load(from + j) : vf_load_part(from + j, n);
+            if (bias) v += whole ? vf_load(bias + j) : vf_load_part(bias + j, n);
             if (p->gelu) v = vf_gelu(v);
             if (x0) v += whole ? vf_load(x0 + j) : vf_load_part(x0 + j, n);
             if (whole)
@@ -51,27 +58,37 @@ static void finish_tile(const Product *p, int64_t row0, int64_t row1, int64_t co
     }
 }
 
-static void multiply_tile(const Product *p, int slot, float *y, MatmulOperand a, MatmulOperand b, int64_t rows,
-                          int64_t columns) {
-    if (!p->made) {
-        matmul(y, p->columns, a, b, rows, columns, p->k, false);
-        return;
+static void made_tile(const Product *p, Tile t, int slot) {
+    const Made *m = p->made;
+    int64_t rows = t.row1 - t.row0, columns = t.column1 - t.column0;
+    CpuProduct *product = m->tile[rows - p->rows / p->row_tiles][columns - p->columns / p->column_tiles];
+    float *own = p->slots + slot * m->slot, *y = p->y + t.row0 * p->columns;
+    const float *b = p->b.data;
+    if (p->column_tiles > 1) {
+        float *tile = own + m->own;
+        for (int64_t k = 0; k < p->k; k++)
+            memcpy(tile + k * columns, b + k * p->columns + t.column0, (size_t)columns * sizeof(float));
+        b = tile;
+        y = tile + m->b;
     }
-    CpuProduct *tile = p->made->tile[rows - p->rows / p->row_tiles][columns - p->columns / p->column_tiles];
-    cpu_product_run(tile, slot, y, a.data, b.data, p->scratch + slot * p->made->scratch);
+    cpu_product_run(product, slot, y, p->x + t.row0 * p->k, b, own);
+    finish_tile(p, t, y, columns);
 }
 
 static void product_tile(void *arg, int index, int thread) {
     const Product *p = arg;
-    int slot = p->threads <= PRODUCT_SLOTS ? thread : index % PRODUCT_SLOTS;
-    int64_t row_tile = index / p->column_tiles, column_tile = index % p->column_tiles;
-    int64_t row0 = part_begin(p->rows, row_tile, p->row_tiles), row1 = part_begin(p->rows, row_tile + 1, p->row_tiles);
-    int64_t column0 = part_begin(p->columns, column_tile, p->column_tiles);
-    int64_t column1 = part_begin(p->columns, column_tile + 1, p->column_tiles);
-    MatmulOperand a = {.data = p->x + row0 * p->k, .stride = p->k}, b = p->b;
-    b.data += b.transposed ? column0 * b.stride : column0;
-    multiply_tile(p, slot, p->y + row0 * p->columns + column0, a, b, row1 - row0, column1 - column0);
-    finish_tile(p, row0, row1, column0, column1);
+    int64_t row = index / p->column_tiles, column = index % p->column_tiles;
+    Tile t = {part_begin(p->rows, row, p->row_tiles), part_begin(p->rows, row + 1, p->row_tiles),
+              part_begin(p->columns, column, p->column_tiles), part_begin(p->columns, column + 1, p->column_tiles)};
+    if (p->made && p->threads <= PRODUCT_SLOTS) {
+        made_tile(p, t, thread);
+        return;
+    }
+    MatmulOperand a = {.data = p->x + t.row0 * p->k, .stride = p->k}, b = p->b;
+    b.data += b.transposed ? t.column0 * b.stride : t.column0;
+    float *y = p->y + t.row0 * p->columns + t.column0;
+    matmul(y, p->columns, a, b, t.row1 - t.row0, t.column1 - t.column0, p->k, false);
+    finish_tile(p, t, y, p->columns);
 }
 
 static Product product_cut(const Shape *x, const Shape *y) {
@@ -119,29 +136,32 @@ static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backen
     (void)backend;
     Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0));
     Made *made = *prepared = mem_zalloc(1, sizeof *made);
+    int64_t rows = CEIL_DIV(p.rows, p.row_tiles), columns = CEIL_DIV(p.columns, p.column_tiles);
     for (int i = 0; i < 4; i++) {
         bool more_rows = i / 2, more_columns = i % 2;
         if ((more_rows && p.rows % p.row_tiles == 0) || (more_columns && p.columns % p.column_tiles == 0)) continue;
-        ProductSize size = {.rows = p.rows / p.row_tiles + more_rows, .columns = p.columns / p.column_tiles + more_columns,
-                            .inner = p.k, .a_stride = p.k, .b_stride = p.columns, .c_stride = p.columns};
+        ProductSize size = {p.rows / p.row_tiles + more_rows, p.columns / p.column_tiles + more_columns, p.k};
         if (!cpu_product_new(&made->tile[i / 2][i % 2], &size, err)) {
             linear_packed_release(made);
             *prepared = NULL;
             return false;
         }
-        made->scratch = MAX(made->scratch, ROUND_UP(cpu_product_scratch_floats(made->tile[i / 2][i % 2]), 16));
+        made->own = MAX(made->own, ROUND_UP(cpu_product_scratch_floats(made->tile[i / 2][i % 2]), 16));
     }
+    bool copies = p.column_tiles > 1;
+    made->b = copies ? ROUND_UP(p.k * columns, 16) : 0;
+    made->slot = made->own + made->b + (copies ? ROUND_UP(rows * columns, 16) : 0);
     return true;
 }
 
 static size_t linear_packed_work(const void *prepared) {
-    return (size_t)((const Made *)prepared)->scratch * PRODUCT_SLOTS * sizeof(float);
+    return (size_t)((const Made *)prepared)->slot * PRODUCT_SLOTS * sizeof(float);
 }
 
 RUN(linear_packed) {
     Product p = product_of(call);
     p.made = call->prepared;
-    p.scratch = call->work;
+    p.slots = call->work;
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     p.bias = call->in[2];
     p.x0 = call->in[3];
