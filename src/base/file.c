@@ -60,8 +60,8 @@ static bool read_all(int fd, uint8_t *out, size_t at, size_t count, const char *
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_io(err, path, "cannot be read", errno);
         if (n == 0)
-            return err_set(err, EXIT_IO, "%s: ended before byte %zu, it had %zu or more - is another program writing it?", path,
-                           at + done, at + count);
+            return err_set(err, EXIT_IO, "%s: ended before byte %zu, it had %zu or more - is another program writing it?",
+                           path, at + done, at + count);
         done += (size_t)n;
     }
     return true;
@@ -212,7 +212,7 @@ bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, E
     if (!read_all(r->fd, out, at, count, r->path, err)) return false;
     if (fstat(r->fd, &st) != 0) return fail_io(err, r->path, "cannot be examined", errno);
     return ((uintmax_t)st.st_size == r->count && modified_ns(&st) == r->modified) ||
-           err_set(err, EXIT_IO, "%s: was changed while it was read - wait until it is written, then try again", r->path);
+           err_set(err, EXIT_IO, "%s: was changed while it was read - try again when it has been written", r->path);
 }
 
 void file_reader_close(FileReader *r) {

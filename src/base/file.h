@@ -27,7 +27,7 @@ void file_writer_discard(FileWriter *w);
  * a file that another program cuts short a mapping gives a signal, and here it has to be an error. A file that is
  * replaced stays readable as it was; one that is rewritten in place is noticed. Several threads may read at once. */
 typedef struct {
-    const char *path; /* for messages; kept by reference */
+    const char *path;      /* for messages; kept by reference */
     const uint8_t *memory; /* NULL: fd */
     int fd;
     size_t count;
@@ -36,8 +36,8 @@ typedef struct {
 /* False: EXIT_INPUT (missing, not a regular file), EXIT_IO. */
 bool file_reader_open(FileReader *r, const char *path, Err *err);
 FileReader file_reader_of(const char *name, const void *bytes, size_t count);
-/* out[count] = the bytes from `at` on, which are within the file's size. False: EXIT_IO, also when the file is no longer
- * what was opened. */
+/* out[count] = the bytes from `at` on, all within the file's size. False: EXIT_IO, also when the file is no longer what
+ * was opened. */
 bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, Err *err);
 void file_reader_close(FileReader *r);
 

@@ -1,7 +1,7 @@
 /* pickle_inert.c - the globals that real checkpoints name beside their weights. Room io.
  *
- * A value of one of these is stepped over: nothing is imported, made or called, what it is built with and filled with is
- * skipped. That would hold for any name. The list is short so that a name which is not on it says something: a
+ * A value of one of these is stepped over: nothing is imported, made or called, and what it is built with and filled
+ * with is skipped. That would hold for any name. The list is short so that a name which is not on it says something: a
  * checkpoint that carries os.system or a class of somebody's program was not written to be read as data, and is refused
  * whole. So here are plain values, containers of them, and settings; no functions that would run, open, import or look
  * up anything, and no models, which would have their weights inside. */
@@ -9,7 +9,8 @@
 
 #include "io/pickle_torch.h"
 
-#define PYTHON "bool bytearray bytes complex dict float frozenset int list long object range set slice str tuple unicode xrange"
+#define PYTHON \
+    "bool bytearray bytes complex dict float frozenset int list long object range set slice str tuple unicode xrange"
 #define PATHS "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath"
 #define SCALARS "bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
 
