@@ -109,6 +109,7 @@ bool plan_refresh(Plan *p, Err *err) {
         if (!require_weights(p, i, err)) return false;
         run_range(p, i, i + 1);
     }
+    if (p->backend->discard) p->backend->discard(p->backend, p->borrowed, p->borrowed_bytes);
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++)
         if (!require_weights(p, i, err)) return false;
     return true;
