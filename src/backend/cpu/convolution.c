@@ -91,15 +91,21 @@ static dnnl_status_t make_reorder(Convolution *c) {
     return first;
 }
 
-static dnnl_status_t make_slots(Convolution *c) {
+/* A slot is opened by its first call: few are ever used. */
+static dnnl_status_t open_slot(Convolution *c, Slot *slot) {
     dnnl_status_t first = dnnl_success;
-    for (int i = 0; i < CONVOLUTION_SLOTS; i++) {
-        Slot *slot = &c->slots[i];
-        went(&first, dnnl_stream_create(&slot->stream, c->engine, dnnl_stream_default_flags));
-        for (int k = 0; k < ARRAYS; k++)
-            went(&first, dnnl_memory_create(&slot->memory[k], &c->desc[k], c->engine, DNNL_MEMORY_NONE));
-    }
+    went(&first, dnnl_stream_create(&slot->stream, c->engine, dnnl_stream_default_flags));
+    for (int k = 0; k < ARRAYS; k++)
+        went(&first, dnnl_memory_create(&slot->memory[k], &c->desc[k], c->engine, DNNL_MEMORY_NONE));
     return first;
+}
+
+static Slot *slot_at(Convolution *c, int index) {
+    CHECK(index >= 0 && index < CONVOLUTION_SLOTS, "slot %d", index);
+    Slot *slot = &c->slots[index];
+    dnnl_status_t status = slot->stream ? dnnl_success : open_slot(c, slot);
+    CHECK(status == dnnl_success, "oneDNN's handles: status %d", (int)status);
+    return slot;
 }
 
 bool cpu_convolution_new(Convolution **out, ConvolutionKind kind, const ConvolutionSize *size, Err *err) {
@@ -109,7 +115,6 @@ bool cpu_convolution_new(Convolution **out, ConvolutionKind kind, const Convolut
     dnnl_status_t first = dnnl_engine_create(&c->engine, dnnl_cpu, 0);
     if (first == dnnl_success) first = make_product(c, size);
     if (first == dnnl_success) first = make_reorder(c);
-    if (first == dnnl_success) first = make_slots(c);
     if (first == dnnl_success) return true;
     cpu_convolution_free(c);
     *out = NULL;
@@ -153,7 +158,7 @@ static void execute(dnnl_primitive_t primitive, Slot *slot, const dnnl_exec_arg_
 }
 
 static void reorder(Convolution *c, int index, int from, int to, const float *packed, const float *plain) {
-    Slot *slot = &c->slots[index];
+    Slot *slot = slot_at(c, index);
     point(slot, PACKED, packed);
     point(slot, PLAIN, plain);
     execute(c->reorder, slot, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, slot->memory[from]}, {DNNL_ARG_TO, slot->memory[to]}}, 2);
@@ -172,7 +177,7 @@ void cpu_convolution_run(Convolution *c, int index, const float *x, const float 
     static const int names[][3] = {[CONVOLUTION_Y] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                                    [CONVOLUTION_DX] = {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},
                                    [CONVOLUTION_DW] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST}};
-    Slot *slot = &c->slots[index];
+    Slot *slot = slot_at(c, index);
     point(slot, X, x);
     point(slot, PACKED, packed);
     point(slot, Y, y);
