@@ -55,8 +55,8 @@ $(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
 
-# The C library: src/app/mala.h. Whatever is not in that header is local to it.
-LIB_OBJ := $(filter-out $(B)/app/cmd_%.o $(B)/app/cli%.o $(B)/app/trainer.o $(B)/app/rundir.o,$(OBJ))
+# The C library: src/lib/mala.h. Whatever is not in that header is local to it.
+LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
 $(B)/libmala.a: $(LIB_OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "ar    $@"
 	$(Q)$(LD) -r -o $(B)/libmala.o $(filter %.o,$^)
@@ -70,16 +70,16 @@ $(B)/libmala.so: $(LIB_OBJ) $(DEVICE_OBJ) $(B)/flavour
 
 $(B)/library_example: tests/library/example.c $(B)/libmala.so
 	@echo "link  $@"
-	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/app -o $@ $< -L$(B) -lmala -Wl,-rpath,'$$ORIGIN'
+	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/lib -o $@ $< -L$(B) -lmala -Wl,-rpath,'$$ORIGIN'
 $(B)/library_example_static: tests/library/example.c $(B)/libmala.a
 	@echo "link  $@"
-	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/app -o $@ $< $(B)/libmala.a $(DEVICE_LIBS) $(LDLIBS)
+	$(Q)$(CC) -std=c11 -Wall -Wextra $(SAN) -Isrc/lib -o $@ $< $(B)/libmala.a $(DEVICE_LIBS) $(LDLIBS)
 
 lib: $(B)/libmala.a $(B)/libmala.so
 
 install: $(B)/mala lib
 	install -D $(B)/mala $(DESTDIR)$(PREFIX)/bin/mala
-	install -D -m 644 src/app/mala.h $(DESTDIR)$(PREFIX)/include/mala.h
+	install -D -m 644 src/lib/mala.h $(DESTDIR)$(PREFIX)/include/mala.h
 	install -D -m 644 $(B)/libmala.a $(DESTDIR)$(PREFIX)/lib/libmala.a
 	install -D $(B)/libmala.so $(DESTDIR)$(PREFIX)/lib/libmala.so.0
 	ln -sf libmala.so.0 $(DESTDIR)$(PREFIX)/lib/libmala.so

@@ -1,6 +1,6 @@
 /* test_cli.c - the command line: flags in every spelling, what they become, every refusal, and the shape of help. */
 #include "app/cli.h"
-#include "app/config.h"
+#include "lib/config.h"
 
 #include <stdarg.h>
 #include <stdio.h>

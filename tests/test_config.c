@@ -1,6 +1,6 @@
 /* test_config.c - options from JSON and from the command line: values, every refusal with its message and place, bases,
  * the dump that loads back, what "auto" resolves to. */
-#include "app/config.h"
+#include "lib/config.h"
 #include "base/cpus.h"
 #include "base/file.h"
 

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "app/memory.h"
-#include "app/model_file.h"
+#include "lib/predictor.h"
 #include "backend/cuda/cuda.h"
 #include "base/rng.h"
 #include "emulate/control.h"

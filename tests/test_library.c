@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "app/mala.h"
+#include "lib/mala.h"
 #include "base/base.h"
 #include "program.h"
 

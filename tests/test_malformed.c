@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "base/file.h"
 #include "base/rng.h"
 #include "io/tensor_file.h"

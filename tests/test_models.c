@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "app/golden.h"
-#include "app/model_metadata.h"
+#include "lib/golden.h"
+#include "lib/model_metadata.h"
 #include "base/half.h"
 #include "base/strings.h"
 #include "io/safetensors.h"

@@ -1,7 +1,7 @@
 /* cli.c - parsing. */
 #include "app/cli.h"
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "base/strings.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* cli_help.c - help text from the tables: usage, flags, and the config's options by section. */
 #include "app/cli.h"
-#include "app/config.h"
+#include "lib/config.h"
 #include "base/strings.h"
 
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#include "app/model_file.h"
+#include "lib/predictor.h"
 #include "base/rng.h"
 #include "pass/cost.h"
 

@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/golden.h"
-#include "app/model_metadata.h"
+#include "lib/golden.h"
+#include "lib/model_metadata.h"
+#include "lib/predictor.h"
 #include "base/file.h"
 #include "io/pth.h"
 #include "io/safetensors.h"

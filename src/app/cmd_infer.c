@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/model_file.h"
+#include "lib/predictor.h"
 #include "base/file.h"
 #include "data/imagenet_names.h"
 

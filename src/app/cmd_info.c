@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/model_file.h"
+#include "lib/model_file.h"
 #include "pass/cost.h"
 #include "pass/fuse.h"
 

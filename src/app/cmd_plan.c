@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "app/memory.h"
-#include "app/model_file.h"
+#include "lib/model_file.h"
 
 /* What the CUDA context and the libraries' own code take beside the plan. An estimate: it differs between drivers and
  * GPUs, and nothing here can know it; nvidia-smi shows what it is. */

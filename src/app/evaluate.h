@@ -2,7 +2,7 @@
 #ifndef MALA_EVALUATE_H
 #define MALA_EVALUATE_H
 
-#include "app/model_file.h"
+#include "lib/predictor.h"
 #include "base/log.h"
 
 /* Runs every picture of the loader's epoch through the predictor and adds up metrics (initialised by the caller). */

@@ -2,7 +2,7 @@
 #ifndef MALA_EXPORT_H
 #define MALA_EXPORT_H
 
-#include "app/model_file.h"
+#include "lib/model_file.h"
 
 /* The classifier, or the backbone of the released detection and segmentation code: no proj, norm and head, but
  * extra_norms on the four stage outputs, under the released keys. */

@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/golden.h"
-#include "app/hub.h"
-#include "app/model_metadata.h"
+#include "lib/golden.h"
+#include "lib/hub.h"
+#include "lib/model_metadata.h"
+#include "lib/predictor.h"
 #include "base/file.h"
 #include "base/half.h"
 #include "base/strings.h"

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "app/model_file.h"
+#include "lib/model_file.h"
 #include "pass/fuse.h"
 
 size_t network_memory_total(const NetworkMemory *n) {

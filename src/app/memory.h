@@ -2,7 +2,7 @@
 #ifndef MALA_APP_MEMORY_H
 #define MALA_APP_MEMORY_H
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "backend/backend.h"
 
 /* One network with its plan; all in bytes. */

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "app/evaluate.h"
-#include "app/golden.h"
+#include "lib/golden.h"
 #include "app/rundir.h"
 #include "base/cpus.h"
 #include "base/file.h"

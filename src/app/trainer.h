@@ -2,7 +2,7 @@
 #ifndef MALA_TRAINER_H
 #define MALA_TRAINER_H
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "base/log.h"
 
 typedef struct {

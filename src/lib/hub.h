@@ -2,7 +2,7 @@
 #ifndef MALA_HUB_H
 #define MALA_HUB_H
 
-#include "app/config.h"
+#include "lib/config.h"
 
 #define HUB_WEIGHTS "model.safetensors"
 

@@ -1,6 +1,6 @@
 /* config_table.c - the options of mala, one row each. Names follow what users of timm, DeiT and ultralytics type; their
  * other names are in the `also` column, for "did you mean". Defaults are the released recipe's. */
-#include "app/config.h"
+#include "lib/config.h"
 
 #define AT(field) offsetof(Config, field)
 #define INT(name, field, initial, low, high, also, help) \

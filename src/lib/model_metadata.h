@@ -15,7 +15,7 @@
 #ifndef MALA_MODEL_METADATA_H
 #define MALA_MODEL_METADATA_H
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "io/tensor_file.h"
 
 typedef struct {

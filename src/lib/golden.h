@@ -3,7 +3,7 @@
 #ifndef MALA_GOLDEN_H
 #define MALA_GOLDEN_H
 
-#include "app/model_file.h"
+#include "lib/model_file.h"
 
 #define GOLDEN_INPUTS 2
 #define GOLDEN_KEY "mala.golden"

@@ -1,4 +1,5 @@
-#include "app/golden.h"
+#include "lib/golden.h"
+#include "lib/predictor.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-#include "app/model_metadata.h"
+#include "lib/model_metadata.h"
 
 #include <stdlib.h>
 

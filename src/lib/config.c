@@ -1,5 +1,5 @@
 /* config.c - loading a config, the checks that one option alone cannot make, and what "auto" stands for. */
-#include "app/config.h"
+#include "lib/config.h"
 
 #include "base/cpus.h"
 #include "base/file.h"

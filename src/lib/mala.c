@@ -1,11 +1,11 @@
 /* mala.c - see mala.h. Each call runs with a Rescue: what would end a program ends the call. */
-#include "app/mala.h"
+#include "lib/mala.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/model_file.h"
+#include "lib/predictor.h"
 #include "data/imagenet_names.h"
 #include "pass/cost.h"
 

@@ -1,9 +1,9 @@
-#include "app/hub.h"
+#include "lib/hub.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/model_metadata.h"
+#include "lib/model_metadata.h"
 #include "base/file.h"
 #include "data/imagenet_names.h"
 

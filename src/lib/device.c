@@ -1,4 +1,4 @@
-#include "app/device.h"
+#include "lib/device.h"
 
 #include <stdio.h>
 #include <string.h>

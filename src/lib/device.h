@@ -2,7 +2,7 @@
 #ifndef MALA_APP_DEVICE_H
 #define MALA_APP_DEVICE_H
 
-#include "app/config.h"
+#include "lib/config.h"
 #include "backend/backend.h"
 #include "base/log.h"
 
