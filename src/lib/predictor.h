@@ -2,7 +2,7 @@
 #ifndef MALA_PREDICTOR_H
 #define MALA_PREDICTOR_H
 
-#include "lib/predictor.h"
+#include "lib/model_file.h"
 
 typedef struct {
     ClassifyGraph graph;
