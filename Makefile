@@ -124,6 +124,10 @@ EMULATED_TESTS := $(filter $(B)/tests/test_cuda%,$(TESTS))
 $(EMULATED_TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(OBJ) $(EMU_OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
+# mala itself on the emulated device, for the dry run of scripts/gpu_test.sh
+$(B)/emulate/mala: $(B)/main.o $(OBJ) $(EMU_OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++
 $(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS) -lcmocka

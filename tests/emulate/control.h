@@ -8,6 +8,9 @@
 extern "C" {
 #endif
 
+/* Whether the device is emulated, and not a GPU. */
+bool emu_present(void);
+
 /* 0: threads and blocks of a kernel in order; 1: backwards, with other rubbish in shared memory. */
 void emu_set_mode(int mode);
 

@@ -67,7 +67,6 @@ static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 /* ---- launching ---- */
 
 /* 0 or 1, see above. Not while work is queued. */
-extern "C" void emu_set_mode(int mode);
 
 /* Device work on the compute stream (device.cpp): done now, later, or recorded by a capture, as a GPU would. */
 void emu_submit(std::function<void()> work);

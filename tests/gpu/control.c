@@ -2,3 +2,4 @@
 #include "emulate/control.h"
 
 void emu_set_mode(int mode) { (void)mode; }
+bool emu_present(void) { return false; }

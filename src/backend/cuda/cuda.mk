@@ -82,8 +82,10 @@ $(B)/cuda/mala: $(B)/main.o $(OBJ) $(CUDA_OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 
-# The op table on a real GPU: scripts/gpu_test.sh.
-$(B)/gpu/test_cuda_ops: $(B)/tests/test_cuda_ops.o $(B)/tests/gpu/control.o $(TEST_LIB) $(TEST_CASES) $(OBJ) $(CUDA_OBJ)
+# The op table and the goldens on a real GPU: scripts/gpu_test.sh.
+GPU_TESTS := $(B)/gpu/test_cuda_ops $(B)/gpu/test_cuda_golden
+$(B)/gpu/test_cuda_ops: $(TEST_CASES)
+$(GPU_TESTS): $(B)/gpu/%: $(B)/tests/%.o $(B)/tests/gpu/control.o $(TEST_LIB) $(OBJ) $(CUDA_OBJ)
 	@mkdir -p $(@D)
 	@echo "link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lcmocka
