@@ -14,11 +14,9 @@
 #include "base/file.h"
 #include "base/half.h"
 #include "base/parallel.h"
-#include "interpret.h"
 #include "pass/fuse.h"
 #include "pass/precision.h"
-#include "rule.h"
-#include "task/classify.h"
+#include "simulated.h"
 
 static Err err;
 
@@ -66,25 +64,6 @@ static void test_rounding(void **state) {
     check_rounding(NAN);
     check_rounding(-INFINITY);
     check_rounding(float_from_bits(0x7f800001)); /* whose upper half alone would be infinity */
-}
-
-/* ---- the networks ---- */
-
-static ClassifySpec nano_spec(DType compute) {
-    return (ClassifySpec){.model = {.dims = {16, 32, 48, 64},
-                                    .depths = {1, 1, 2, 1},
-                                    .heads = {1, 2, 3, 4},
-                                    .attention = {ATTN_MALA, ATTN_LINEAR, ATTN_INLINE, ATTN_SOFTMAX},
-                                    .layer_scale = {1, 1, 1, 1},
-                                    .mlp_ratio = 3.5f,
-                                    .drop_path = 0.1f,
-                                    .projection = 96,
-                                    .classes = 10},
-                          .mean = {0.5f, 0.5f, 0.5f},
-                          .std = {0.25f, 0.25f, 0.25f},
-                          .smoothing = 0.1f,
-                          .ema = true,
-                          .compute = compute};
 }
 
 /* ---- types ---- */
@@ -172,7 +151,7 @@ static void check_casts(const Graph *g, bool training) {
 
 static void test_types(void **state) {
     DType compute = *(const DType *)*state;
-    ClassifySpec spec = nano_spec(compute);
+    ClassifySpec spec = half_spec(compute);
     ClassifyGraph train = classify_train_graph(&spec, 2, 64, 64);
     check_types(train.graph, compute);
     check_casts(train.graph, compute != DT_F32);
@@ -217,7 +196,7 @@ static void assert_same_graph(const Graph *a, const Graph *b) {
 
 static void test_float32_is_identity(void **state) {
     (void)state;
-    ClassifySpec spec = nano_spec(DT_F32);
+    ClassifySpec spec = half_spec(DT_F32);
     static const unsigned fusions[] = {0, FUSE_ALL};
     for (size_t i = 0; i < COUNTOF(fusions); i++) {
         ClassifyGraph c = classify_eval_graph(&spec, 2, 64, 64, fusions[i]);
@@ -235,7 +214,7 @@ static void test_missing_kernel(void **state) {
     (void)state;
     Backend cpu;
     assert_true(backend_open_cpu(&cpu, 1, &err));
-    ClassifySpec spec = nano_spec(DT_BF16);
+    ClassifySpec spec = half_spec(DT_BF16);
     ClassifyGraph c = classify_eval_graph(&spec, 1, 64, 64, FUSE_ALL);
     State s;
     assert_true(state_new(&s, c.graph, &cpu, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, &err));
@@ -250,132 +229,31 @@ static void test_missing_kernel(void **state) {
 
 /* ---- numbers: the double reference, features rounded to their type ---- */
 
-static ClassifySpec plain_spec(DType compute) {
-    ClassifySpec spec = nano_spec(compute);
-    spec.model.drop_path = 0;
-    spec.ema = false;
-    spec.float_images = true;
-    return spec;
-}
-
-static void set_parameters(Interpreter *it) {
-    const Graph *g = it->graph;
-    for (int32_t p = 0; p < g->n_params; p++) {
-        const ParamSpec *spec = &g->params[p];
-        int64_t n = shape_count(&spec->shape);
-        float *host = mem_zalloc((size_t)n, sizeof(float));
-        rule_parameter(spec->name, &spec->shape, host);
-        double *to = it->state[spec->buffer ? ROLE_BUFFER : ROLE_WEIGHT] + it->layout.offset[p];
-        for (int64_t i = 0; i < n; i++) to[i] = host[i];
-        free(host);
-    }
-}
-
-static void set_images(Interpreter *it, Val images, const char *name) {
-    const Shape *s = &graph_value(it->graph, images)->shape;
-    float *host = mem_zalloc((size_t)shape_count(s), sizeof(float));
-    rule_images(name, host, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2]);
-    for (int64_t i = 0; i < shape_count(s); i++) it->x[images][i] = host[i];
-    free(host);
-}
-
-static double relative_l2(const double *want, const double *got, int64_t n) {
-    double d = 0, s = 0;
-    for (int64_t i = 0; i < n; i++) {
-        d += (want[i] - got[i]) * (want[i] - got[i]);
-        s += want[i] * want[i];
-    }
-    return sqrt(d / s);
-}
-
-static void eval_logits(double logits[10], DType compute, unsigned fusion) {
-    ClassifySpec spec = plain_spec(compute);
-    ClassifyGraph c = classify_eval_graph(&spec, 1, 64, 64, fusion);
-    Interpreter it = interpreter_new(c.graph);
-    set_parameters(&it);
-    set_images(&it, c.images, "image");
-    interpreter_run(&it, 0, c.graph->n_nodes);
-    for (int i = 0; i < 10; i++) logits[i] = it.x[c.logits][i];
-    interpreter_free(&it);
-    classify_graph_free(&c);
-}
-
 /* Tolerances here are twice what was measured (0.016 and 0.0013 for logits); that the error is no smaller than rounding
  * a single time shows that rounding took place. */
-static void check_error(const char *what, double error, double least, double most) {
-    if (!(error >= least && error <= most)) fail_msg("%s: relative L2 error %.3g outside %g .. %g", what, error, least, most);
-}
-
 static void test_logits(void **state) {
     (void)state;
     double want[10], got[10];
-    eval_logits(want, DT_F32, 0);
+    simulated_logits(want, DT_F32, 0);
     static const unsigned fusions[] = {0, FUSE_ALL};
     for (size_t i = 0; i < COUNTOF(fusions); i++) {
-        eval_logits(got, DT_BF16, fusions[i]);
+        simulated_logits(got, DT_BF16, fusions[i]);
         check_error("logits in bfloat16", relative_l2(want, got, 10), 1e-3, 0.03);
-        eval_logits(got, DT_F16, fusions[i]);
+        simulated_logits(got, DT_F16, fusions[i]);
         check_error("logits in float16", relative_l2(want, got, 10), 1e-4, 0.003);
     }
-}
-
-/* A training graph after its first step. */
-typedef struct {
-    ClassifyGraph c;
-    Interpreter it;
-} Trained;
-
-static void set_hyper(Trained *t, int64_t step) {
-    OptimizerConfig o = {.lr = 1e-3f, .min_lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f,
-                         .eps = 1e-8f, .clip = 1, .ema_decay = 0.9f};
-    float hyper[HYPER_COUNT];
-    optimizer_hyper(&o, step, hyper);
-    for (int i = 0; i < HYPER_COUNT; i++) t->it.x[t->c.hyper][i] = hyper[i];
-}
-
-static Trained train_once(DType compute, double scale) {
-    ClassifySpec spec = plain_spec(compute);
-    spec.ema = true;
-    Trained t = {.c = classify_train_graph(&spec, 2, 64, 64)};
-    t.it = interpreter_new(t.c.graph);
-    set_parameters(&t.it);
-    set_images(&t.it, t.c.images, "image");
-    t.it.x[t.c.targets][0] = 3, t.it.x[t.c.targets][1] = 7;
-    t.it.x[t.c.scale][0] = scale;
-    set_hyper(&t, 0);
-    t.it.x[t.c.hyper][HYPER_INV_SCALE] = 1 / scale;
-    interpreter_run(&t.it, 0, t.c.graph->n_nodes);
-    return t;
-}
-
-static void trained_free(Trained *t) {
-    interpreter_free(&t->it);
-    classify_graph_free(&t->c);
-}
-
-/* All gradients together, and each parameter's, against those of the float32 graph in double. */
-static void check_gradients(const Trained *exact, DType compute, double all, double each) {
-    Trained t = train_once(compute, 1);
-    const double *want = exact->it.state[ROLE_GRAD], *got = t.it.state[ROLE_GRAD];
-    check_error(dtype_name(compute), relative_l2(want, got, exact->it.layout.total), all / 10, all);
-    for (int32_t p = 0; p < t.c.graph->n_params; p++) {
-        const ParamSpec *spec = &t.c.graph->params[p];
-        int64_t at = t.it.layout.offset[p], n = shape_count(&spec->shape);
-        double size = 0;
-        for (int64_t i = 0; i < n; i++) size += fabs(want[at + i]);
-        if (spec->buffer || size == 0) continue; /* 0 by mathematics: a bias in front of a batch norm */
-        check_error(spec->name, relative_l2(want + at, got + at, n), 0, each);
-    }
-    trained_free(&t);
 }
 
 /* Measured: all together 0.023 and 0.0030; the worst parameter 0.059 and 0.008. */
 static void test_gradients(void **state) {
     (void)state;
-    Trained exact = train_once(DT_F32, 1);
-    check_gradients(&exact, DT_BF16, 0.045, 0.12);
-    check_gradients(&exact, DT_F16, 0.006, 0.015);
-    trained_free(&exact);
+    Simulated exact = simulated_step(DT_F32, 1);
+    Simulated bf16 = simulated_step(DT_BF16, 1), f16 = simulated_step(DT_F16, 1);
+    check_gradients(&exact, bf16.it.state[ROLE_GRAD], "bfloat16", 0.0045, 0.045, 0.12);
+    check_gradients(&exact, f16.it.state[ROLE_GRAD], "float16", 0.0006, 0.006, 0.015);
+    simulated_free(&exact);
+    simulated_free(&bf16);
+    simulated_free(&f16);
 }
 
 /* ---- loss scaling ---- */
@@ -384,31 +262,33 @@ static void test_gradients(void **state) {
  * norm is the exact one, with a scale that makes the loss's gradient vanish it is not. */
 static void test_scaled_step(void **state) {
     (void)state;
-    Trained exact = train_once(DT_F32, 1), scaled = train_once(DT_F16, 1024), lost = train_once(DT_F16, 0x1p-20);
+    Simulated exact = simulated_step(DT_F32, 1);
+    Simulated scaled = simulated_step(DT_F16, 1024), lost = simulated_step(DT_F16, 0x1p-20);
     double want = exact.it.x[exact.c.norm][0], norm = scaled.it.x[scaled.c.norm][0];
     if (!(fabs(norm - want) <= 2e-3 * want)) fail_msg("norm %g with a loss scale, %g exactly", norm, want);
     assert_true(fabs(lost.it.x[lost.c.norm][0] - want) > 0.05 * want);
     const double *w = exact.it.state[ROLE_WEIGHT], *m = exact.it.state[ROLE_MOMENT1];
     check_error("weights", relative_l2(w, scaled.it.state[ROLE_WEIGHT], exact.it.layout.total), 0, 1e-3);
     check_error("moments", relative_l2(m, scaled.it.state[ROLE_MOMENT1], exact.it.layout.total), 0, 0.006);
-    trained_free(&exact);
-    trained_free(&scaled);
-    trained_free(&lost);
+    simulated_free(&exact);
+    simulated_free(&scaled);
+    simulated_free(&lost);
 }
 
 /* A gradient beyond float16 leaves weights, moments and averages as they were. */
 static void test_overflow_changes_nothing(void **state) {
     (void)state;
-    Trained t = train_once(DT_F16, 0x1p24);
+    Simulated t = simulated_step(DT_F16, 0x1p24);
     assert_false(isfinite(t.it.x[t.c.norm][0]));
     assert_true(isfinite(t.it.x[t.c.loss][0]));
-    Interpreter fresh = interpreter_new(t.c.graph);
-    set_parameters(&fresh);
+    ClassifySpec spec = half_plain_spec(DT_F16);
+    Simulated fresh = simulated_new(classify_train_graph(&spec, HALF_BATCH, HALF_SIZE, HALF_SIZE));
     static const StateRole roles[] = {ROLE_WEIGHT, ROLE_MOMENT1, ROLE_MOMENT2, ROLE_EMA};
     for (size_t i = 0; i < COUNTOF(roles); i++)
-        assert_memory_equal(t.it.state[roles[i]], fresh.state[roles[i]], (size_t)fresh.layout.total * sizeof(double));
-    interpreter_free(&fresh);
-    trained_free(&t);
+        assert_memory_equal(t.it.state[roles[i]], fresh.it.state[roles[i]],
+                            (size_t)fresh.it.layout.total * sizeof(double));
+    simulated_free(&fresh);
+    simulated_free(&t);
 }
 
 /* An activation beyond float16 skips the step by way of the norm; running statistics are written before that is known. */
@@ -468,23 +348,23 @@ static void test_loss_scale(void **state) {
 
 /* 40 steps on four batches, features in `compute`: the losses of each. */
 static void train_run(double loss[40], DType compute) {
-    ClassifySpec spec = plain_spec(compute);
+    ClassifySpec spec = half_plain_spec(compute);
     spec.model.attention[1] = ATTN_MALA;
     spec.model.attention[2] = ATTN_SOFTMAX;
-    Trained t = {.c = classify_train_graph(&spec, 4, 64, 64)};
-    t.it = interpreter_new(t.c.graph);
-    set_parameters(&t.it);
+    Simulated t = simulated_new(classify_train_graph(&spec, 4, HALF_SIZE, HALF_SIZE));
     t.it.x[t.c.scale][0] = 1;
     for (int step = 0; step < 40; step++) {
         char name[32];
+        float hyper[HYPER_COUNT];
         snprintf(name, sizeof name, "batch%d", step % 4);
-        set_images(&t.it, t.c.images, name);
+        simulated_images(&t, name);
         for (int j = 0; j < 4; j++) t.it.x[t.c.targets][j] = (step % 4 * 4 + j) * 7 % 10;
-        set_hyper(&t, step);
+        half_hyper(hyper, step, 1);
+        for (int i = 0; i < HYPER_COUNT; i++) t.it.x[t.c.hyper][i] = hyper[i];
         interpreter_run(&t.it, 0, t.c.graph->n_nodes);
         loss[step] = t.it.x[t.c.loss][0];
     }
-    trained_free(&t);
+    simulated_free(&t);
 }
 
 static double mean4(const double *x) { return (x[0] + x[1] + x[2] + x[3]) / 4; }
