@@ -100,7 +100,7 @@ static void test_attention(void **state) {
     Val y = nn_pointwise(&nn, op_attention(g, qkvo, w, b, (AttentionKind)which, 2), "proj", C);
     int32_t n_values = g->n_values;
     Val *grad = mem_zalloc((size_t)n_values, sizeof *grad);
-    autodiff(g, &y, &dy, 1, grad);
+    autodiff(g, &y, &dy, 1, false, grad);
     autodiff_bind_parameters(g, grad, n_values);
 
     State s;

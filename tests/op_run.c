@@ -98,7 +98,7 @@ Built op_build(const OpCase *c, DType compute) {
                              graph_value(b.g, b.outputs[i])->shape, -1, 1, false);
     /* the seeds are new values: autodiff's array covers everything that exists by now */
     b.grad = mem_resize(b.grad, (size_t)b.g->n_values, sizeof(Val));
-    autodiff(b.g, b.outputs, b.seeds, b.n_outputs, b.grad);
+    autodiff(b.g, b.outputs, b.seeds, b.n_outputs, false, b.grad);
     return b;
 }
 

@@ -50,8 +50,9 @@ typedef struct {
     Plan *plan;
 } Run;
 
-static void run_open(Run *r, int threads, bool no_reuse) {
+static void run_open(Run *r, int threads, bool no_reuse, bool recompute) {
     ClassifySpec spec = small_spec();
+    spec.recompute = recompute;
     OK(backend_open_cpu(&r->backend, threads, &err));
     r->graph = classify_train_graph(&spec, 3, 96, 64);
     OK(state_new(&r->state, r->graph.graph, &r->backend, classify_train_roles(&spec), &err));
@@ -69,9 +70,9 @@ static void run_close(Run *r) {
 }
 
 /* Three steps; the hash of the losses and of every state buffer. */
-static uint64_t train_hash(int threads, bool no_reuse) {
+static uint64_t train_hash(int threads, bool no_reuse, bool recompute) {
     Run r;
-    run_open(&r, threads, no_reuse);
+    run_open(&r, threads, no_reuse, recompute);
     OptimizerConfig o = {.lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
                          .ema_decay = 0.9f, .total_steps = 3};
     uint64_t h = 0xcbf29ce484222325u;
@@ -99,29 +100,57 @@ static uint64_t train_hash(int threads, bool no_reuse) {
 
 static void test_reuse_changes_no_bit(void **state) {
     (void)state;
-    assert_true(train_hash(1, false) == train_hash(1, true));
+    assert_true(train_hash(1, false, false) == train_hash(1, true, false));
 }
 
 static void test_threads_change_no_bit(void **state) {
     (void)state;
-    uint64_t one = train_hash(1, false);
-    for (int threads = 2; threads <= 5; threads++) assert_true(train_hash(threads, false) == one);
+    uint64_t one = train_hash(1, false, false);
+    for (int threads = 2; threads <= 5; threads++) assert_true(train_hash(threads, false, false) == one);
 }
 
 static void test_plan_is_valid_and_smaller(void **state) {
     (void)state;
     Run r;
-    run_open(&r, 1, false);
+    run_open(&r, 1, false, false);
     OK(plan_verify(r.plan, &err));
     assert_true(r.plan->arena_bytes < r.plan->naive_bytes * 3 / 4);
     run_close(&r);
+}
+
+static void test_recomputing_changes_no_bit(void **state) {
+    (void)state;
+    assert_true(train_hash(2, false, true) == train_hash(2, false, false));
+}
+
+/* Of the values with a picture's activations, the backward program reads no cheap op's but its own. */
+static void test_recomputing_keeps_less(void **state) {
+    (void)state;
+    Run kept, again;
+    run_open(&kept, 1, false, false);
+    run_open(&again, 1, false, true);
+    OK(plan_verify(again.plan, &err));
+    assert_true(again.plan->arena_bytes < kept.plan->arena_bytes * 3 / 4);
+    const Plan *p = again.plan;
+    int32_t loss = 0;
+    while (p->steps[loss].call.node->op != OP_cross_entropy) loss++;
+    int cheap = 0;
+    for (int32_t i = 0; i < loss; i++) {
+        const Node *n = p->steps[i].call.node;
+        if (!(node_def(n)->flags & OPF_CHEAP)) continue;
+        assert_true(p->place[node_out(p->graph, n, 0)].last < loss);
+        cheap++;
+    }
+    assert_true(cheap > 20);
+    run_close(&kept);
+    run_close(&again);
 }
 
 /* Puts every pair of values that must stand together on one address: each must be found. */
 static void test_verifier_finds_overlaps(void **state) {
     (void)state;
     Run r;
-    run_open(&r, 1, false);
+    run_open(&r, 1, false, false);
     Plan *p = r.plan;
     int planted = 0;
     Rng random = rng_make(1, RNG_TEST, 0, 0);
@@ -147,7 +176,7 @@ static void test_verifier_finds_overlaps(void **state) {
 static void test_verifier_finds_near_misses(void **state) {
     (void)state;
     Run r;
-    run_open(&r, 1, false);
+    run_open(&r, 1, false, false);
     Plan *p = r.plan;
     int planted = 0;
     for (Val a = 0; a < p->graph->n_values; a++) {
@@ -171,7 +200,7 @@ static void test_verifier_finds_near_misses(void **state) {
 static void test_verifier_finds_order_and_bounds(void **state) {
     (void)state;
     Run r;
-    run_open(&r, 1, false);
+    run_open(&r, 1, false, false);
     Plan *p = r.plan;
     for (int32_t i = 0; i + 1 < p->n_steps; i++) {
         const Node *n = p->steps[i].call.node, *next = p->steps[i + 1].call.node;
@@ -236,6 +265,7 @@ static void test_random_graphs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan_is_valid_and_smaller), cmocka_unit_test(test_reuse_changes_no_bit),
+        cmocka_unit_test(test_recomputing_changes_no_bit), cmocka_unit_test(test_recomputing_keeps_less),
         cmocka_unit_test(test_threads_change_no_bit),     cmocka_unit_test(test_verifier_finds_overlaps),
         cmocka_unit_test(test_verifier_finds_near_misses), cmocka_unit_test(test_verifier_finds_order_and_bounds),
         cmocka_unit_test(test_random_graphs),

@@ -15,6 +15,8 @@ enum {
     OPF_NO_GRAD = 1,  /* has no gradient by nature; autodiff stops here */
     OPF_INPLACE0 = 2, /* output 0 may take the memory of input 0, element for element */
     OPF_RANDOM = 4,   /* not a function of its operands' values alone in the sense of folding; never merged */
+    OPF_CHEAP = 8,    /* a pass or two over input 0, which its gradient keeps anyway: better computed again than kept,
+                       * where memory is short */
 };
 
 typedef struct {

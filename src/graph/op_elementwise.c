@@ -72,7 +72,7 @@ static void gelu_grad(Graph *g, Node n, const Val *dout, Val *din) {
     din[0] = emit1(g, OP_gelu_bwd, (Attr){0}, (Val[]){dout[0], node_in(g, &n, 0)}, 2);
 }
 
-const OpDef op_def_gelu = {.name = "gelu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0,
+const OpDef op_def_gelu = {.name = "gelu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0 | OPF_CHEAP,
                            .features = 1 << 0, .features_out = 1 << 0, .infer = map_infer, .grad = gelu_grad};
 const OpDef op_def_gelu_bwd = {.name = "gelu_bwd", .min_in = 2, .max_in = 2, .n_out = 1,
                                .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
@@ -85,7 +85,7 @@ static void silu_grad(Graph *g, Node n, const Val *dout, Val *din) {
     din[0] = emit1(g, OP_silu_bwd, (Attr){0}, (Val[]){dout[0], node_in(g, &n, 0)}, 2);
 }
 
-const OpDef op_def_silu = {.name = "silu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0,
+const OpDef op_def_silu = {.name = "silu", .min_in = 1, .max_in = 1, .n_out = 1, .flags = OPF_INPLACE0 | OPF_CHEAP,
                            .features = 1 << 0, .features_out = 1 << 0, .infer = map_infer, .grad = silu_grad};
 const OpDef op_def_silu_bwd = {.name = "silu_bwd", .min_in = 2, .max_in = 2, .n_out = 1,
                                .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,

@@ -66,6 +66,7 @@ typedef struct {
         int64_t seed;
         int threads;   /* or auto */
         int precision; /* PRECISION_* */
+        bool recompute;
         bool deterministic;
     } train;
     struct {

@@ -103,6 +103,8 @@ const Option config_table[] = {
              "compute threads; auto: all usable CPUs"),
     ENUM("train.precision", train.precision, "auto", PRECISIONS, "amp amp_dtype dtype",
          "what features are computed in (weights and updates stay float32); auto: bfloat16 on a GPU, else float32"),
+    BOOL("train.recompute", train.recompute, "false", "grad_checkpointing use_checkpoint gradient_checkpointing",
+         "keep fewer activations for the gradient and compute the rest once more: less memory, slower, the same bits"),
     BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads"),
 
     INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, 65536, "val_batch_size", "images per step; auto: train's"),

@@ -12,7 +12,10 @@
 /* ---- from a config ---- */
 
 ClassifySpec config_classify(const Config *c, int classes) {
-    ClassifySpec s = {.model = config_mavit(c, classes), .smoothing = (float)c->train.smoothing, .ema = c->train.ema};
+    ClassifySpec s = {.model = config_mavit(c, classes),
+                      .smoothing = (float)c->train.smoothing,
+                      .ema = c->train.ema,
+                      .recompute = c->train.recompute};
     for (int i = 0; i < 3; i++) {
         s.mean[i] = (float)c->input.mean[i];
         s.std[i] = (float)c->input.std[i];

@@ -7,8 +7,10 @@
 
 /* Appends to g the backward program of `count` outputs. seed[i] is the gradient of output i (same shape).
  * grad receives, for each of the values that existed before the call, its gradient or NO_VAL.
- * A value read by several nodes gets the sum of their gradients, in the order of reading backwards. */
-void autodiff(Graph *g, const Val *outputs, const Val *seeds, int count, Val *grad);
+ * A value read by several nodes gets the sum of their gradients, in the order of reading backwards.
+ * With recompute, the backward program computes what cheap ops gave (OPF_CHEAP) once more where it first needs it, to
+ * the same bits, so that it need not be kept from the forward program. */
+void autodiff(Graph *g, const Val *outputs, const Val *seeds, int count, bool recompute, Val *grad);
 
 /* For each parameter the graph reads, makes its gradient in grad[] the parameter's slot of the flat gradient buffer,
  * so that the node which produces it writes there. Aborts when a parameter has none. */

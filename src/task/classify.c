@@ -56,7 +56,7 @@ ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int heig
 
     int32_t n_values = g->n_values;
     Val *grad = mem_zalloc((size_t)n_values, sizeof *grad);
-    autodiff(g, &c.loss, &c.scale, 1, grad);
+    autodiff(g, &c.loss, &c.scale, 1, spec->recompute, grad);
     autodiff_bind_parameters(g, grad, n_values);
     free(grad);
     c.norm = optimizer_emit(g, c.hyper, spec->ema);
