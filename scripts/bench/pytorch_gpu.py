@@ -2,28 +2,32 @@
 
     python3 scripts/bench/pytorch_gpu.py --reference DIR --what infer|train --batch N --mode eager|compile_channels_last
 
+    python3 scripts/bench/pytorch_gpu.py --what copy        # bytes read and written by a copy on the GPU, GB/s
+
 DIR holds mavit_reference.py. Times are medians of CUDA events after a warm-up that compilation belongs to. Rotary tables
-are cached, AdamW is the fused one."""
+are cached, AdamW is the fused one. `--device cpu --tiny` is a smoke test of this script without a GPU: one
+round."""
 import argparse
 import json
 import statistics
 import sys
+import time
 
 from pytorch_speed import cache_tables
 
 
 def make_step(torch, model, images, what):
-    labels = torch.arange(images.shape[0], device='cuda') * 7 % 1000
+    labels = torch.arange(images.shape[0], device=images.device) * 7 % 1000
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     if what == 'infer':
         def step():
-            with torch.inference_mode(), torch.autocast('cuda', torch.bfloat16):
+            with torch.inference_mode(), torch.autocast(images.device.type, torch.bfloat16):
                 return model(images)
         return step
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
 
     def step():
-        with torch.autocast('cuda', torch.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16):
             loss = loss_of(model(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -31,10 +35,32 @@ def make_step(torch, model, images, what):
     return step
 
 
+def timed(torch, step, device):
+    """Milliseconds of one call."""
+    if device == 'cpu':
+        start = time.perf_counter()
+        step()
+        return 1e3 * (time.perf_counter() - start)
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def measure_copy(torch, device):
+    source = torch.zeros(2**32 if device == 'cuda' else 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    ms = min(timed(torch, lambda: target.copy_(source), device) for _ in range(10))
+    print(json.dumps({'program': f'PyTorch {torch.__version__}', 'what': 'copy', 'ms': ms,
+                      'gb_per_s': 2e-6 * source.numel() / ms}))
+
+
 def main():
     parser = argparse.ArgumentParser(description='speed of MAViT in PyTorch on a GPU')
-    parser.add_argument('--reference', required=True, metavar='DIR')
-    parser.add_argument('--what', choices=['infer', 'train'], required=True)
+    parser.add_argument('--reference', metavar='DIR')
+    parser.add_argument('--what', choices=['infer', 'train', 'copy'], required=True)
     parser.add_argument('--mode', choices=['eager', 'compile_channels_last'], default='eager')
     parser.add_argument('--size', default='T')
     parser.add_argument('--batch', type=int, default=256)
@@ -42,33 +68,35 @@ def main():
     parser.add_argument('--width', type=int, default=224)
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--warmup', type=int, default=5)
+    parser.add_argument('--device', choices=['cuda', 'cpu'], default='cuda')
+    parser.add_argument('--tiny', action='store_true')
     o = parser.parse_args()
-    sys.path.insert(0, o.reference)
     import torch
+    if o.what == 'copy':
+        measure_copy(torch, o.device)
+        return
+    if not o.reference:
+        parser.error('--reference DIR is needed: the folder of mavit_reference.py')
+    sys.path.insert(0, o.reference)
     import mavit_reference as reference
     cache_tables(torch, reference)
     torch.manual_seed(0)
-    model = reference.MAViT(o.size).cuda()
+    model = reference.MAViT(o.size).to(o.device)
     model.train(o.what == 'train')
-    images = torch.randn(o.batch, 3, o.height, o.width, device='cuda')
+    images = torch.randn(o.batch, 3, o.height, o.width, device=o.device)
     if o.mode == 'compile_channels_last':
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
         model = torch.compile(model)
     step = make_step(torch, model, images, o.what)
+    if o.tiny:
+        o.rounds = o.warmup = 1
     for _ in range(o.warmup):
         step()
-    times = []
-    for _ in range(o.rounds):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        step()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
+    times = [timed(torch, step, o.device) for _ in range(o.rounds)]
     ms = statistics.median(times)
     print(json.dumps({'program': f'PyTorch {torch.__version__} {o.mode}', 'what': o.what, 'model': o.size,
                       'size': f'{o.height}x{o.width}', 'batch': o.batch, 'ms': ms, 'ms_best': min(times),
-                      'images_per_s': 1e3 * o.batch / ms, 'device_mb': torch.cuda.max_memory_allocated() / 2**20}))
+                      'images_per_s': 1e3 * o.batch / ms, 'device_mb': torch.cuda.max_memory_allocated() / 2**20 if o.device == 'cuda' else 0}))
 
 
 if __name__ == '__main__':

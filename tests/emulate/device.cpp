@@ -44,7 +44,8 @@ static EmuGpu gpu = usual;
 static EmuCounts counts;
 static EmuFailure failing;
 static bool late[2];
-static CUstream_st *streams[2]; /* in the order they were made: compute, upload */
+/* compute and upload of the device opened last, on which kernels run; then those of one that was open before */
+static CUstream_st *streams[4];
 
 void emu_set_gpu(const EmuGpu *g) {
     CHECK(!streams[0], "a device is open");
@@ -210,8 +211,11 @@ void device_host_free(void *memory) { give_back(memory, false); }
 /* ---- streams ---- */
 
 bool device_stream_new(DeviceStream *out, Err *) {
-    int i = streams[0] ? 1 : 0;
-    CHECK(!streams[i], "emulation: one device at a time");
+    int i = streams[0] && !streams[1];
+    if (i == 0) {
+        CHECK(!streams[2], "emulation: two devices at a time, closed in reverse order");
+        streams[2] = streams[0], streams[3] = streams[1], streams[1] = NULL;
+    }
     *out = streams[i] = new CUstream_st{{}, late[i], NULL};
     return true;
 }
@@ -220,6 +224,10 @@ void device_stream_free(DeviceStream stream) {
     drain(stream);
     for (CUstream_st *&s : streams)
         if (s == stream) s = NULL;
+    if (!streams[0] && !streams[1]) {
+        streams[0] = streams[2], streams[1] = streams[3];
+        streams[2] = streams[3] = NULL;
+    }
     delete stream;
 }
 
