@@ -325,7 +325,8 @@ bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, 
     if (end == text || *end != '\0')
         return err_set(err, EXIT_USAGE, "command line: --%s: expected a number, found \"%s\"", name, text);
     if (!(value >= low && value <= high))
-        return err_set(err, EXIT_USAGE, "command line: --%s: %s is out of range - allowed: %g to %g", name, text, low, high);
+        return err_set(err, EXIT_USAGE, "command line: --%s: %s is out of range - allowed: %g to %g", name, text, low,
+                       high);
     *out = value;
     return true;
 }

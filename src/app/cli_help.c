@@ -40,7 +40,8 @@ static bool has_flag(const CliCommand *c, const char *name) {
 }
 
 /* Without those to which the command `own` (may be NULL) gives a meaning of its own. */
-static void print_flags(FILE *out, const char *title, const CliFlag *flags, int count, const CliCommand *own, int columns) {
+static void print_flags(FILE *out, const char *title, const CliFlag *flags, int count, const CliCommand *own,
+                        int columns) {
     if (count == 0) return;
     fprintf(out, "\n%s:\n", title);
     for (int i = 0; i < count; i++) {

@@ -53,8 +53,8 @@ static void print_ops(const Plan *p, const double *seconds, int rounds) {
         for (int op = 0; op < OP_COUNT; op++)
             if (calls[op] && (top < 0 || by_op[op] > by_op[top])) top = op;
         if (top < 0) break;
-        printf("%-20s %6d %10.3f %6.1f%% %10.1f\n", op_def[top]->name, calls[top], 1e3 * by_op[top], 100 * by_op[top] / total,
-               2e-9 * macs[top] / by_op[top]);
+        printf("%-20s %6d %10.3f %6.1f%% %10.1f\n", op_def[top]->name, calls[top], 1e3 * by_op[top],
+               100 * by_op[top] / total, 2e-9 * macs[top] / by_op[top]);
         calls[top] = 0;
     }
 }
@@ -123,8 +123,8 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         puts(json_writer_text(&w));
         json_writer_free(&w);
     } else {
-        printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n", b->what,
-               b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
+        printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
+               b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
     }
     bool ok = true;
     for (int i = 0; ok && i < b->rounds && (b->ops || b->steps); i++) ok = plan_run_timed(p, seconds, err);
@@ -173,7 +173,8 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
               plan_upload(p, g.images, pixels, bytes, err) &&
               plan_upload(p, g.targets, labels, (size_t)b->batch * sizeof *labels, err) &&
               plan_upload(p, g.scale, &(float){1}, sizeof(float), err) &&
-              plan_upload(p, g.counter, (uint64_t[]){0, 0}, 16, err) && plan_upload(p, g.hyper, hyper, sizeof hyper, err) &&
+              plan_upload(p, g.counter, (uint64_t[]){0, 0}, 16, err) &&
+              plan_upload(p, g.hyper, hyper, sizeof hyper, err) &&
               measure(b, p, backend->description, cost_total(g.graph, "").macs, err);
     free(labels);
     free(pixels);
@@ -202,12 +203,17 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Config config;
     Backend backend = {0};
     bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
-              cli_flag_int(cli, "batch", &batch, 1, 65536, err) && cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) &&
-              config_open_backend(&backend, &config, err) && config_set_precision(&backend, &config, true, err);
+              cli_flag_int(cli, "batch", &batch, 1, 65536, err) &&
+              cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) && config_open_backend(&backend, &config, err) &&
+              config_set_precision(&backend, &config, true, err);
     if (ok) {
         device_announce(&backend, log);
-        Bench b = {.batch = (int)batch, .rounds = (int)rounds, .ops = cli_flag(cli, "ops"),
-                   .steps = cli_flag(cli, "steps"), .json = cli_flag(cli, "json"), .no_capture = cli_flag(cli, "no-capture"),
+        Bench b = {.batch = (int)batch,
+                   .rounds = (int)rounds,
+                   .ops = cli_flag(cli, "ops"),
+                   .steps = cli_flag(cli, "steps"),
+                   .json = cli_flag(cli, "json"),
+                   .no_capture = cli_flag(cli, "no-capture"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         ok = peak       ? bench_peak(&b, &backend)
@@ -219,11 +225,12 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     return ok;
 }
 
-const CliCommand command_bench = {.name = "bench",
-                                  .also = "benchmark",
-                                  .arguments = "infer|train|peak",
-                                  .summary = "time inference or a training step on random pictures, or the processor's own peak",
-                                  .flags = flags,
-                                  .flag_count = COUNTOF(flags),
-                                  .config = true,
-                                  .run = run};
+const CliCommand command_bench = {
+    .name = "bench",
+    .also = "benchmark",
+    .arguments = "infer|train|peak",
+    .summary = "time inference or a training step on random pictures, or the processor's own peak",
+    .flags = flags,
+    .flag_count = COUNTOF(flags),
+    .config = true,
+    .run = run};

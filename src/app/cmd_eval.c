@@ -18,8 +18,8 @@ static void print_result(const ClassifyMetrics *m, char *const *classes, size_t 
         return;
     }
     double images = (double)m->images;
-    printf("%lld pictures: top-1 %.2f %%, top-5 %.2f %%, loss %.4f", (long long)m->images, 100 * (double)m->top1 / images,
-           100 * (double)m->top5 / images, m->loss / images);
+    printf("%lld pictures: top-1 %.2f %%, top-5 %.2f %%, loss %.4f", (long long)m->images,
+           100 * (double)m->top1 / images, 100 * (double)m->top5 / images, m->loss / images);
     printf(bad ? ", %zu unreadable\n" : "\n", bad);
 }
 
@@ -30,8 +30,9 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Backend backend = {0};
     Predictor predictor = {0};
     ClassifyMetrics metrics = {0};
-    bool ok = dataset_open_folder(&data, c->data.path, dataset_has_split(c->data.path, c->data.val) ? c->data.val : NULL,
-                                  (const char *const *)model->classes, model->class_count, err);
+    bool ok =
+        dataset_open_folder(&data, c->data.path, dataset_has_split(c->data.path, c->data.val) ? c->data.val : NULL,
+                            (const char *const *)model->classes, model->class_count, err);
     if (ok) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         classify_metrics_init(&metrics, model->class_count);

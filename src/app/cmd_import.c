@@ -54,7 +54,8 @@ static bool check_classes(const TensorFile *file, const Classes *c, const char *
 static bool check_model(const ModelFile *model, Err *err) {
     Backend backend = {0};
     Predictor predictor = {0};
-    bool ok = config_open_backend(&backend, &model->config, err) && predictor_open(&predictor, model, &backend, 1, false, err);
+    bool ok = config_open_backend(&backend, &model->config, err) &&
+              predictor_open(&predictor, model, &backend, 1, false, err);
     if (predictor.graph.graph) predictor_close(&predictor);
     if (backend.close) backend.close(&backend);
     return ok;
@@ -134,7 +135,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 const CliCommand command_import = {.name = "import",
                                    .also = "convert",
                                    .arguments = "FILE OUT",
-                                   .summary = "turn a PyTorch checkpoint into a safetensors file, or either into a .pth",
+                                   .summary =
+                                       "turn a PyTorch checkpoint into a safetensors file, or either into a .pth",
                                    .flags = flags,
                                    .flag_count = COUNTOF(flags),
                                    .config = true,

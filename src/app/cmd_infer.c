@@ -125,8 +125,8 @@ static bool add(Infer *in, const char *path, Err *err) {
     in->total++;
     Image image;
     if (image_load(&image, path, &g->bad[i])) {
-        bool ok = transform_eval(&in->resizer, g->pixels + (size_t)g->good * in->predictor.image_bytes, &image, &in->transform,
-                                 &g->bad[i]);
+        bool ok = transform_eval(&in->resizer, g->pixels + (size_t)g->good * in->predictor.image_bytes, &image,
+                                 &in->transform, &g->bad[i]);
         image_free(&image);
         if (!ok && g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
     }
@@ -167,7 +167,8 @@ static bool add_argument(Infer *in, const char *argument, Err *err) {
     bool directory = path_is_dir(argument);
     if (!directory && !is_list(argument)) return add(in, argument, err);
     Dataset data;
-    if (!(directory ? dataset_open_pictures(&data, argument, err) : dataset_open_list(&data, argument, err))) return false;
+    if (!(directory ? dataset_open_pictures(&data, argument, err) : dataset_open_list(&data, argument, err)))
+        return false;
     bool ok = add_dataset(in, &data, err);
     dataset_close(&data);
     return ok;
@@ -178,8 +179,8 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
         if (!add_argument(in, cli->arguments[i], err)) return false;
     if (!flush(in, err)) return false;
     if (in->rejected == 0) return true;
-    return err_set(err, EXIT_INPUT, "%zu of %zu pictures could not be read, first %s - they are named above", in->rejected,
-                   in->total, in->first_bad);
+    return err_set(err, EXIT_INPUT, "%zu of %zu pictures could not be read, first %s - they are named above",
+                   in->rejected, in->total, in->first_bad);
 }
 
 /* One picture on the command line is a batch of one; anything else may be many. */
@@ -222,7 +223,8 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
 
 static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count == 0)
-        return err_set(err, EXIT_USAGE, "command line: no picture given - mala infer IMAGE|DIR|LIST.txt|- --weights FILE");
+        return err_set(err, EXIT_USAGE,
+                       "command line: no picture given - mala infer IMAGE|DIR|LIST.txt|- --weights FILE");
     ModelFile model;
     if (!model_file_open(&model, NULL, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = run_model(&model, cli, log, err);

@@ -75,11 +75,12 @@ static bool plan_sizes(Table *t, const ClassifySpec *spec, const Config *c, int 
                                    : classify_eval_graph(spec, batch, c->input.size[0], c->input.size[1], FUSE_ALL);
         State state = {0};
         Plan *plan = NULL;
-        ok = state_new(&state, g.graph, &backend, training ? classify_train_roles(spec) : 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER,
-                       err) &&
+        ok = state_new(&state, g.graph, &backend,
+                       training ? classify_train_roles(spec) : 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) &&
              plan_new(&plan, g.graph, &backend, &state, &g.logits, 1, (PlanOptions){0}, err);
         if (ok && training) t->train_arena = plan->arena_bytes;
-        if (ok && !training) t->arena = plan->arena_bytes, t->naive = plan->naive_bytes, t->constants = plan->constant_bytes;
+        if (ok && !training)
+            t->arena = plan->arena_bytes, t->naive = plan->naive_bytes, t->constants = plan->constant_bytes;
         plan_free(plan);
         if (state.params) state_free(&state);
         classify_graph_free(&g);
@@ -133,7 +134,8 @@ static void print_text(const Table *t, int batch) {
     }
     printf("\nparameters            %lld\n", (long long)t->parameters);
     printf("multiply-adds         %.3f G for a batch of %d\n", t->cost.macs / 1e9, batch);
-    printf("inference activations %.1f MiB (%.1f without reuse)\n", (double)t->arena / 0x1p20, (double)t->naive / 0x1p20);
+    printf("inference activations %.1f MiB (%.1f without reuse)\n", (double)t->arena / 0x1p20,
+           (double)t->naive / 0x1p20);
     printf("training activations  %.1f MiB\n", (double)t->train_arena / 0x1p20);
 }
 
@@ -144,7 +146,8 @@ static bool run_config(const Config *c, int classes, const Cli *cli, Err *err) {
     ClassifyGraph g = classify_eval_graph(&spec, (int)batch, c->input.size[0], c->input.size[1], 0);
     Table t = {.rows = mem_zalloc((size_t)g.graph->n_nodes, sizeof(Row)), .cost = cost_total(g.graph, ""),
                .parameters = cost_parameters(g.graph, "")};
-    for (int32_t i = 0; i < g.graph->n_nodes; i++) add_node(&t, g.graph, &g.graph->nodes[i], cli_flag(cli, "all") != NULL);
+    for (int32_t i = 0; i < g.graph->n_nodes; i++)
+        add_node(&t, g.graph, &g.graph->nodes[i], cli_flag(cli, "all") != NULL);
     bool ok = plan_sizes(&t, &spec, c, (int)batch, err);
     if (ok && cli_flag(cli, "json"))
         print_json(&t, &spec, c, (int)batch);

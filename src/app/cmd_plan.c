@@ -33,7 +33,9 @@ static const struct {
     {"inputs, next step's", "staging", offsetof(NetworkMemory, staging)},
 };
 
-static size_t row_bytes(const NetworkMemory *n, size_t row) { return *(const size_t *)((const char *)n + rows[row].offset); }
+static size_t row_bytes(const NetworkMemory *n, size_t row) {
+    return *(const size_t *)((const char *)n + rows[row].offset);
+}
 
 static void write_network(JsonWriter *w, const char *key, const NetworkMemory *n) {
     json_write_key(w, key);
@@ -67,7 +69,8 @@ static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, 
     printf(train ? ", evaluation %d\n%-20s %12s %12s\n" : "%.0d\n%-20s %12s\n", train ? m->evaluation.batch : 0, "",
            train ? "training" : "inference", "evaluation");
     for (size_t i = 0; i < COUNTOF(rows); i++) {
-        size_t first = row_bytes(train ? &m->training : &m->evaluation, i), second = train ? row_bytes(&m->evaluation, i) : 0;
+        size_t first = row_bytes(train ? &m->training : &m->evaluation, i),
+               second = train ? row_bytes(&m->evaluation, i) : 0;
         if (first + second == 0) continue;
         printf("%-20s %12.1f", rows[i].name, (double)first / 0x1p20);
         if (train) printf(" %12.1f", (double)second / 0x1p20);
@@ -87,8 +90,10 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     bool train = cli_flag(cli, "train") != NULL;
     bool ok = config_load(&c, cli->config, cli->overrides, cli->override_count, err);
     int64_t batch = ok && train ? c.train.batch_size : 1;
-    ok = ok && cli_flag_int(cli, "batch", &batch, 1, 65536, err) && config_open_measuring(&b, &c, err) && config_set_precision(&b, &c, train, err) &&
-         memory_predict(&m, &c, c.model.num_classes == AUTO_INT ? 1000 : c.model.num_classes, (int)batch, train, &b, err);
+    ok = ok && cli_flag_int(cli, "batch", &batch, 1, 65536, err) && config_open_measuring(&b, &c, err) &&
+         config_set_precision(&b, &c, train, err) &&
+         memory_predict(&m, &c, c.model.num_classes == AUTO_INT ? 1000 : c.model.num_classes, (int)batch, train, &b,
+                        err);
     if (ok) (cli_flag(cli, "json") ? print_json : print_text)(&m, &c, &b, train);
     if (b.close) b.close(&b);
     config_free(&c);

@@ -11,8 +11,8 @@ static const CliFlag flags[] = {
 
 static void print_result(const TrainResult *r, bool json) {
     if (!json) {
-        printf("%s: best top-1 %.2f %% (epoch %d of %d) in %.0f s\n", r->run, 100 * r->best_top1, r->best_epoch, r->epochs,
-               r->seconds);
+        printf("%s: best top-1 %.2f %% (epoch %d of %d) in %.0f s\n", r->run, 100 * r->best_top1, r->best_epoch,
+               r->epochs, r->seconds);
         return;
     }
     JsonWriter w = {0};

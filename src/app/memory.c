@@ -6,12 +6,12 @@
 #include "pass/fuse.h"
 
 size_t network_memory_total(const NetworkMemory *n) {
-    return n->weights + n->gradients + n->moments + n->average + n->statistics + n->activations + n->constants + n->workspace +
-           n->inputs + n->staging;
+    return n->weights + n->gradients + n->moments + n->average + n->statistics + n->activations + n->constants +
+           n->workspace + n->inputs + n->staging;
 }
 
-static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, const Val *keep, int n_keep, Backend *backend,
-                    Err *err) {
+static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, const Val *keep, int n_keep,
+                    Backend *backend, Err *err) {
     Plan *p;
     if (!plan_new(&p, g->graph, backend, NULL, keep, n_keep, (PlanOptions){.measure = true}, err)) return false;
     FlatLayout layout = graph_flat_layout(g->graph);
@@ -47,7 +47,8 @@ bool memory_predict(MemoryNeeds *out, const Config *c, int classes, int batch, b
     if (ok) {
         out->evaluation.batch = train && c->eval.batch_size != AUTO_INT ? c->eval.batch_size : batch;
         ClassifyGraph g = classify_eval_graph(&spec, out->evaluation.batch, height, width, FUSE_ALL);
-        ok = measure(&out->evaluation, &g, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, (Val[]){g.logits, g.prob}, 2, backend, err);
+        ok = measure(&out->evaluation, &g, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, (Val[]){g.logits, g.prob}, 2, backend,
+                     err);
         classify_graph_free(&g);
     }
     out->total = network_memory_total(&out->training) + network_memory_total(&out->evaluation);

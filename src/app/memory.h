@@ -22,7 +22,8 @@ typedef struct {
 size_t network_memory_total(const NetworkMemory *n);
 
 /* A training run (with its evaluation network, eval.batch_size) or inference by batches of `batch`, on a backend that
- * need only have kernels (config_open_measuring) and says the compute type. False: EXIT_BUG naming an op without a kernel. */
+ * need only have kernels (config_open_measuring) and says the compute type. False: EXIT_BUG naming an op without a
+ * kernel. */
 bool memory_predict(MemoryNeeds *out, const Config *c, int classes, int batch, bool train, Backend *backend, Err *err);
 
 #endif

@@ -144,7 +144,8 @@ static bool open_network(Trainer *t, Err *err) {
     t->loss_scale.scale = t->spec.compute == DT_F16 ? LOSS_SCALE_FIRST : 1;
     t->graph = classify_train_graph(&t->spec, t->batch, height, width);
     Val keep[] = {t->graph.loss, t->graph.norm};
-    if (!state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) || !start_weights(t, err) ||
+    if (!state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) ||
+        !start_weights(t, err) ||
         !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err))
         return false;
     int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
@@ -185,8 +186,9 @@ static void describe(const Trainer *t) {
     log_info(t->log, "%zu training and %zu validation pictures, %d classes", t->train_data.count, t->val_data.count,
              t->train_data.class_count);
     log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse); %lld steps of %d an epoch, %d epochs",
-             (long long)state_parameter_count(&t->state), (double)p->arena_bytes / 0x1p20, (double)p->naive_bytes / 0x1p20,
-             (long long)loader_batches(t->train_loader), t->batch, t->config->sched.epochs);
+             (long long)state_parameter_count(&t->state), (double)p->arena_bytes / 0x1p20,
+             (double)p->naive_bytes / 0x1p20, (long long)loader_batches(t->train_loader), t->batch,
+             t->config->sched.epochs);
     log_info(t->log, "run directory: %s", t->dir.path);
 }
 
@@ -244,7 +246,8 @@ static bool check_health(Trainer *t, const QueuedStep *q, float loss, float norm
         return true;
     }
     t->bad_steps++;
-    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)q->step, (double)loss, (double)norm);
+    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)q->step, (double)loss,
+                (double)norm);
     if (t->bad_steps < MAX_BAD_STEPS) return true;
     return err_set(err, EXIT_HEALTH, "training: %d steps in a row gave no finite gradient - lower optim.lr or set "
                    "optim.clip_grad", t->bad_steps);
@@ -313,7 +316,8 @@ static StateRole judged_role(const Trainer *t) { return t->spec.ema ? ROLE_EMA :
 
 /* The weights to judge go into the evaluation network. */
 static bool copy_weights(Trainer *t, Err *err) {
-    return state_copy_model(&t->predictor.state, &t->state, judged_role(t), err) && plan_refresh(t->predictor.plan, err);
+    return state_copy_model(&t->predictor.state, &t->state, judged_role(t), err) &&
+           plan_refresh(t->predictor.plan, err);
 }
 
 static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *err) {
@@ -323,8 +327,8 @@ static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *er
     else
         json_write_raw(&metrics, "{}");
     char *path = rundir_file(&t->dir, name);
-    bool ok = model_file_save(path, &t->state, judged_role(t), t->config, t->train_data.classes, t->train_data.class_count,
-                              json_writer_text(&metrics), err);
+    bool ok = model_file_save(path, &t->state, judged_role(t), t->config, t->train_data.classes,
+                              t->train_data.class_count, json_writer_text(&metrics), err);
     free(path);
     json_writer_free(&metrics);
     return ok;
@@ -348,9 +352,11 @@ static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *
         snprintf(line, sizeof line, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, train_loss, r->last_top1,
                  (double)m.top5 / images, r->last_loss, (double)optimizer_lr(&t->optimizer, t->step - 1));
         duration_text(eta, r->seconds / epoch * (t->config->sched.epochs - epoch));
-        log_info(t->log, "epoch %d/%d: train loss %.4f, val loss %.4f, top-1 %.2f %%, top-5 %.2f %%, %.0f images/s, %s left%s",
-                 epoch, t->config->sched.epochs, train_loss, r->last_loss, 100 * r->last_top1, 100 * (double)m.top5 / images,
-                 (double)totals->images / (time_now() - totals->start), eta, best ? " *" : "");
+        log_info(t->log,
+                 "epoch %d/%d: train loss %.4f, val loss %.4f, top-1 %.2f %%, top-5 %.2f %%, %.0f images/s, %s left%s",
+                 epoch, t->config->sched.epochs, train_loss, r->last_loss, 100 * r->last_top1,
+                 100 * (double)m.top5 / images, (double)totals->images / (time_now() - totals->start), eta,
+                 best ? " *" : "");
         ok = rundir_append(&t->dir, "results.csv", line, err) && save(t, "weights/last.safetensors", &m, err) &&
              (!best || save(t, "weights/best.safetensors", &m, err));
     }

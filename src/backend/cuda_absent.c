@@ -2,9 +2,10 @@
 #include "backend/backend.h"
 
 static bool fail(Err *err) {
-    return err_set(err, EXIT_DEVICE,
-                   "device: this build has no CUDA - build it with `make CUDA=1` (needs nvcc of the CUDA Toolkit), or use "
-                   "--device cpu");
+    return err_set(
+        err, EXIT_DEVICE,
+        "device: this build has no CUDA - build it with `make CUDA=1` (needs nvcc of the CUDA Toolkit), or use "
+        "--device cpu");
 }
 
 bool backend_open_cuda(Backend *out, int device, Err *err) {

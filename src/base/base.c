@@ -72,7 +72,8 @@ void check_failed(const char *file, int line, const char *condition, const char 
 static void *or_exit(void *memory, size_t bytes) {
     if (memory) return memory;
     char text[128];
-    snprintf(text, sizeof text, "memory: cannot allocate %zu bytes - close other programs or use a smaller batch", bytes);
+    snprintf(text, sizeof text, "memory: cannot allocate %zu bytes - close other programs or use a smaller batch",
+             bytes);
     try_rescue(EXIT_MEMORY, text);
     fprintf(stderr, "mala: error: %s\n", text);
     exit(EXIT_MEMORY);
@@ -100,7 +101,8 @@ bool mem_try(void **out, size_t bytes, Err *err) {
     *out = NULL;
     if (size_add(bytes, 63, &padded)) *out = aligned_alloc(64, MAX(padded & ~(size_t)63, (size_t)64));
     if (!*out)
-        return err_set(err, EXIT_MEMORY, "memory: cannot allocate %zu bytes - use a smaller batch or input size", bytes);
+        return err_set(err, EXIT_MEMORY, "memory: cannot allocate %zu bytes - use a smaller batch or input size",
+                       bytes);
     memset(*out, 0, bytes);
     return true;
 }

@@ -56,7 +56,8 @@ bool err_set(Err *err, ExitCode code, const char *format, ...) PRINTF_LIKE(3, 4)
     do { \
         if (!(condition)) check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__); \
     } while (0)
-void check_failed(const char *file, int line, const char *condition, const char *format, ...) PRINTF_LIKE(4, 5) NORETURN;
+void check_failed(const char *file, int line, const char *condition, const char *format, ...)
+    PRINTF_LIKE(4, 5) NORETURN;
 
 /* For a library, which may not end its caller's process: while a thread has a Rescue in use, its failed CHECKs and its
  * exhausted memory jump there (setjmp returns the ExitCode, err says what happened) instead of ending the process. What

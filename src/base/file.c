@@ -60,8 +60,9 @@ static bool read_all(int fd, uint8_t *out, size_t at, size_t count, const char *
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_io(err, path, "cannot be read", errno);
         if (n == 0)
-            return err_set(err, EXIT_IO, "%s: ended before byte %zu, it had %zu or more - is another program writing it?",
-                           path, at + done, at + count);
+            return err_set(err, EXIT_IO,
+                           "%s: ended before byte %zu, it had %zu or more - is another program writing it?", path,
+                           at + done, at + count);
         done += (size_t)n;
     }
     return true;

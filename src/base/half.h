@@ -23,7 +23,8 @@ static inline float bf16_to_f32(uint16_t h) { return float_from_bits((uint32_t)h
 
 static inline uint16_t bf16_from_f32(float x) {
     uint32_t bits = float_bits(x);
-    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40); /* quiet, or cutting might leave infinity */
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40); /* quiet, or cutting might leave infinity */
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 

@@ -1,7 +1,7 @@
 /* parallel.h - compute threads. A team of threads belongs to whoever makes it (a backend has one); a loop is run by the
  * team that the calling thread uses. Work is cut by shape alone, never by the number of threads, so results do not
- * depend on it. A thread that waits spins for some microseconds, then sleeps: back-to-back ops meet awake threads, and a
- * busy machine is not kept busier. */
+ * depend on it. A thread that waits spins for some microseconds, then sleeps: back-to-back ops meet awake threads, and
+ * a busy machine is not kept busier. */
 #ifndef MALA_PARALLEL_H
 #define MALA_PARALLEL_H
 
@@ -14,7 +14,8 @@ Team *team_new(int threads);
 /* Not while a loop of it runs. */
 void team_free(Team *t);
 int team_size(const Team *t);
-/* From now on the calling thread's loops are run by this team (NULL: by itself alone). Returns the team it used before. */
+/* From now on the calling thread's loops are run by this team (NULL: by itself alone). Returns the team it used before.
+ */
 Team *team_use(Team *t);
 
 /* Threads of the team that the calling thread uses. */

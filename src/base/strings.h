@@ -23,8 +23,8 @@ double number_parse(const char *text);
  * Case and '_' against '-' cost nothing. */
 const char *text_nearest(const char *word, const char *const *candidates, size_t count);
 
-/* Does the whole text fit the pattern? '*' stands for any bytes, also none, '?' for one; the rest for itself. Time is at
- * most the product of the lengths. */
+/* Does the whole text fit the pattern? '*' stands for any bytes, also none, '?' for one; the rest for itself. Time is
+ * at most the product of the lengths. */
 bool text_matches(const char *pattern, const char *text);
 /* One of several patterns, apart by commas; blanks around them do not count. */
 bool text_matches_any(const char *patterns, const char *text);

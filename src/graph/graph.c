@@ -102,8 +102,10 @@ static Val add_value(Graph *g, Value v) {
 }
 
 Val graph_input(Graph *g, const char *name, DType dtype, Shape shape) {
-    return add_value(g, (Value){.shape = shape, .dtype = dtype, .kind = V_INPUT, .name = keep_string(g, "", name), .def = -1,
-                                .param = -1});
+    return add_value(
+        g,
+        (Value){
+            .shape = shape, .dtype = dtype, .kind = V_INPUT, .name = keep_string(g, "", name), .def = -1, .param = -1});
 }
 
 static Val find_state(const Graph *g, StateRole role, int32_t param, int32_t group) {
@@ -145,8 +147,14 @@ Val graph_state_group(Graph *g, StateRole role, int32_t group) {
     int64_t count = group == PARAMS_DECAYED ? layout.decayed
                     : group == PARAMS_OTHER ? layout.total - layout.decayed
                                             : layout.total;
-    return add_value(g, (Value){.shape = SHAPE(count), .dtype = DT_F32, .kind = V_STATE, .name = names[group], .def = -1,
-                                .role = role, .param = -1, .group = group});
+    return add_value(g, (Value){.shape = SHAPE(count),
+                                .dtype = DT_F32,
+                                .kind = V_STATE,
+                                .name = names[group],
+                                .def = -1,
+                                .role = role,
+                                .param = -1,
+                                .group = group});
 }
 
 FlatLayout graph_flat_layout(const Graph *g) {
@@ -186,8 +194,10 @@ void graph_emit(Graph *g, OpId op, Attr attr, const Val *in, int n_in, Val *out)
     CHECK(!misfit, "%s: %s", name, misfit);
     int32_t id = g->n_nodes;
     for (int i = 0; i < def->n_out; i++) {
-        Val v = add_value(g, (Value){.shape = types[i].shape, .dtype = types[i].dtype, .kind = V_ACT, .name = name, .def = id,
-                                     .param = -1});
+        Val v = add_value(
+            g,
+            (Value){
+                .shape = types[i].shape, .dtype = types[i].dtype, .kind = V_ACT, .name = name, .def = id, .param = -1});
         RESERVE(g->operand, g->n_operands, g->cap_operands);
         g->operand[g->n_operands++] = v;
         if (out) out[i] = v;

@@ -32,8 +32,14 @@ static void layer_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
     graph_emit(g, OP_layer_norm_bwd, (Attr){0}, in, 5, din);
 }
 
-const OpDef op_def_layer_norm = {.name = "layer_norm", .min_in = 3, .max_in = 3, .n_out = 3, .flags = OPF_INPLACE0 | OPF_CHEAP,
-                                 .features = 1 << 0, .features_out = 1 << 0, .infer = layer_norm_infer,
+const OpDef op_def_layer_norm = {.name = "layer_norm",
+                                 .min_in = 3,
+                                 .max_in = 3,
+                                 .n_out = 3,
+                                 .flags = OPF_INPLACE0 | OPF_CHEAP,
+                                 .features = 1 << 0,
+                                 .features_out = 1 << 0,
+                                 .infer = layer_norm_infer,
                                  .grad = layer_norm_grad};
 
 Val op_layer_norm(Graph *g, Val x, Val gain, Val bias, float eps) {

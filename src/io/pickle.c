@@ -328,7 +328,8 @@ static bool memo_put(Machine *m, size_t bytes, Err *err) {
     uint64_t index;
     PickleId value = 0;
     if (!take_uint(m, &index, bytes, err) || !top(m, &value, err)) return false;
-    if (index >= PICKLE_MAX_VALUES) return fail(m, err, "memo entry %ju, at most %d", (uintmax_t)index, PICKLE_MAX_VALUES);
+    if (index >= PICKLE_MAX_VALUES)
+        return fail(m, err, "memo entry %ju, at most %d", (uintmax_t)index, PICKLE_MAX_VALUES);
     if (index >= m->memo_capacity) {
         uint32_t capacity = MAX((uint32_t)index + 1, MIN(2 * m->memo_capacity, (uint32_t)PICKLE_MAX_VALUES));
         m->memo = mem_resize(m->memo, capacity, sizeof *m->memo);

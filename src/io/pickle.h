@@ -3,9 +3,9 @@
  * A pickle is a program for a machine with a stack, and Python runs whatever function it names. Here nothing is ever
  * called, imported or opened. Opcodes are an allow-list (protocol 2 as torch writes it), and so are global names. Those
  * that carry weights map to a kind of value; those that real checkpoints have beside them (pickle_inert.c) become an
- * inert PICKLE_OPAQUE, with what it is called, built with and filled with dropped: an argparse.Namespace is stepped over.
- * Every other name, os.system or a class of somebody's program, is refused where it stands, whether or not a weight
- * depends on it.
+ * inert PICKLE_OPAQUE, with what it is called, built with and filled with dropped: an argparse.Namespace is stepped
+ * over. Every other name, os.system or a class of somebody's program, is refused where it stands, whether or not a
+ * weight depends on it.
  *
  * Memory is linear in the pickle and bounded; nothing recurses; values are never walked as a tree, so that shared and
  * cyclic values cost nothing. Strings stay in the pickle. */
@@ -85,8 +85,8 @@ typedef struct {
     PickleId root;
 } Pickle;
 
-/* Reads one whole pickle, of at most PICKLE_MAX_BYTES, which must stay in memory. Followed by pickle_free, also when it fails. False: EXIT_INPUT with
- * the byte, and by name the global if one is at fault. */
+/* Reads one whole pickle, of at most PICKLE_MAX_BYTES, which must stay in memory. Followed by pickle_free, also when it
+ * fails. False: EXIT_INPUT with the byte, and by name the global if one is at fault. */
 bool pickle_read(Pickle *out, const char *path, size_t first_byte, const uint8_t *bytes, size_t count, Err *err);
 void pickle_free(Pickle *p);
 

@@ -13,14 +13,21 @@ static const struct {
     const char *storage, *dtype;
     StoredType type;
 } types[] = {
-    {"torch\nFloatStorage", "torch\nfloat32", STORED_F32},    {"torch\nDoubleStorage", "torch\nfloat64", STORED_F64},
-    {"torch\nHalfStorage", "torch\nfloat16", STORED_F16},     {"torch\nBFloat16Storage", "torch\nbfloat16", STORED_BF16},
-    {"torch\nByteStorage", "torch\nuint8", STORED_U8},        {"torch\nCharStorage", "torch\nint8", STORED_I8},
-    {"torch\nShortStorage", "torch\nint16", STORED_I16},      {"torch\nIntStorage", "torch\nint32", STORED_I32},
-    {"torch\nLongStorage", "torch\nint64", STORED_I64},       {"torch\nBoolStorage", "torch\nbool", STORED_BOOL},
+    {"torch\nFloatStorage", "torch\nfloat32", STORED_F32},
+    {"torch\nDoubleStorage", "torch\nfloat64", STORED_F64},
+    {"torch\nHalfStorage", "torch\nfloat16", STORED_F16},
+    {"torch\nBFloat16Storage", "torch\nbfloat16", STORED_BF16},
+    {"torch\nByteStorage", "torch\nuint8", STORED_U8},
+    {"torch\nCharStorage", "torch\nint8", STORED_I8},
+    {"torch\nShortStorage", "torch\nint16", STORED_I16},
+    {"torch\nIntStorage", "torch\nint32", STORED_I32},
+    {"torch\nLongStorage", "torch\nint64", STORED_I64},
+    {"torch\nBoolStorage", "torch\nbool", STORED_BOOL},
     {"torch\nComplexFloatStorage", "torch\ncomplex64", STORED_C64},
-    {"", "torch\nuint16", STORED_U16},                        {"", "torch\nuint32", STORED_U32},
-    {"", "torch\nuint64", STORED_U64},                        {"torch\nUntypedStorage", "", UNTYPED},
+    {"", "torch\nuint16", STORED_U16},
+    {"", "torch\nuint32", STORED_U32},
+    {"", "torch\nuint64", STORED_U64},
+    {"torch\nUntypedStorage", "", UNTYPED},
     {"torch.storage\nUntypedStorage", "", UNTYPED},
 };
 
@@ -51,7 +58,9 @@ static size_t tuple_items(PickleId *out, size_t room, const Pickle *p, PickleId 
 
 static bool is_kind(const Pickle *p, PickleId id, PickleKind kind) { return p->values[id].kind == kind; }
 
-static bool is_type(const Pickle *p, PickleId id) { return is_kind(p, id, PICKLE_GLOBAL) || is_kind(p, id, PICKLE_OPAQUE); }
+static bool is_type(const Pickle *p, PickleId id) {
+    return is_kind(p, id, PICKLE_GLOBAL) || is_kind(p, id, PICKLE_OPAQUE);
+}
 
 /* The limit keeps a million tensors of one shape of a million dimensions from taking forever. */
 static bool is_int_tuple(const Pickle *p, PickleId id) {
@@ -63,8 +72,8 @@ static bool is_int_tuple(const Pickle *p, PickleId id) {
 
 static bool fail_arguments(const Pickle *p, PickleId global, PickleId about, const char *wanted, Err *err) {
     char name[120];
-    return pickle_fail(p, about, err, "%s with other arguments than %s", pickle_global_name(name, sizeof name, p, global),
-                       wanted);
+    return pickle_fail(p, about, err, "%s with other arguments than %s",
+                       pickle_global_name(name, sizeof name, p, global), wanted);
 }
 
 /* ---- what the globals make ---- */
@@ -93,7 +102,8 @@ static bool make_tensor(PickleValue *out, const Pickle *p, PickleId global, Pick
     bool typed = pickle_text_is(p->values[global].text, "torch._utils\n_rebuild_tensor_v3");
     size_t n = tuple_items(a, 8, p, arguments), least = typed ? 7 : 6;
     if ((n != least && n != least + 1) || !is_kind(p, a[0], PICKLE_STORAGE) || !is_kind(p, a[1], PICKLE_INT) ||
-        !is_int_tuple(p, a[2]) || !is_int_tuple(p, a[3]) || !is_kind(p, a[4], PICKLE_BOOL) || (typed && !is_type(p, a[6])))
+        !is_int_tuple(p, a[2]) || !is_int_tuple(p, a[3]) || !is_kind(p, a[4], PICKLE_BOOL) ||
+        (typed && !is_type(p, a[6])))
         return fail_arguments(p, global, arguments, "a storage, offset, size, stride, flag and hooks", err);
     out->kind = PICKLE_TENSOR;
     out->tensor.storage = a[0];
@@ -137,7 +147,8 @@ bool pickle_reduce(PickleValue *out, const Pickle *p, PickleId global, PickleId 
         if (pickle_text_is(p->values[global].text, makers[i].global))
             return makers[i].make(out, p, global, arguments, err);
     char name[120];
-    return pickle_fail(p, global, err, "%s is a type and no function", pickle_global_name(name, sizeof name, p, global));
+    return pickle_fail(p, global, err, "%s is a type and no function",
+                       pickle_global_name(name, sizeof name, p, global));
 }
 
 /* A storage's key: a decimal number, as torch counts them. */

@@ -43,8 +43,10 @@ static bool check_names(Reader *r, Err *err) {
         bool fine = first[r->top - 1] == '/' && strncmp(name, first, r->top) == 0;
         const char *rest = fine ? name + r->top : name;
         if (fine && (strncmp(rest, "code/", 5) == 0 || strcmp(rest, "constants.pkl") == 0))
-            return err_set(err, EXIT_INPUT, "%s: is a TorchScript module, which is not read - save its state_dict() with "
-                           "torch.save", path);
+            return err_set(err, EXIT_INPUT,
+                           "%s: is a TorchScript module, which is not read - save its state_dict() with "
+                           "torch.save",
+                           path);
         fine = fine && strncmp(rest, "data/", 5) == 0 && is_number(rest + 5);
         for (size_t k = 0; k < COUNTOF(known); k++) fine = fine || strcmp(rest, known[k]) == 0;
         if (!fine)
@@ -77,8 +79,10 @@ static bool check_marks(const Reader *r, Err *err) {
     char order_is[MAX_MARK], version_is[MAX_MARK];
     if (!read_mark(r, order, order_is, err) || !read_mark(r, version, version_is, err)) return false;
     if (order && strcmp(order_is, "little") != 0)
-        return err_set(err, EXIT_INPUT, "%s: byte %zu: the byte order is not \"little\" - save the checkpoint again on a "
-                       "little-endian machine", path, order->begin);
+        return err_set(err, EXIT_INPUT,
+                       "%s: byte %zu: the byte order is not \"little\" - save the checkpoint again on a "
+                       "little-endian machine",
+                       path, order->begin);
     bool known = false;
     for (int i = 1; version && i <= 10; i++) { /* torch's kMinSupportedFileFormatVersion and kMax... */
         char text[12];
@@ -140,7 +144,8 @@ static bool choose_part(Reader *r, PickleId *out, EmaChoice ema, Err *err) {
 static bool take_name(Reader *r, StoredTensor *t, PickleId key, Err *err) {
     const Pickle *p = &r->pickle;
     const PickleValue *v = &p->values[key];
-    if (v->kind != PICKLE_STRING) return pickle_fail(p, key, err, "%s is no name of a tensor", pickle_kind_name(v->kind));
+    if (v->kind != PICKLE_STRING)
+        return pickle_fail(p, key, err, "%s is no name of a tensor", pickle_kind_name(v->kind));
     static const char *const prefixes[] = {"module.", "_orig_mod."};
     PickleText name = v->text;
     for (size_t i = 0; i < COUNTOF(prefixes); i++) {
@@ -200,8 +205,8 @@ static bool find_storage(Reader *r, const ZipEntry **out, size_t *elements, Stor
     return true;
 }
 
-/* Of a storage that is used: its CRC, and its BOOLs, which of a stranger may be any byte. Once, however many tensors view
- * it. */
+/* Of a storage that is used: its CRC, and its BOOLs, which of a stranger may be any byte. Once, however many tensors
+ * view it. */
 static bool check_storage(Reader *r, const ZipEntry *e, const StoredTensor *t, Err *err) {
     size_t index = (size_t)(e - r->zip.entries);
     if (r->checked[index] == UNCHECKED && !zip_check(&r->zip, e, err)) return false;
@@ -219,7 +224,8 @@ static bool check_view(size_t *span, const Reader *r, const StoredTensor *t, con
     size_t last = offset < 0 ? SIZE_MAX : (size_t)offset;
     for (int i = 0; i < t->rank && t->count > 0; i++) {
         size_t way;
-        if (!size_mul((size_t)t->shape[i] - 1, (size_t)strides[i], &way) || !size_add(last, way, &last)) last = SIZE_MAX;
+        if (!size_mul((size_t)t->shape[i] - 1, (size_t)strides[i], &way) || !size_add(last, way, &last))
+            last = SIZE_MAX;
     }
     if (t->count > 0 ? last >= elements : last > elements)
         return pickle_fail(&r->pickle, id, err, "tensor " NAME " reaches outside its storage of %zu elements", t->name,
@@ -327,7 +333,8 @@ static void note_objects(Reader *r) {
         const PickleValue *v = &p->values[id];
         bool known = v->kind != PICKLE_OPAQUE || v->text.count == 0;
         for (size_t i = 0; i < count && !known; i++)
-            known = seen[i]->text.count == v->text.count && memcmp(seen[i]->text.text, v->text.text, v->text.count) == 0;
+            known =
+                seen[i]->text.count == v->text.count && memcmp(seen[i]->text.text, v->text.text, v->text.count) == 0;
         if (known) continue;
         bool full = count == MAX_NAMED;
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", used ? ", " : "",

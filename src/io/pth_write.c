@@ -107,7 +107,8 @@ static bool check_all(StoredTensor *out, const char *path, const StoredTensor *t
         names[i] = out[i].name;
         const char *problem = stored_tensor_measure(&out[i]);
         if (!problem && !storage_class(out[i].dtype)) problem = "a type that torch cannot load";
-        if (!problem && (!names[i][0] || !json_utf8_valid(names[i], strlen(names[i])))) problem = "a name that is no text";
+        if (!problem && (!names[i][0] || !json_utf8_valid(names[i], strlen(names[i]))))
+            problem = "a name that is no text";
         ok = !problem || err_set(err, EXIT_INPUT, "%s: not written: tensor " NAME " has %s", path, names[i], problem);
     }
     if (ok && count > 1) qsort(names, count, sizeof *names, by_text);

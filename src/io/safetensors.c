@@ -1,7 +1,8 @@
 /* safetensors.c - reads and writes one safetensors file. Room io: bytes of strangers in, bytes for anyone out.
  *
  * Reading is one pass over the header, which checks each tensor by itself, and one over the sorted tensors, which
- * proves that they tile the data. Of the data only BOOLs are read. Every product and sum of numbers from the file is checked before it is used. */
+ * proves that they tile the data. Of the data only BOOLs are read. Every product and sum of numbers from the file is
+ * checked before it is used. */
 #include "io/safetensors.h"
 
 #include <stdlib.h>
@@ -342,7 +343,8 @@ static bool write_file(const char *path, const JsonWriter *header, const StoredT
         const void *data;
         void *owned;
         stored_tensor_measure(&t);
-        ok = stored_tensor_load(&data, &owned, &t, err) && (t.bytes == 0 || file_writer_append(&file, data, t.bytes, err));
+        ok = stored_tensor_load(&data, &owned, &t, err) &&
+             (t.bytes == 0 || file_writer_append(&file, data, t.bytes, err));
         free(owned);
     }
     if (ok) return file_writer_commit(&file, err);

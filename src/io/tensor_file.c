@@ -65,8 +65,8 @@ bool stored_bools_check(const StoredTensor *t, size_t at, size_t bytes, Err *err
         if (!file_reader_read(t->file, piece, at + done, count, err)) return false;
         for (size_t i = 0; i < count; i++)
             if (piece[i] > 1)
-                return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", t->file->path, at + done + i,
-                               t->name, piece[i]);
+                return err_set(err, EXIT_INPUT, "%s: byte %zu: BOOL tensor " NAME " holds %d", t->file->path,
+                               at + done + i, t->name, piece[i]);
         done += count;
     }
     return true;
@@ -108,8 +108,9 @@ static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) 
         if (count >= foreign[i].count && memcmp(head, foreign[i].magic, foreign[i].count) == 0)
             return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
     if (memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0)
-        return err_set(err, EXIT_INPUT, "%s: is a tar archive, as PyTorch's first checkpoints were, which is not read - "
-                       RESAVE, f->path);
+        return err_set(err, EXIT_INPUT,
+                       "%s: is a tar archive, as PyTorch's first checkpoints were, which is not read - " RESAVE,
+                       f->path);
     return safetensors_read(f, err); /* for its message */
 }
 

@@ -1,9 +1,9 @@
 /* tensor_file.h - named tensors in a file, whatever its format.
  *
  * One notion for all readers and writers of the room: a file is opened, every tensor in it is named, typed, shaped and
- * contiguous, and its bytes stay in the file until somebody reads them. Formats (safetensors.h, pth.h) are told apart by content, never
- * by name. They check everything before a byte of data is used, so what opens can be trusted; values cannot: NaN and
- * infinity pass with their bits. Names are data and never become paths. */
+ * contiguous, and its bytes stay in the file until somebody reads them. Formats (safetensors.h, pth.h) are told apart
+ * by content, never by name. They check everything before a byte of data is used, so what opens can be trusted; values
+ * cannot: NaN and infinity pass with their bits. Names are data and never become paths. */
 #ifndef MALA_TENSOR_FILE_H
 #define MALA_TENSOR_FILE_H
 

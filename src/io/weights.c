@@ -203,7 +203,8 @@ bool weights_attach(WeightsReport *report, State *s, const TensorFile *file, con
     return true;
 }
 
-bool weights_save(const char *path, const State *s, StateRole role, const StoredPair *metadata, size_t count, Err *err) {
+bool weights_save(const char *path, const State *s, StateRole role, const StoredPair *metadata, size_t count,
+                  Err *err) {
     StoredTensor *tensors = mem_zalloc((size_t)s->n_params, sizeof *tensors);
     bool ok = true;
     int32_t done = 0;

@@ -69,7 +69,8 @@ static bool read_end64(const Zip *z, Directory *d, const uint8_t *end, Err *err)
         return fail(z, at, "an archive on several disks", err);
     const Directory small = *d;
     *d = (Directory){.count = u64(end + 32), .bytes = u64(end + 40), .begin = u64(end + 48), .end = at};
-    if ((small.count != UINT16_MAX && small.count != d->count) || (small.bytes != UINT32_MAX && small.bytes != d->bytes) ||
+    if ((small.count != UINT16_MAX && small.count != d->count) ||
+        (small.bytes != UINT32_MAX && small.bytes != d->bytes) ||
         (small.begin != UINT32_MAX && small.begin != d->begin))
         return fail(z, at, "the two end records of the archive disagree", err);
     return true;
@@ -91,7 +92,8 @@ static bool read_end(const Zip *z, Directory *d, Err *err) {
     if (has64 && !read_end64(z, d, last, err)) return false;
     if (d->bytes > d->end || d->begin != d->end - d->bytes)
         return fail(z, at, "the directory does not end where the end record begins", err);
-    if (d->count == 0 || d->count > ZIP_MAX_ENTRIES || d->count > d->bytes / ZIP_CENTRAL_BYTES || d->bytes > ZIP_MAX_DIRECTORY)
+    if (d->count == 0 || d->count > ZIP_MAX_ENTRIES || d->count > d->bytes / ZIP_CENTRAL_BYTES ||
+        d->bytes > ZIP_MAX_DIRECTORY)
         return err_set(err, EXIT_INPUT, "%s: byte %zu: %ju entries in a directory of %ju bytes, at most %d in %zu",
                        z->file->path, at, (uintmax_t)d->count, (uintmax_t)d->bytes, ZIP_MAX_ENTRIES, ZIP_MAX_DIRECTORY);
     return true;
@@ -138,13 +140,15 @@ static bool read_extra64(uint64_t *const *values, const uint8_t *extra, size_t b
 static bool read_central(Zip *z, const uint8_t *h, size_t left, size_t *at, char *names, Err *err) {
     if (left < ZIP_CENTRAL_BYTES || u32(h) != ZIP_CENTRAL) return fail(z, *at, "no entry of the directory", err);
     size_t name_bytes = u16(h + 28), extra_bytes = u16(h + 30);
-    if (name_bytes == 0 || name_bytes > ZIP_MAX_NAME) return fail(z, *at, "an entry's name is not 1..512 bytes long", err);
+    if (name_bytes == 0 || name_bytes > ZIP_MAX_NAME)
+        return fail(z, *at, "an entry's name is not 1..512 bytes long", err);
     if (name_bytes + extra_bytes > left - ZIP_CENTRAL_BYTES) return fail(z, *at, "an entry beyond the directory", err);
     memcpy(names, h + ZIP_CENTRAL_BYTES, name_bytes); /* mem_zalloc'd: the '\0' is there */
     uint64_t stored = u32(h + 20), bytes = u32(h + 24), begin = u32(h + 42);
     ZipEntry *e = &z->entries[z->count];
     *e = (ZipEntry){.name = names, .crc = u32(h + 16), .begin = *at, .described = u16(h + 8) & ZIP_FLAG_DESCRIBED};
-    if (!name_is_fine(names, name_bytes)) return fail_entry(z, e, "has a name that is a path out of the archive or no text", err);
+    if (!name_is_fine(names, name_bytes))
+        return fail_entry(z, e, "has a name that is a path out of the archive or no text", err);
     if (u16(h + 8) & 1) return fail_entry(z, e, "is encrypted", err);
     if (u16(h + 10) != 0) return fail_entry(z, e, "is compressed, torch.save stores - save the checkpoint again", err);
     if (u16(h + 8) & ~(ZIP_FLAG_DESCRIBED | ZIP_FLAG_UTF8)) return fail_entry(z, e, "has unknown flags", err);
@@ -213,7 +217,8 @@ static bool check_local(const Zip *z, ZipEntry *e, size_t end, Err *err) {
                                     u16(h + 28)))
         return fail_entry(z, e, "has a broken extra field", err);
     if (described != e->described || u16(h + 8) != 0 || (u16(h + 6) & ~(ZIP_FLAG_DESCRIBED | ZIP_FLAG_UTF8)) != 0 ||
-        !same(u32(h + 14), e->crc, described) || !same(stored, e->bytes, described) || !same(bytes, e->bytes, described))
+        !same(u32(h + 14), e->crc, described) || !same(stored, e->bytes, described) ||
+        !same(bytes, e->bytes, described))
         return fail_entry(z, e, "has another method, size or CRC in its local header", err);
     if (e->bytes > room - head) return fail_entry(z, e, "overlaps what follows it", err);
     e->data = e->begin + head;

@@ -1,9 +1,9 @@
 /* zip.h - archives whose entries are stored as they are: what torch.save writes, and nothing that must be unpacked.
  *
  * The reader takes files from strangers. The central directory, the local headers and the data descriptors have to
- * agree, and together they have to tile the file from its first byte to its last: nothing hides between entries, nothing
- * overlaps, nothing precedes or follows. Refused: compression, encryption, comments, several disks, duplicate names,
- * names that would lead out of a folder. Names are data all the same: nothing is ever extracted to one. */
+ * agree, and together they have to tile the file from its first byte to its last: nothing hides between entries,
+ * nothing overlaps, nothing precedes or follows. Refused: compression, encryption, comments, several disks, duplicate
+ * names, names that would lead out of a folder. Names are data all the same: nothing is ever extracted to one. */
 #ifndef MALA_ZIP_H
 #define MALA_ZIP_H
 

@@ -46,7 +46,8 @@ bool zip_writer_add(ZipWriter *w, const char *name, const void *data, size_t byt
     CHECK(name[0] && strlen(name) <= ZIP_MAX_NAME, "%s", name);
     ZipEntry e = {.name = name, .bytes = bytes, .crc = zip_crc(&w->crc, 0, data, bytes), .begin = w->at};
     Record head = {0}, extra = {0};
-    if (bytes >= UINT32_MAX) put(&extra, ZIP_EXTRA_64, 2), put(&extra, 16, 2), put(&extra, bytes, 8), put(&extra, bytes, 8);
+    if (bytes >= UINT32_MAX)
+        put(&extra, ZIP_EXTRA_64, 2), put(&extra, 16, 2), put(&extra, bytes, 8), put(&extra, bytes, 8);
     size_t unpadded = w->at + ZIP_LOCAL_BYTES + strlen(name) + extra.count + 4; /* 4: the padding field's own head */
     size_t pad = ROUND_UP(unpadded, (size_t)ZIP_ALIGNMENT) - unpadded;
     put(&extra, ZIP_EXTRA_PADDING, 2), put(&extra, pad, 2);

@@ -7,7 +7,8 @@
 
 #define GOLDEN_INPUTS 2
 #define GOLDEN_KEY "mala.golden"
-/* Of the largest logit. Differences between instruction sets are some 1e-6 of it; a wrong weight or kernel shows more. */
+/* Of the largest logit. Differences between instruction sets are some 1e-6 of it; a wrong weight or kernel shows more.
+ */
 #define GOLDEN_LIMIT 1e-4
 
 /* Writes the file again with its golden logits, computed from what it holds. False: as opening, running and writing. */
@@ -20,7 +21,8 @@ typedef struct {
     bool agree;        /* difference <= limit * magnitude; never with a NaN */
 } GoldenResult;
 
-/* Computes the logits here. False: EXIT_INPUT when the file carries none or damaged ones; that they differ is no error. */
+/* Computes the logits here. False: EXIT_INPUT when the file carries none or damaged ones; that they differ is no error.
+ */
 bool golden_check(GoldenResult *out, ModelFile *model, double limit, Err *err);
 
 /* Input `index` of generator 1, u8 (height, width, 3): 0 is noise, 1 is 8 x 8 blocks of one colour each. Bytes are the

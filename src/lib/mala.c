@@ -130,7 +130,8 @@ static bool open_device(Backend *out, const MalaModel *m, const MalaRunnerOption
 static bool new_runner(void *arg, Err *err) {
     Starting *s = arg;
     if (!s->model) return usage(err, "mala_runner_new: needs a model");
-    if (s->options.batch < 0 || s->options.threads < 0) return usage(err, "mala_runner_new: batch and threads are counts");
+    if (s->options.batch < 0 || s->options.threads < 0)
+        return usage(err, "mala_runner_new: batch and threads are counts");
     MalaRunner *r = s->runner = mem_zalloc(1, sizeof *r);
     const MalaModel *m = r->model = s->model;
     r->batch = MAX(s->options.batch, 1);
@@ -198,7 +199,8 @@ typedef struct {
 static bool put_image(MalaRunner *r, int at, const MalaImage *image, Err *err) {
     Image view = {image->width, image->height, image->pixels};
     if (!view.pixels || view.width < 1 || view.height < 1) return usage(err, "mala_run_images: an empty picture");
-    return transform_eval(&r->resizer, (uint8_t *)r->input + (size_t)at * r->predictor.image_bytes, &view, &r->transform, err);
+    return transform_eval(&r->resizer, (uint8_t *)r->input + (size_t)at * r->predictor.image_bytes, &view,
+                          &r->transform, err);
 }
 
 /* planes [3][H][W] to pixels [H][W][3] */
@@ -232,12 +234,16 @@ static bool run(void *arg, Err *err) {
     return true;
 }
 
-bool mala_run_images(MalaRunner *runner, float *logits, float *prob, const MalaImage *images, int count, MalaError *error) {
+bool mala_run_images(MalaRunner *runner, float *logits, float *prob, const MalaImage *images, int count,
+                     MalaError *error) {
     return attempt(run, &(Running){runner, logits, prob, images, NULL, count}, error);
 }
 
-bool mala_run_tensors(MalaRunner *runner, float *logits, float *prob, const float *images, int count, MalaError *error) {
+bool mala_run_tensors(MalaRunner *runner, float *logits, float *prob, const float *images, int count,
+                      MalaError *error) {
     return attempt(run, &(Running){runner, logits, prob, NULL, images, count}, error);
 }
 
-void mala_top(int32_t *top, const float *scores, int classes, int k) { classify_top(top, scores, classes, MIN(k, classes)); }
+void mala_top(int32_t *top, const float *scores, int classes, int k) {
+    classify_top(top, scores, classes, MIN(k, classes));
+}

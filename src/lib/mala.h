@@ -8,8 +8,8 @@
  *     mala_run_images(runner, NULL, prob, &image, 1, &error);     prob[classes]
  *
  * Functions that can fail return false or NULL and put one line of text into *error (which may be NULL). Nothing here
- * prints, exits, or keeps anything outside the objects. A model may be shared by threads; a runner belongs to one thread
- * at a time, and runners do not disturb each other. */
+ * prints, exits, or keeps anything outside the objects. A model may be shared by threads; a runner belongs to one
+ * thread at a time, and runners do not disturb each other. */
 #ifndef MALA_H
 #define MALA_H
 
@@ -33,7 +33,8 @@ typedef struct {
 MALA_API const char *mala_version(void);
 
 /* Opens a safetensors file, a PyTorch checkpoint (.pth) or a folder with config.json and model.safetensors. settings:
- * `count` strings "section.key=value" as on mala's command line, for files that do not say all ("model.name=mavit_t"). */
+ * `count` strings "section.key=value" as on mala's command line, for files that do not say all ("model.name=mavit_t").
+ */
 MALA_API MalaModel *mala_model_open(const char *path, const char *const *settings, int count, MalaError *error);
 /* After its runners are freed. */
 MALA_API void mala_model_close(MalaModel *model);
@@ -67,8 +68,8 @@ typedef struct {
 MALA_API bool mala_image_load(MalaImage *out, const char *path, MalaError *error);
 MALA_API void mala_image_free(MalaImage *image);
 
-/* Scales and crops each picture as the model was evaluated, and runs them. logits, prob: [count][classes], either may be
- * NULL. Any count. */
+/* Scales and crops each picture as the model was evaluated, and runs them. logits, prob: [count][classes], either may
+ * be NULL. Any count. */
 MALA_API bool mala_run_images(MalaRunner *runner, float *logits, float *prob, const MalaImage *images, int count,
                               MalaError *error);
 /* The same for tensors that are ready for the network: [count][3][height][width], normalised (planes of red, green and

@@ -88,7 +88,8 @@ bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log
     free(inside);
     if (!ok) return false;
     if (out->part && out->part[0])
-        log_info(log, "%s: takes \"%s\"%s", path, out->part, out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
+        log_info(log, "%s: takes \"%s\"%s", path, out->part,
+                 out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
     if (out->stepped_over) log_info(log, "%s: holds objects beside the weights, not read: %s", path, out->stepped_over);
     return true;
 }
@@ -124,11 +125,12 @@ void model_classes_free(char **names, int count) {
 static bool find_classes(ModelFile *m, Err *err) {
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
     if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
-        return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first", m->file.path);
+        return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first",
+                       m->file.path);
     if (!m->classes && !model_classes_read(&m->classes, &m->class_count, &m->file, err)) return false;
     if (m->class_count && m->class_count != head->shape[0])
-        return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged", m->file.path,
-                       m->class_count, (long long)head->shape[0]);
+        return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged",
+                       m->file.path, m->class_count, (long long)head->shape[0]);
     for (int64_t i = m->class_count; i < head->shape[0]; i++) {
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)i);
@@ -159,7 +161,8 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
         return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
     }
     if (path_is_dir(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
-    if (!config_file && !options_given(&m->config.options, "model.name") && !options_given(&m->config.options, "model.dims"))
+    if (!config_file && !options_given(&m->config.options, "model.name") &&
+        !options_given(&m->config.options, "model.dims"))
         return err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)",
                        m->file.path);
     return true;

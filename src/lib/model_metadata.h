@@ -1,8 +1,6 @@
-/* model_metadata.h - what a model file says about itself beside its tensors, as pairs of text: enough to use the network
- * without asking anybody. No date and no host: the same run gives the same bytes.
- *     format          "pt", which other readers insist on
- *     mala.version    of the program that wrote it
- *     mala.task       "classify" or "features"
+/* model_metadata.h - what a model file says about itself beside its tensors, as pairs of text: enough to use the
+ * network without asking anybody. No date and no host: the same run gives the same bytes. format          "pt", which
+ * other readers insist on mala.version    of the program that wrote it mala.task       "classify" or "features"
  *     mala.arch       "mavit_t", ... or "custom"
  *     mala.config     the whole config: JSON
  *     mala.preprocess from picture to tensor: {"size", "crop_pct", "interpolation", "antialias", "channels",

@@ -174,7 +174,8 @@ static void place_activations(Plan *p, const Schedule *s) {
             if (at->last == at->first) continue; /* nobody reads it: the kernel gets NULL */
             int64_t bytes = ROUND_UP(value_bytes(graph_value(g, v)), ALIGNMENT);
             block_of[v] = n_blocks;
-            blocks[n_blocks++] = (Block){.bytes = bytes, .first = at->first, .last = at->last, .constant = at->constant};
+            blocks[n_blocks++] =
+                (Block){.bytes = bytes, .first = at->first, .last = at->last, .constant = at->constant};
             if (!at->constant) p->naive_bytes += (size_t)bytes;
         }
     }
@@ -257,7 +258,8 @@ static bool take_memory(Plan *p, Err *err) {
     Backend *b = p->backend;
     return b->alloc(b, (void **)&p->arena, p->arena_bytes, err) &&
            b->alloc(b, (void **)&p->constants, p->constant_bytes, err) &&
-           b->alloc(b, (void **)&p->work, p->work_bytes, err) && b->alloc(b, (void **)&p->inputs, p->input_bytes, err) &&
+           b->alloc(b, (void **)&p->work, p->work_bytes, err) &&
+           b->alloc(b, (void **)&p->inputs, p->input_bytes, err) &&
            b->alloc(b, (void **)&p->borrowed, p->borrowed_bytes, err);
 }
 
@@ -342,7 +344,8 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
 void plan_free(Plan *p) {
     if (!p) return;
     for (int32_t i = 0; i < p->n_steps; i++)
-        if (p->steps[i].call.prepared && p->steps[i].kernel->release) p->steps[i].kernel->release(p->steps[i].call.prepared);
+        if (p->steps[i].call.prepared && p->steps[i].kernel->release)
+            p->steps[i].kernel->release(p->steps[i].call.prepared);
     plan_pipe_close(p);
     char *memory[] = {p->arena, p->constants, p->work, p->inputs, p->borrowed};
     for (size_t i = 0; i < COUNTOF(memory); i++)

@@ -31,7 +31,8 @@ typedef struct {
 /* What lets the host work beside a run (plan_run.c): two sets of host memory that take turns, and marks that say when
  * each is free. */
 typedef struct {
-    char *staged;    /* on the device, laid out as Plan.inputs: the next run's inputs; NULL: the host writes inputs itself */
+    char *
+        staged; /* on the device, laid out as Plan.inputs: the next run's inputs; NULL: the host writes inputs itself */
     char *inputs[2]; /* on the host: what staged is uploaded from */
     char *kept[2];   /* on the host: kept values of the last run and of the one before, at kept_offset */
     size_t *kept_offset; /* [n_keep] */
@@ -72,7 +73,8 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
 void plan_free(Plan *p);
 
 /* Recomputes the constants after weights have changed; plan_new does it once. With a state that has a source, weights
- * are read as they are needed, those that only constants are made of into memory that the next ones overwrite. False: what the source says. */
+ * are read as they are needed, those that only constants are made of into memory that the next ones overwrite. False:
+ * what the source says. */
 bool plan_refresh(Plan *p, Err *err);
 /* Queues a run. From the second on, a backend that can capture replays what it recorded of one. */
 void plan_run(Plan *p);

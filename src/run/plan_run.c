@@ -92,7 +92,8 @@ static bool require_weights(Plan *p, int32_t step, Err *err) {
         const Value *x = v == NO_VAL ? NULL : graph_value(p->graph, v);
         if (!x || x->kind != V_STATE || x->param < 0) continue;
         int32_t param = state_find(p->state, x->name);
-        if (!(plan_borrows(p, step, v) ? state_read_source(p->state, param, call->in[i], err) : state_require(p->state, param, err)))
+        if (!(plan_borrows(p, step, v) ? state_read_source(p->state, param, call->in[i], err)
+                                       : state_require(p->state, param, err)))
             return false;
     }
     return true;
@@ -185,7 +186,8 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err) {
 
 bool plan_upload(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
     Backend *b = p->backend;
-    CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name, value_bytes(p, input));
+    CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name,
+          value_bytes(p, input));
     return plan_healthy(p, err) && b->upload(b, p->address[input], host, bytes, STREAM_COMPUTE, err) &&
            b->wait(b, STREAM_COMPUTE, err);
 }
@@ -202,7 +204,8 @@ bool plan_stage(Plan *p, Val input, const void *host, size_t bytes, Err *err) {
     Backend *b = p->backend;
     PlanPipe *s = &p->pipe;
     if (b->host_memory) return plan_upload(p, input, host, bytes, err);
-    CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name, value_bytes(p, input));
+    CHECK(bytes <= value_bytes(p, input), "%s takes %zu bytes", graph_value(p->graph, input)->name,
+          value_bytes(p, input));
     if (!plan_healthy(p, err)) return false;
     int slot = s->stages & 1;
     /* the first of a round: is what the round before last uploaded gone, and what the last one staged moved? */

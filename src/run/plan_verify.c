@@ -29,8 +29,8 @@ static bool check_pair(const Plan *p, Val va, const Extent *a, Val vb, const Ext
     if (a->read < b->written || b->read < a->written) return true;
     const Graph *g = p->graph;
     if (inplace_allowed(p, b->written, va, a, vb, b) || inplace_allowed(p, a->written, vb, b, va, a)) return true;
-    return err_set(err, EXIT_BUG, "plan: %s (value %d) and %s (value %d) overlap while both must stand", g->values[va].name,
-                   va, g->values[vb].name, vb);
+    return err_set(err, EXIT_BUG, "plan: %s (value %d) and %s (value %d) overlap while both must stand",
+                   g->values[va].name, va, g->values[vb].name, vb);
 }
 
 static bool follow_steps(const Plan *p, Extent *extent, Err *err) {

@@ -55,13 +55,15 @@ float *state_slot(const State *s, StateRole role, int32_t param) {
 bool state_write(State *s, StateRole role, int32_t param, const float *host, Err *err) {
     Backend *b = s->backend;
     size_t bytes = (size_t)state_count(s, param) * sizeof(float);
-    return b->upload(b, state_slot(s, role, param), host, bytes, STREAM_COMPUTE, err) && b->wait(b, STREAM_COMPUTE, err);
+    return b->upload(b, state_slot(s, role, param), host, bytes, STREAM_COMPUTE, err) &&
+           b->wait(b, STREAM_COMPUTE, err);
 }
 
 bool state_read(const State *s, StateRole role, int32_t param, float *host, Err *err) {
     Backend *b = s->backend;
     size_t bytes = (size_t)state_count(s, param) * sizeof(float);
-    return b->download(b, host, state_slot(s, role, param), bytes, STREAM_COMPUTE, err) && b->wait(b, STREAM_COMPUTE, err);
+    return b->download(b, host, state_slot(s, role, param), bytes, STREAM_COMPUTE, err) &&
+           b->wait(b, STREAM_COMPUTE, err);
 }
 
 int64_t state_parameter_count(const State *s) {
@@ -133,7 +135,8 @@ void state_attach(State *s, StateSource source) {
     static const StateRole roles[] = {ROLE_WEIGHT, ROLE_BUFFER};
     for (size_t i = 0; i < COUNTOF(roles); i++)
         if (s->backend->discard && s->buffer[roles[i]])
-            s->backend->discard(s->backend, s->buffer[roles[i]], (size_t)state_role_length(s, roles[i]) * sizeof(float));
+            s->backend->discard(s->backend, s->buffer[roles[i]],
+                                (size_t)state_role_length(s, roles[i]) * sizeof(float));
 }
 
 bool state_read_source(const State *s, int32_t param, void *device, Err *err) {

@@ -14,8 +14,16 @@ static Val images_input(ClassifyGraph *c, const ClassifySpec *spec, int batch, i
 }
 
 static ClassifyGraph graph_empty(void) {
-    ClassifyGraph c = {.graph = graph_new(), .images = NO_VAL, .targets = NO_VAL, .counter = NO_VAL, .hyper = NO_VAL, .scale = NO_VAL,
-                       .logits = NO_VAL, .prob = NO_VAL, .loss = NO_VAL, .norm = NO_VAL};
+    ClassifyGraph c = {.graph = graph_new(),
+                       .images = NO_VAL,
+                       .targets = NO_VAL,
+                       .counter = NO_VAL,
+                       .hyper = NO_VAL,
+                       .scale = NO_VAL,
+                       .logits = NO_VAL,
+                       .prob = NO_VAL,
+                       .loss = NO_VAL,
+                       .norm = NO_VAL};
     for (int i = 0; i < MAVIT_STAGES; i++) c.stage[i] = NO_VAL;
     return c;
 }

@@ -38,6 +38,7 @@ Val optimizer_emit(Graph *g, Val hyper, bool ema) {
                  graph_state_group(g, ROLE_MOMENT1, group), graph_state_group(g, ROLE_MOMENT2, group), norm, hyper,
                  group == PARAMS_DECAYED);
     if (ema)
-        op_ema(g, graph_state_group(g, ROLE_WEIGHT, PARAMS_ALL), graph_state_group(g, ROLE_EMA, PARAMS_ALL), norm, hyper);
+        op_ema(g, graph_state_group(g, ROLE_WEIGHT, PARAMS_ALL), graph_state_group(g, ROLE_EMA, PARAMS_ALL), norm,
+               hyper);
     return norm;
 }

@@ -60,8 +60,8 @@ static dnnl_status_t make_product(Convolution *c, const ConvolutionSize *s) {
                                                         &c->desc[Y], strides, pad, pad)))
         went(&first, dnnl_primitive_desc_create(&forward, &op, attr, c->engine, NULL));
     if (c->kind == CONVOLUTION_DX)
-        went(&first, dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &c->desc[X], &w, &c->desc[Y],
-                                                              strides, pad, pad));
+        went(&first, dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &c->desc[X], &w,
+                                                              &c->desc[Y], strides, pad, pad));
     if (c->kind == CONVOLUTION_DW)
         went(&first, dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &c->desc[X], &w, NULL,
                                                                  &c->desc[Y], strides, pad, pad));
@@ -84,7 +84,8 @@ static dnnl_status_t make_reorder(Convolution *c) {
     dnnl_status_t first = dnnl_success;
     dnnl_primitive_desc_t desc;
     int from = c->kind == CONVOLUTION_DW ? PACKED : PLAIN, to = c->kind == CONVOLUTION_DW ? PLAIN : PACKED;
-    if (!went(&first, dnnl_reorder_primitive_desc_create(&desc, &c->desc[from], c->engine, &c->desc[to], c->engine, NULL)))
+    if (!went(&first,
+              dnnl_reorder_primitive_desc_create(&desc, &c->desc[from], c->engine, &c->desc[to], c->engine, NULL)))
         return first;
     went(&first, dnnl_primitive_create(&c->reorder, desc));
     dnnl_primitive_desc_destroy(desc);
@@ -161,7 +162,8 @@ static void reorder(Convolution *c, int index, int from, int to, const float *pa
     Slot *slot = slot_at(c, index);
     point(slot, PACKED, packed);
     point(slot, PLAIN, plain);
-    execute(c->reorder, slot, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, slot->memory[from]}, {DNNL_ARG_TO, slot->memory[to]}}, 2);
+    execute(c->reorder, slot, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, slot->memory[from]}, {DNNL_ARG_TO, slot->memory[to]}},
+            2);
 }
 
 void cpu_convolution_pack(Convolution *c, int slot, float *packed, const float *w) {

@@ -37,7 +37,8 @@ void cpu_convolution_free(Convolution *c);
 int64_t cpu_convolution_packed_floats(const Convolution *c);  /* of the weights in the library's order */
 int64_t cpu_convolution_scratch_floats(const Convolution *c); /* that every running call needs for itself */
 
-/* slot < CONVOLUTION_SLOTS: calls at the same time need different ones. Buffers are 64-byte aligned, but for w and bias.
+/* slot < CONVOLUTION_SLOTS: calls at the same time need different ones. Buffers are 64-byte aligned, but for w and
+ * bias.
  *
  * pack: weights into the library's order (Y, DX). unpack: their gradient out of it (DW).
  * run: which of x, packed and y is written, or read as a gradient, the kind says; bias (outs) is for Y alone. */

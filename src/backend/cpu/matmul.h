@@ -17,6 +17,7 @@ typedef struct {
 } MatmulOperand;
 
 /* C (m, n), c_stride floats from row to row, = [C +] A (m, k) B (k, n). Row-major; m, n, k at least 1. */
-void matmul(float *c, int64_t c_stride, MatmulOperand a, MatmulOperand b, int64_t m, int64_t n, int64_t k, bool accumulate);
+void matmul(float *c, int64_t c_stride, MatmulOperand a, MatmulOperand b, int64_t m, int64_t n, int64_t k,
+            bool accumulate);
 
 #endif

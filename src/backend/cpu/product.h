@@ -1,6 +1,6 @@
-/* product.h - a matrix product that is made once for its size (oneDNN's matmul primitive), where matmul.h takes any size
- * as it comes. Making one costs a third of a millisecond; the first call of matmul.h costs a program some eighty, since
- * the library then compiles all it may ever need. Inference starts soon with these; training does not care.
+/* product.h - a matrix product that is made once for its size (oneDNN's matmul primitive), where matmul.h takes any
+ * size as it comes. Making one costs a third of a millisecond; the first call of matmul.h costs a program some eighty,
+ * since the library then compiles all it may ever need. Inference starts soon with these; training does not care.
  *
  * A product runs in the calling thread alone, see matmul.h. */
 #ifndef MALA_PRODUCT_H

@@ -125,8 +125,8 @@ static void conv2d_dx_run(const KernelCall *c) {
     convolution_run((const Convolution *)c->prepared, c, c->out[0], c->in[0], weights_in_work(c), c->work);
 }
 
-/* The library's dw has the features' type, so a 16-bit dw is rounded once on its way to float32, as it is under PyTorch's
- * autocast; its sums are float32. db is ours and is not rounded. */
+/* The library's dw has the features' type, so a 16-bit dw is rounded once on its way to float32, as it is under
+ * PyTorch's autocast; its sums are float32. db is ours and is not rounded. */
 static void conv2d_dw_run(const KernelCall *c) {
     const Shape *dy = call_in(c, 0);
     if (c->out[0]) {
@@ -140,7 +140,7 @@ CUDA_KERNEL(conv2d, .run = conv2d_run, .types = FEATURE_TYPES, .workspace = conv
             .release = conv_release)
 CUDA_KERNEL(conv2d_packed, .run = conv2d_packed_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
             .prepare = conv_prepare, .release = conv_release)
-CUDA_KERNEL(conv2d_dx, .run = conv2d_dx_run, .types = FEATURE_TYPES, .workspace = conv_workspace, .prepare = conv_prepare,
-            .release = conv_release)
-CUDA_KERNEL(conv2d_dw, .run = conv2d_dw_run, .types = FEATURE_TYPES, .workspace = conv_workspace, .prepare = conv_prepare,
-            .release = conv_release)
+CUDA_KERNEL(conv2d_dx, .run = conv2d_dx_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
+            .prepare = conv_prepare, .release = conv_release)
+CUDA_KERNEL(conv2d_dw, .run = conv2d_dw_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
+            .prepare = conv_prepare, .release = conv_release)

@@ -24,7 +24,8 @@ typedef enum {
 typedef struct Convolution Convolution;
 
 /* Chooses an algorithm that gives the same bits on every run. False: EXIT_DEVICE with what the library says. */
-bool convolution_prepare(Convolution **out, ConvolutionPass pass, const ConvolutionSpec *spec, Backend *backend, Err *err);
+bool convolution_prepare(Convolution **out, ConvolutionPass pass, const ConvolutionSpec *spec, Backend *backend,
+                         Err *err);
 /* Queues it on the stream that computes: out is y, dx or dw; a is x, dy or dy; b is w, w or x.
  * work: CONVOLUTION_WORKSPACE bytes. */
 void convolution_run(const Convolution *c, const KernelCall *call, void *out, const void *a, const void *b, void *work);

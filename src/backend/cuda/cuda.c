@@ -24,11 +24,12 @@ static Self *self_of(Backend *b) { return b->self; }
 static bool fail_full(const Cuda *c, size_t bytes, const Err *why, Err *err) {
     size_t left = 0;
     (void)device_memory_free(&left, &(Err){0});
-    return err_set(err, EXIT_DEVICE,
-                   "cuda:%d: no memory for %.0f MiB beside the %.0f MiB taken, %.0f MiB of %.0f are free (%s) - use a smaller "
-                   "batch or smaller images, or end other programs on this GPU",
-                   c->device, (double)bytes / 0x1p20, (double)c->allocated / 0x1p20, (double)left / 0x1p20,
-                   (double)c->info.memory / 0x1p20, why->text);
+    return err_set(
+        err, EXIT_DEVICE,
+        "cuda:%d: no memory for %.0f MiB beside the %.0f MiB taken, %.0f MiB of %.0f are free (%s) - use a smaller "
+        "batch or smaller images, or end other programs on this GPU",
+        c->device, (double)bytes / 0x1p20, (double)c->allocated / 0x1p20, (double)left / 0x1p20,
+        (double)c->info.memory / 0x1p20, why->text);
 }
 
 static bool cuda_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
@@ -99,7 +100,8 @@ void cuda_launch_failed(Backend *backend, const char *node, int code) {
 }
 
 void cuda_library_failed(Backend *backend, const char *node, const char *library, const char *why) {
-    err_set(&cuda_of(backend)->failed, EXIT_DEVICE, "%s: %s: %s - see nvidia-smi, and dmesg for NVRM lines", node, library, why);
+    err_set(&cuda_of(backend)->failed, EXIT_DEVICE, "%s: %s: %s - see nvidia-smi, and dmesg for NVRM lines", node,
+            library, why);
 }
 
 static bool no_launch_failed(const Backend *b, Err *err) {
@@ -200,14 +202,14 @@ bool backend_cuda_usable(int device, Err *err) {
     int count;
     if (!device_count(&count, err)) return false;
     if (device < 0 || device >= count)
-        return err_set(err, EXIT_DEVICE, "device: there is no cuda:%d - this machine has %d GPU%s, cuda:0 to cuda:%d", device,
-                       count, count == 1 ? "" : "s", count - 1);
+        return err_set(err, EXIT_DEVICE, "device: there is no cuda:%d - this machine has %d GPU%s, cuda:0 to cuda:%d",
+                       device, count, count == 1 ? "" : "s", count - 1);
     DeviceInfo info;
     if (!device_info(&info, device, err)) return false;
     if (info.major * 10 + info.minor < 75)
         return err_set(err, EXIT_DEVICE,
-                       "cuda:%d: %s has compute capability %d.%d, mala needs 7.5 (Turing) or newer - use --device cpu", device,
-                       info.name, info.major, info.minor);
+                       "cuda:%d: %s has compute capability %d.%d, mala needs 7.5 (Turing) or newer - use --device cpu",
+                       device, info.name, info.major, info.minor);
     if (!architecture_built(info.major * 10 + info.minor))
         return err_set(err, EXIT_DEVICE,
                        "cuda:%d: this build has no code for %s (compute capability %d.%d), only for %s - build it with "
@@ -255,8 +257,8 @@ bool backend_open_cuda(Backend *out, int device, Err *err) {
         return false;
     }
     const DeviceInfo *info = &s->cuda.info;
-    snprintf(out->description, sizeof out->description, "cuda:%d: %s, %.0f GiB, compute capability %d.%d, CUDA %d.%d", device,
-             info->name, (double)info->memory / 0x1p30, info->major, info->minor, info->runtime / 1000,
+    snprintf(out->description, sizeof out->description, "cuda:%d: %s, %.0f GiB, compute capability %d.%d, CUDA %d.%d",
+             device, info->name, (double)info->memory / 0x1p30, info->major, info->minor, info->runtime / 1000,
              info->runtime % 1000 / 10);
     return true;
 }

@@ -1,13 +1,14 @@
-/* kernel.cuh - the subset of CUDA C that mala's kernels are written in, so that the same text runs on a GPU and, through
- * tests/emulate/emulate.h, on any host.
+/* kernel.cuh - the subset of CUDA C that mala's kernels are written in, so that the same text runs on a GPU and,
+ * through tests/emulate/emulate.h, on any host.
  *
  * The subset
- *   - a kernel is `__global__ void name(...)`, a template over the feature type, a size or a choice where it needs to be,
- *     launched by launch() alone; arguments are pointers, numbers and small structs of them, passed by value;
+ *   - a kernel is `__global__ void name(...)`, a template over the feature type, a size or a choice where it needs to
+ * be, launched by launch() alone; arguments are pointers, numbers and small structs of them, passed by value;
  *   - threadIdx, blockIdx, blockDim, gridDim; blocks are whole warps of 32;
  *   - shared memory through SharedMemory alone, at most SHARED_LIMIT bytes, so that it fits every GPU from sm_75 on;
  *   - barrier(), warp_*(), block_*(): every thread of the block reaches every barrier and every lane of a warp every
- *     warp_*(), of which warp_barrier() orders shared memory among the lanes; nothing else communicates: no atomics, no blocks that wait for each other, no shared statics;
+ *     warp_*(), of which warp_barrier() orders shared memory among the lanes; nothing else communicates: no atomics, no
+ * blocks that wait for each other, no shared statics;
  *   - features are read by to_float and written by from_float; arithmetic is float.
  * Sums are cut by shape alone and added in a fixed order: the same bits on every run and every GPU. */
 #ifndef MALA_KERNEL_CUH
@@ -153,8 +154,12 @@ __device__ inline float block_sum(float x, float *scratch) {
 #define FEATURE_TYPES (1u << DT_F32 | 1u << DT_BF16 | 1u << DT_F16)
 
 /* dtype of an operand or a result */
-static inline DType in_type(const KernelCall *c, int i) { return graph_value(c->graph, node_in(c->graph, c->node, i))->dtype; }
-static inline DType out_type(const KernelCall *c, int i) { return graph_value(c->graph, node_out(c->graph, c->node, i))->dtype; }
+static inline DType in_type(const KernelCall *c, int i) {
+    return graph_value(c->graph, node_in(c->graph, c->node, i))->dtype;
+}
+static inline DType out_type(const KernelCall *c, int i) {
+    return graph_value(c->graph, node_out(c->graph, c->node, i))->dtype;
+}
 
 /* CUDA_KERNEL(gelu, .run = gelu_run, .workspace = ...) in the order of struct Kernel */
 #define CUDA_KERNEL(name, ...) \

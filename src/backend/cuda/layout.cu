@@ -4,8 +4,8 @@
 #define TILE 32
 #define TILE_ROWS 8 /* rows of a tile at a time */
 
-/* to (cols,rows) = from (rows,cols), each row times its scale if there is one, through a tile of shared memory whose rows
- * are padded against bank conflicts */
+/* to (cols,rows) = from (rows,cols), each row times its scale if there is one, through a tile of shared memory whose
+ * rows are padded against bank conflicts */
 static __global__ void transpose(float *to, const float *from, const float *scale, int64_t rows, int64_t cols) {
     SharedMemory shared;
     float *tile = shared.take<float>(TILE * (TILE + 1));

@@ -87,10 +87,11 @@ static void linear_dw_run(const KernelCall *c) {
     if (c->out[1]) column_sum(c, (float *)c->out[1], c->in[0], in_type(c, 0), shape_rows(dy), shape_last(dy));
 }
 
-CUDA_KERNEL(linear, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace, .prepare = linear_prepare, .release = linear_release)
-CUDA_KERNEL(linear_packed, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace, .prepare = linear_prepare,
+CUDA_KERNEL(linear, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace, .prepare = linear_prepare,
             .release = linear_release)
-CUDA_KERNEL(linear_dx, .run = linear_dx_run, .types = FEATURE_TYPES, .workspace = linear_workspace, .prepare = linear_prepare,
-            .release = linear_release)
-CUDA_KERNEL(linear_dw, .run = linear_dw_run, .types = FEATURE_TYPES, .workspace = linear_dw_workspace, .prepare = linear_dw_prepare,
-            .release = linear_release)
+CUDA_KERNEL(linear_packed, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace,
+            .prepare = linear_prepare, .release = linear_release)
+CUDA_KERNEL(linear_dx, .run = linear_dx_run, .types = FEATURE_TYPES, .workspace = linear_workspace,
+            .prepare = linear_prepare, .release = linear_release)
+CUDA_KERNEL(linear_dw, .run = linear_dw_run, .types = FEATURE_TYPES, .workspace = linear_dw_workspace,
+            .prepare = linear_dw_prepare, .release = linear_release)

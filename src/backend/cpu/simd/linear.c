@@ -1,5 +1,5 @@
-/* linear.c - matrix products: the library multiplies tiles, what surrounds a product happens while its tile is in cache.
- * Tiles are cut by shape alone. */
+/* linear.c - matrix products: the library multiplies tiles, what surrounds a product happens while its tile is in
+ * cache. Tiles are cut by shape alone. */
 #include <stdlib.h>
 
 #include "backend/cpu/matmul.h"
@@ -11,9 +11,9 @@
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
-/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. The library
- * is fast, and starts soon, where nothing is strided: the columns of a tile are copied out of B, a fraction of a percent
- * of the product's work, and the tile of y is finished on its way to where it belongs. */
+/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. The
+ * library is fast, and starts soon, where nothing is strided: the columns of a tile are copied out of B, a fraction of
+ * a percent of the product's work, and the tile of y is finished on its way to where it belongs. */
 typedef struct {
     CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
     int64_t own, b, slot;   /* floats of a slot: for the library, for a tile of B, and with a tile of y in all */
@@ -250,7 +250,8 @@ static void add_chunks(float *out, const WeightGrad *d, int64_t first, int64_t b
 static void weight_grad_sum(void *arg, int index, int thread) {
     (void)thread;
     const WeightGrad *d = arg;
-    int64_t count = d->outs * d->ins, begin = part_begin(count, index, TILES), end = part_begin(count, index + 1, TILES);
+    int64_t count = d->outs * d->ins, begin = part_begin(count, index, TILES),
+            end = part_begin(count, index + 1, TILES);
     for (int64_t i = begin; d->dw && i < end; i += 1024) add_chunks(d->dw, d, 0, i, MIN(i + 1024, end));
     if (d->db && index == 0) add_chunks(d->db, d, count, 0, d->outs);
 }

@@ -110,7 +110,8 @@ static cublasStatus_t describe(Matmul *m, bool tf32) {
     return status ? status : layout_new(b, &m->out, s->out_type, s->rows, s->cols);
 }
 
-/* The library's first choice among algorithms that keep to the workspace, to 16-byte addresses, and to sums in order. */
+/* The library's first choice among algorithms that keep to the workspace, to 16-byte addresses, and to sums in order.
+ */
 static cublasStatus_t choose(Matmul *m) {
     const Blas *b = m->blas;
     cublasLtMatmulPreference_t preference = NULL;
@@ -132,8 +133,8 @@ static cublasStatus_t choose(Matmul *m) {
     cublasLtMatmulHeuristicResult_t result = {0};
     int found = 0;
     if (!status)
-        status = b->cublasLtMatmulAlgoGetHeuristic(b->handle, m->desc, m->first, m->second, m->out, m->out, preference, 1,
-                                                   &result, &found);
+        status = b->cublasLtMatmulAlgoGetHeuristic(b->handle, m->desc, m->first, m->second, m->out, m->out, preference,
+                                                   1, &result, &found);
     if (!status) status = found ? result.state : CUBLAS_STATUS_NOT_SUPPORTED;
     m->algorithm = result.algo;
     if (preference) b->cublasLtMatmulPreferenceDestroy(preference);
@@ -167,8 +168,8 @@ void matmul_run(const Matmul *m, const KernelCall *call, void *d, const void *a,
     if (m->spec.bias)
         status = blas->cublasLtMatmulDescSetAttribute(m->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     if (!status)
-        status = blas->cublasLtMatmul(blas->handle, m->desc, &one, b, m->first, a, m->second, &beta, m->spec.add ? c : d, m->out,
-                                      d, m->out, &m->algorithm, work, MATMUL_WORKSPACE,
+        status = blas->cublasLtMatmul(blas->handle, m->desc, &one, b, m->first, a, m->second, &beta,
+                                      m->spec.add ? c : d, m->out, d, m->out, &m->algorithm, work, MATMUL_WORKSPACE,
                                       cuda_compute_stream(call->backend));
     if (status) cuda_library_failed(call->backend, call->node->name, "cuBLASLt", blas->cublasLtGetStatusString(status));
 }

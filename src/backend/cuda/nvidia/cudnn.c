@@ -95,13 +95,14 @@ static cudnnStatus_t describe(Convolution *c, const ConvolutionSpec *s, bool tf3
     if (!status) status = d->cudnnCreateFilterDescriptor(&c->w);
     if (!status) status = d->cudnnCreateConvolutionDescriptor(&c->desc);
     if (!status)
-        status = d->cudnnSetTensor4dDescriptor(c->x, CUDNN_TENSOR_NHWC, type, (int)s->batch, (int)s->ins, (int)s->height,
-                                               (int)s->width);
+        status = d->cudnnSetTensor4dDescriptor(c->x, CUDNN_TENSOR_NHWC, type, (int)s->batch, (int)s->ins,
+                                               (int)s->height, (int)s->width);
     if (!status)
         status = d->cudnnSetTensor4dDescriptor(c->y, CUDNN_TENSOR_NHWC, type, (int)s->batch, (int)s->outs,
                                                (int)s->out_height, (int)s->out_width);
     if (!status)
-        status = d->cudnnSetFilter4dDescriptor(c->w, type, CUDNN_TENSOR_NHWC, (int)s->outs, (int)s->ins, s->kernel, s->kernel);
+        status = d->cudnnSetFilter4dDescriptor(c->w, type, CUDNN_TENSOR_NHWC, (int)s->outs, (int)s->ins, s->kernel,
+                                               s->kernel);
     if (!status)
         status = d->cudnnSetConvolution2dDescriptor(c->desc, s->pad, s->pad, s->stride, s->stride, 1, 1,
                                                     CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT);
@@ -130,23 +131,25 @@ static cudnnStatus_t choose(Convolution *c) {
     int count = 0;
     if (c->pass == CONVOLUTION_FORWARD) {
         cudnnConvolutionFwdAlgoPerf_t choice[MOST_ALGORITHMS];
-        status = d->cudnnGetConvolutionForwardAlgorithm_v7(d->handle, c->x, c->w, c->desc, c->y, MOST_ALGORITHMS, &count, choice);
+        status = d->cudnnGetConvolutionForwardAlgorithm_v7(d->handle, c->x, c->w, c->desc, c->y, MOST_ALGORITHMS,
+                                                           &count, choice);
         if (!status) CHOOSE(choice, count);
     } else if (c->pass == CONVOLUTION_DX) {
         cudnnConvolutionBwdDataAlgoPerf_t choice[MOST_ALGORITHMS];
-        status = d->cudnnGetConvolutionBackwardDataAlgorithm_v7(d->handle, c->w, c->y, c->desc, c->x, MOST_ALGORITHMS, &count,
-                                                                choice);
+        status = d->cudnnGetConvolutionBackwardDataAlgorithm_v7(d->handle, c->w, c->y, c->desc, c->x, MOST_ALGORITHMS,
+                                                                &count, choice);
         if (!status) CHOOSE(choice, count);
     } else {
         cudnnConvolutionBwdFilterAlgoPerf_t choice[MOST_ALGORITHMS];
-        status = d->cudnnGetConvolutionBackwardFilterAlgorithm_v7(d->handle, c->x, c->y, c->desc, c->w, MOST_ALGORITHMS, &count,
-                                                                  choice);
+        status = d->cudnnGetConvolutionBackwardFilterAlgorithm_v7(d->handle, c->x, c->y, c->desc, c->w, MOST_ALGORITHMS,
+                                                                  &count, choice);
         if (!status) CHOOSE(choice, count);
     }
     return status ? status : found ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }
 
-bool convolution_prepare(Convolution **out, ConvolutionPass pass, const ConvolutionSpec *spec, Backend *backend, Err *err) {
+bool convolution_prepare(Convolution **out, ConvolutionPass pass, const ConvolutionSpec *spec, Backend *backend,
+                         Err *err) {
     Dnn *dnn;
     *out = NULL;
     if (!dnn_open(&dnn, backend, err)) return false;
@@ -166,20 +169,23 @@ bool convolution_prepare(Convolution **out, ConvolutionPass pass, const Convolut
     return fail(dnn, status, what, err);
 }
 
-void convolution_run(const Convolution *c, const KernelCall *call, void *out, const void *a, const void *b, void *work) {
+void convolution_run(const Convolution *c, const KernelCall *call, void *out, const void *a, const void *b,
+                     void *work) {
     const Dnn *d = c->dnn;
     const float one = 1, zero = 0;
     const size_t bytes = CONVOLUTION_WORKSPACE;
     cudnnStatus_t status;
     if (c->pass == CONVOLUTION_FORWARD)
-        status = d->cudnnConvolutionForward(d->handle, &one, c->x, a, c->w, b, c->desc, (cudnnConvolutionFwdAlgo_t)c->algorithm,
-                                            work, bytes, &zero, c->y, out);
+        status = d->cudnnConvolutionForward(d->handle, &one, c->x, a, c->w, b, c->desc,
+                                            (cudnnConvolutionFwdAlgo_t)c->algorithm, work, bytes, &zero, c->y, out);
     else if (c->pass == CONVOLUTION_DX)
-        status = d->cudnnConvolutionBackwardData(d->handle, &one, c->w, b, c->y, a, c->desc,
-                                                 (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work, bytes, &zero, c->x, out);
+        status =
+            d->cudnnConvolutionBackwardData(d->handle, &one, c->w, b, c->y, a, c->desc,
+                                            (cudnnConvolutionBwdDataAlgo_t)c->algorithm, work, bytes, &zero, c->x, out);
     else
         status = d->cudnnConvolutionBackwardFilter(d->handle, &one, c->x, b, c->y, a, c->desc,
-                                                   (cudnnConvolutionBwdFilterAlgo_t)c->algorithm, work, bytes, &zero, c->w, out);
+                                                   (cudnnConvolutionBwdFilterAlgo_t)c->algorithm, work, bytes, &zero,
+                                                   c->w, out);
     if (status) cuda_library_failed(call->backend, call->node->name, "cuDNN", d->cudnnGetErrorString(status));
 }
 

@@ -8,7 +8,8 @@
 /* What to do about the failures that have an answer. */
 static const char *advice(cudaError_t e) {
     switch (e) {
-    case cudaErrorInsufficientDriver: return "install an NVIDIA driver as new as this build's CUDA, or use --device cpu";
+    case cudaErrorInsufficientDriver:
+        return "install an NVIDIA driver as new as this build's CUDA, or use --device cpu";
     case cudaErrorNoDevice: return "check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu";
     case cudaErrorNoKernelImageForDevice: return "build for this GPU: make CUDA=1";
     case cudaErrorMemoryAllocation: return "use a smaller batch or end other programs on this GPU";
@@ -21,7 +22,8 @@ static const char *advice(cudaError_t e) {
 static bool done(cudaError_t e, const char *what, Err *err) {
     if (e == cudaSuccess) return true;
     (void)cudaGetLastError();
-    return err_set(err, EXIT_DEVICE, "cuda: %s: %s (%s) - %s", what, cudaGetErrorString(e), cudaGetErrorName(e), advice(e));
+    return err_set(err, EXIT_DEVICE, "cuda: %s: %s (%s) - %s", what, cudaGetErrorString(e), cudaGetErrorName(e),
+                   advice(e));
 }
 
 /* ---- devices ---- */

@@ -50,7 +50,8 @@ bool dynlib_open(void **out, const DynLibrary *library, const DynFunction *funct
             return err_set(err, EXIT_DEVICE, "%s: has no function %s - it is too old, install %s", library->title,
                            functions[i].name, library->package);
         }
-        memcpy(functions[i].pointer, &function, sizeof function); /* ISO C has no cast from object to function pointer */
+        memcpy(functions[i].pointer, &function,
+               sizeof function); /* ISO C has no cast from object to function pointer */
     }
     return true;
 }
