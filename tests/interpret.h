@@ -1,6 +1,6 @@
 /* interpret.h - a graph in double precision, node by node through the reference of every op: what the planned, fast
- * execution must agree with. Features of a lowered graph
- * (pass/precision.h) are rounded to their type when they are stored: half precision, simulated on any machine. */
+ * execution must agree with. Features of a lowered graph (pass/precision.h) are rounded to
+ * their type when they are stored: half precision, simulated on any machine. */
 #ifndef MALA_INTERPRET_H
 #define MALA_INTERPRET_H
 

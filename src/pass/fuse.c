@@ -56,10 +56,7 @@ static Val emit1(Graph *g, OpId op, Attr attr, const Val *in, int n_in) {
 static Val emit_linear(const Fuse *f, Val x, Val w, Val b, bool gelu, Val scale, Val x0) {
     if (!(f->patterns & FUSE_PACKED)) return op_linear(f->to, x, w, b);
     Val wt = emit1(f->to, OP_transpose, (Attr){0}, (Val[]){w, scale}, 2);
-    if (scale != NO_VAL && b != NO_VAL) {
-        CHECK(shape_count(&graph_value(f->to, scale)->shape) == shape_count(&graph_value(f->to, b)->shape), "layer scale");
-        b = emit1(f->to, OP_multiply, (Attr){0}, (Val[]){b, scale}, 2);
-    }
+    if (scale != NO_VAL && b != NO_VAL) b = emit1(f->to, OP_multiply, (Attr){0}, (Val[]){b, scale}, 2);
     return emit1(f->to, OP_linear_packed, (Attr){.linear = {.gelu = gelu}}, (Val[]){x, wt, b, x0}, 4);
 }
 

@@ -1,6 +1,7 @@
 /* conv.cu - the dense convolutions: cuDNN's (convolution.h) and what lies around them: weights between the files' order
  * (O,I,k,k) and the library's (O,k,k,I), bias, GELU, sums of columns. */
 #include "backend/cuda/columns.cuh"
+#include "backend/cuda/gelu.cuh"
 
 extern "C" {
 #include "backend/cuda/convolution.h"
@@ -21,8 +22,6 @@ __global__ void reorder_weights(To *to, const From *from, int64_t count, int ins
     else
         to[i] = from_float<To>(to_float(from[files]));
 }
-
-__device__ static inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 
 /* y = y + bias, or gelu of that; in place */
 template <class T, bool GELU> __global__ void add_bias(T *y, const float *bias, int64_t count, int channels) {

@@ -2,10 +2,9 @@
  * feature: gelu and silu 2 s, their gradients and add 3 s, cast both sizes, normalize 1 + s, zeros 4. Memory is the
  * limit; only gelu of 16-bit features comes near the arithmetic's (erff is some 25 instructions). */
 #include "backend/cuda/kernel.cuh"
+#include "backend/cuda/gelu.cuh"
 
 #define THREADS 256
-
-__device__ static inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 
 /* ---- y = f(x) ---- */
 

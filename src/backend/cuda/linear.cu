@@ -1,6 +1,7 @@
 /* linear.cu - the linear ops: cuBLASLt's products (matmul.h) and what its epilogues cannot do. Its GELU is the tanh
  * form, the model's is the erf form, so GELU is ours; so are sums of columns. */
 #include "backend/cuda/columns.cuh"
+#include "backend/cuda/gelu.cuh"
 
 extern "C" {
 #include "backend/cuda/matmul.h"
@@ -9,8 +10,6 @@ extern "C" {
 #define THREADS 256
 
 /* ---- what follows a product, in place ---- */
-
-__device__ static inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
 
 template <class T> __global__ void finish_gelu(T *y, int64_t count) {
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * Pack<T>::N;
