@@ -1,9 +1,9 @@
 /* fuzz_json.c - libFuzzer: any bytes as JSON text; what is accepted is found by position and survives a round trip. */
+#include "fuzz.h"
+
 #include <string.h>
 
 #include "base/json.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Writes a document from its tokens. */
 static bool rewrite(JsonWriter *w, const char *text, size_t count, Err *err) {
