@@ -74,7 +74,7 @@ static Graph *lowered(Graph *g, DType compute) {
         operand[n] = operand[v];
         inputs[n++] = v;
     }
-    Graph *to = precision_lower(g, compute, inputs, n);
+    Graph *to = precision_lower(g, compute, false, inputs, n);
     for (int i = n - 1; i >= 0; i--) operand[inputs[i]] = operand[i];
     graph_free(g);
     return to;

@@ -362,7 +362,7 @@ static void test_shared_parameter(void **state) {
     Val w = graph_param(g, (ParamSpec){.name = "w", .shape = SHAPE(3, 3)});
     Val gamma = graph_param(g, (ParamSpec){.name = "gamma", .shape = SHAPE(3)});
     Val y = op_linear(g, op_linear(g, x, w, NO_VAL), w, NO_VAL);
-    net.outputs[0] = (OnnxOutput){op_residual(g, x, op_add(g, y, y), gamma, NO_VAL), "y"};
+    net.outputs[0] = (OnnxOutput){op_residual(g, x, op_add(g, y, y), gamma, NO_VAL, 0), "y"};
     OK(state_new(&net.state, g, &backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, &err));
     rule_state(&net.state, "");
     Model *m = export(&net, 0);

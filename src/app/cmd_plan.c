@@ -25,6 +25,7 @@ static const struct {
     {"gradients", "gradients", offsetof(NetworkMemory, gradients)},
     {"moments", "moments", offsetof(NetworkMemory, moments)},
     {"moving average", "average", offsetof(NetworkMemory, average)},
+    {"16-bit weights", "cast", offsetof(NetworkMemory, cast)},
     {"running statistics", "statistics", offsetof(NetworkMemory, statistics)},
     {"activations", "activations", offsetof(NetworkMemory, activations)},
     {"folded weights", "constants", offsetof(NetworkMemory, constants)},

@@ -6,8 +6,8 @@
 #include "pass/fuse.h"
 
 size_t network_memory_total(const NetworkMemory *n) {
-    return n->weights + n->gradients + n->moments + n->average + n->statistics + n->activations + n->constants +
-           n->workspace + n->inputs + n->staging;
+    return n->weights + n->gradients + n->moments + n->average + n->cast + n->statistics + n->activations +
+           n->constants + n->workspace + n->inputs + n->staging;
 }
 
 static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, const Val *keep, int n_keep,
@@ -20,6 +20,7 @@ static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, 
     out->gradients = roles & 1u << ROLE_GRAD ? role : 0;
     out->moments = (roles & 1u << ROLE_MOMENT1 ? role : 0) + (roles & 1u << ROLE_MOMENT2 ? role : 0);
     out->average = roles & 1u << ROLE_EMA ? role : 0;
+    out->cast = roles & 1u << ROLE_CAST ? role / 2 : 0;
     out->statistics = roles & 1u << ROLE_BUFFER ? (size_t)layout.buffers * sizeof(float) : 0;
     out->activations = p->arena_bytes;
     out->constants = p->constant_bytes;

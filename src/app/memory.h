@@ -8,8 +8,8 @@
 /* One network with its plan; all in bytes. */
 typedef struct {
     int batch;
-    size_t weights, gradients, moments, average, statistics; /* state, run/state.h */
-    size_t activations, constants, workspace;                /* of the plan, run/plan.h */
+    size_t weights, gradients, moments, average, cast, statistics; /* state, run/state.h */
+    size_t activations, constants, workspace;                      /* of the plan, run/plan.h */
     size_t inputs, staging; /* staging: the second copy that the next step's inputs are uploaded to */
 } NetworkMemory;
 

@@ -46,9 +46,20 @@ typedef enum {
     V_ACT,   /* produced by a node, placed in the plan's arena */
 } ValueKind;
 
-/* The flat state buffers. ROLE_WEIGHT..ROLE_EMA share one layout, so one offset serves all five, and an optimizer
- * step, a checkpoint or an all-reduce is one pass over one buffer. Running statistics have a layout of their own. */
-typedef enum { ROLE_WEIGHT, ROLE_GRAD, ROLE_MOMENT1, ROLE_MOMENT2, ROLE_EMA, ROLE_BUFFER, ROLE_COUNT } StateRole;
+/* The flat state buffers. ROLE_WEIGHT..ROLE_CAST share one layout, so one offset serves all six, and an optimizer
+ * step, a checkpoint, an all-reduce or a cast is one pass over one buffer. All are float32 but ROLE_CAST: the weights
+ * in a 16-bit compute type, written anew by every step that reads them (pass/precision.h). Running statistics have a
+ * layout of their own. */
+typedef enum {
+    ROLE_WEIGHT,
+    ROLE_GRAD,
+    ROLE_MOMENT1,
+    ROLE_MOMENT2,
+    ROLE_EMA,
+    ROLE_CAST,
+    ROLE_BUFFER,
+    ROLE_COUNT
+} StateRole;
 
 typedef enum { INIT_ZERO, INIT_ONE, INIT_CONST, INIT_TRUNC_NORMAL } InitKind;
 
@@ -95,7 +106,8 @@ typedef union {
     struct { DType dtype; } cast;
     struct { int32_t height, width; } pool; /* mean_pool_bwd: size of the pooled map */
     struct { float smoothing; } loss;
-    struct { float rate; int32_t stream; int32_t batch; } drop_path;
+    struct { float rate; int32_t streams, batch; } drop_path; /* rate: of the last stream */
+    struct { int32_t stream; } residual;                      /* its row of keep */
     struct { bool decay; } adamw;
     struct { bool gelu; } linear;
 } Attr;
@@ -138,8 +150,8 @@ Val graph_state(Graph *g, StateRole role, int32_t param);
  * declared before. Its length is that of the flat buffer, padding included. */
 Val graph_state_group(Graph *g, StateRole role, int32_t group);
 
-/* Where each parameter lies in the flat buffers, in float32 elements: every one starts on 64 bytes; decayed ones
- * first, then the others, then (in a buffer of their own) running statistics. */
+/* Where each parameter lies in the flat buffers, in elements: every one starts on a multiple of 16; decayed ones first,
+ * then the others, then (in a buffer of their own) running statistics. */
 typedef struct {
     int64_t *offset;      /* [n_params] */
     int64_t decayed;      /* length of PARAMS_DECAYED */

@@ -91,13 +91,13 @@ Val op_batch_norm_eval(Graph *g, Val x, Val gain, Val bias, Val running_mean, Va
 Val op_gelu(Graph *g, Val x);
 Val op_silu(Graph *g, Val x);
 Val op_attention(Graph *g, Val qkvo, Val w, Val b, AttentionKind kind, int heads);
-Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep);
+Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep, int stream);
 Val op_add(Graph *g, Val a, Val b);
 Val op_mean_pool(Graph *g, Val x);
 Val op_zeros(Graph *g, Val like);
 Val op_softmax(Graph *g, Val x);
 Val op_cross_entropy(Graph *g, Val logits, Val target, float smoothing);
-Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream);
+Val op_drop_path(Graph *g, Val counter, int batch, float rate, int streams);
 Val op_grad_norm(Graph *g, Val grads, Val hyper);
 void op_adamw(Graph *g, Val w, Val grad, Val m, Val v, Val norm, Val hyper, bool decay);
 void op_ema(Graph *g, Val w, Val average, Val norm, Val hyper);

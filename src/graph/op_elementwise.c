@@ -114,18 +114,19 @@ static const char *multiply_infer(const Graph *g, const Node *n, Type out[MAX_OU
 const OpDef op_def_multiply = {.name = "multiply", .min_in = 2, .max_in = 2, .n_out = 1,
                                .flags = OPF_NO_GRAD | OPF_INPLACE0, .infer = multiply_infer};
 
-/* What residual and its gradient share: u (B,...,C), C elements of gamma, keep (B) or absent. */
+/* What residual and its gradient share: u (B,...,C), C elements of gamma, keep (S,B) or absent. */
 static const char *branch_misfit(const Graph *g, const Node *n, const Shape *u, int gamma, int keep) {
     if (u->rank < 1) return "u must have channels";
     if (!operand(g, n, gamma)) return "gamma must be present";
     if (shape_count(operand(g, n, gamma)) != shape_last(u)) return "gamma must have one element per channel";
     const Shape *k = operand(g, n, keep);
-    if (k && (u->rank < 2 || shape_count(k) != u->dim[0])) return "keep must have one element per sample";
+    if (k && (u->rank < 2 || k->rank != 2 || k->dim[1] != u->dim[0])) return "keep must have one column per sample";
+    if (k && (n->attr.residual.stream < 0 || n->attr.residual.stream >= k->dim[0])) return "keep has no such row";
     return NULL;
 }
 
-/* y = x + keep[b] gamma[c] u, x and u (B,...,C), gamma C elements in any shape, keep (B) or absent (1)
- * dx = dy;  du = dy keep gamma;  dgamma = sum over all rows of dy keep u */
+/* y = x + k[b] gamma[c] u, x and u (B,...,C), gamma C elements in any shape, k row attr.stream of keep (S,B), or 1
+ * dx = dy;  du = dy k gamma;  dgamma = sum over all rows of dy k u */
 static const char *residual_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = operand(g, n, 0), *u = operand(g, n, 1);
     if (!x || !u || !shape_equal(x, u)) return "x and u must have the same shape";
@@ -135,7 +136,7 @@ static const char *residual_infer(const Graph *g, const Node *n, Type out[MAX_OU
 
 static void residual_grad(Graph *g, Node n, const Val *dout, Val *din) {
     Val keep = n.n_in > 3 ? node_in(g, &n, 3) : NO_VAL, d[2];
-    graph_emit(g, OP_residual_bwd, (Attr){0}, (Val[]){dout[0], node_in(g, &n, 1), node_in(g, &n, 2), keep}, 4, d);
+    graph_emit(g, OP_residual_bwd, n.attr, (Val[]){dout[0], node_in(g, &n, 1), node_in(g, &n, 2), keep}, 4, d);
     din[0] = dout[0];
     din[1] = d[0];
     din[2] = d[1];
@@ -158,8 +159,8 @@ static const char *residual_bwd_infer(const Graph *g, const Node *n, Type out[MA
 const OpDef op_def_residual_bwd = {.name = "residual_bwd", .min_in = 3, .max_in = 4, .n_out = 2, .flags = OPF_NO_GRAD,
                                    .features = 1 << 0 | 1 << 1, .features_out = 1 << 0, .infer = residual_bwd_infer};
 
-Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep) {
-    return emit1(g, OP_residual, (Attr){0}, (Val[]){x, u, gamma, keep}, 4);
+Val op_residual(Graph *g, Val x, Val u, Val gamma, Val keep, int stream) {
+    return emit1(g, OP_residual, (Attr){.residual = {.stream = stream}}, (Val[]){x, u, gamma, keep}, 4);
 }
 
 /* y (B,C) = mean of x (B,H,W,C) over H and W; dx = dy / (H W) */

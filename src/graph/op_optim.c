@@ -4,24 +4,27 @@
 
 static bool is_hyper(const Shape *s) { return s->rank == 1 && s->dim[0] == HYPER_COUNT; }
 
-/* keep (B): 0 with probability rate, else 1 / (1 - rate). counter u64 (2): seed, step. Sample b takes draw b of the
- * stream (seed, RNG_DROP_PATH, step, attr.stream): kept when the draw is at least rate. */
+/* Stochastic depth (Huang et al., 2016) of all blocks but the first, two streams a block, the rate rising from block to
+ * block to attr.rate: stream s has r = attr.rate * (s / 2 + 1) / (streams / 2), in float32 and in this order.
+ * keep (S,B): 0 with probability r, else 1 / (1 - r). counter u64 (2): seed, step. Sample b of stream s takes draw b of
+ * (seed, RNG_DROP_PATH, step, s): kept when the draw is at least r. */
 static const char *drop_path_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     Val counter = node_in(g, n, 0);
     if (counter == NO_VAL || graph_value(g, counter)->dtype != DT_U64 || shape_count(in_shape(g, n, 0)) != 2)
         return "counter must be u64 (2)";
     if (!(n->attr.drop_path.rate >= 0 && n->attr.drop_path.rate < 1)) return "rate must lie in [0, 1)";
     if (n->attr.drop_path.batch < 1) return "batch must be at least 1";
-    out[0] = (Type){SHAPE(n->attr.drop_path.batch), DT_F32};
+    if (n->attr.drop_path.streams < 2 || n->attr.drop_path.streams % 2) return "there must be two streams a block";
+    out[0] = (Type){SHAPE(n->attr.drop_path.streams, n->attr.drop_path.batch), DT_F32};
     return NULL;
 }
 
 const OpDef op_def_drop_path = {.name = "drop_path", .min_in = 1, .max_in = 1, .n_out = 1,
                                 .flags = OPF_NO_GRAD | OPF_RANDOM, .untyped = 1 << 0, .infer = drop_path_infer};
 
-Val op_drop_path(Graph *g, Val counter, int batch, float rate, int stream) {
+Val op_drop_path(Graph *g, Val counter, int batch, float rate, int streams) {
     Val keep;
-    Attr attr = {.drop_path = {.rate = rate, .stream = stream, .batch = batch}};
+    Attr attr = {.drop_path = {.rate = rate, .streams = streams, .batch = batch}};
     graph_emit(g, OP_drop_path, attr, &counter, 1, &keep);
     return keep;
 }

@@ -33,12 +33,14 @@ static Val feed_forward(Nn *nn, Val x, int hidden) {
     return x;
 }
 
-static Val block(Nn *nn, const MavitConfig *c, Val x, int stage, float drop_path) {
+/* Block `index` of all; the first one is never dropped (drop_path in graph/op_optim.c). */
+static Val block(Nn *nn, const MavitConfig *c, Val x, int stage, int index) {
+    int stream = 2 * (index - 1);
     x = nn_depthwise_residual(nn, x, "pos", 3);
     Val u = attention(nn, nn_layer_norm(nn, x, "norm1.norm"), c->attention[stage], c->heads[stage]);
-    x = nn_residual(nn, x, u, "gamma_1", c->layer_scale[stage], drop_path);
+    x = nn_residual(nn, x, u, "gamma_1", c->layer_scale[stage], stream);
     u = feed_forward(nn, nn_layer_norm(nn, x, "norm2.norm"), (int)(c->mlp_ratio * (float)c->dims[stage]));
-    return nn_residual(nn, x, u, "gamma_2", c->layer_scale[stage], drop_path);
+    return nn_residual(nn, x, u, "gamma_2", c->layer_scale[stage], stream + 1);
 }
 
 void mavit_features(Nn *nn, const MavitConfig *c, Val x, Val stage[MAVIT_STAGES]) {
@@ -47,13 +49,15 @@ void mavit_features(Nn *nn, const MavitConfig *c, Val x, Val stage[MAVIT_STAGES]
     CHECK(s->rank == 4 && s->dim[1] % 32 == 0 && s->dim[2] % 32 == 0, "sides must be multiples of 32");
     int blocks = 0, index = 0;
     for (int i = 0; i < MAVIT_STAGES; i++) blocks += c->depths[i];
+    nn->keep = NO_VAL;
+    if (nn->train && c->drop_path > 0 && blocks > 1)
+        nn->keep = op_drop_path(g, nn->counter, (int)s->dim[0], c->drop_path, 2 * (blocks - 1));
     x = stem(nn, x, c->dims[0]);
     for (int i = 0; i < MAVIT_STAGES; i++) {
         graph_push(g, "layers.%d", i);
         for (int k = 0; k < c->depths[i]; k++, index++) {
-            float rate = blocks > 1 ? c->drop_path * (float)index / (float)(blocks - 1) : 0;
             graph_push(g, "blocks.%d", k);
-            x = block(nn, c, x, i, rate);
+            x = block(nn, c, x, i, index);
             graph_pop(g);
         }
         stage[i] = x;

@@ -63,12 +63,7 @@ Val nn_batch_norm(Nn *nn, Val x, const char *name) {
     return y;
 }
 
-Val nn_residual(Nn *nn, Val x, Val u, const char *gamma, float layer_scale, float drop_path) {
+Val nn_residual(Nn *nn, Val x, Val u, const char *gamma, float layer_scale, int stream) {
     Val scale = parameter(nn, gamma, SHAPE(1, channels_of(nn, x), 1, 1), INIT_CONST, layer_scale);
-    Val keep = NO_VAL;
-    if (nn->train && drop_path > 0) {
-        int batch = (int)graph_value(nn->g, x)->shape.dim[0];
-        keep = op_drop_path(nn->g, nn->counter, batch, drop_path, nn->next_stream++);
-    }
-    return op_residual(nn->g, x, u, scale, keep);
+    return op_residual(nn->g, x, u, scale, stream < 0 ? NO_VAL : nn->keep, MAX(stream, 0));
 }

@@ -9,8 +9,8 @@
 typedef struct {
     Graph *g;
     bool train;
-    Val counter;         /* u64 (2): seed and step, for drop path; training only */
-    int32_t next_stream; /* drop path draws, numbered in order of emission */
+    Val counter; /* u64 (2): seed and step, for drop path; training only */
+    Val keep;    /* drop path's factors of all residuals (mavit_features); NO_VAL: nothing is dropped */
 } Nn;
 
 /* x (B,H,W,I) -> (B,H',W',out); parameters weight (out,I,k,k), bias (out) */
@@ -23,7 +23,7 @@ Val nn_depthwise_residual(Nn *nn, Val x, const char *name, int kernel);
 Val nn_layer_norm(Nn *nn, Val x, const char *name);
 /* eps 1e-5, momentum 0.1; parameters weight, bias, buffers running_mean, running_var */
 Val nn_batch_norm(Nn *nn, Val x, const char *name);
-/* x + drop_path(gamma * u), gamma (1,C,1,1) starting at layer_scale */
-Val nn_residual(Nn *nn, Val x, Val u, const char *gamma, float layer_scale, float drop_path);
+/* x + k gamma u, gamma (1,C,1,1) starting at layer_scale, k row `stream` of nn->keep; below 0: k = 1 */
+Val nn_residual(Nn *nn, Val x, Val u, const char *gamma, float layer_scale, int stream);
 
 #endif

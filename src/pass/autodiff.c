@@ -63,16 +63,21 @@ void autodiff(Graph *g, const Val *outputs, const Val *seeds, int count, bool re
 }
 
 void autodiff_bind_parameters(Graph *g, const Val *grad, int32_t n_values) {
+    bool *bound = mem_zalloc((size_t)g->n_params, sizeof *bound);
     for (Val v = 0; v < n_values; v++) {
         const Value *w = graph_value(g, v);
-        if (w->kind != V_STATE || w->role != ROLE_WEIGHT || w->param < 0) continue;
-        int32_t param = w->param;
-        CHECK(grad[v] != NO_VAL, "%s has no gradient", w->name);
+        bool weight = w->kind == V_STATE && (w->role == ROLE_WEIGHT || w->role == ROLE_CAST);
+        if (!weight || w->param < 0 || grad[v] == NO_VAL) continue;
+        CHECK(!bound[w->param], "%s is read in two types", w->name);
+        bound[w->param] = true;
         Value *d = &g->values[grad[v]];
         CHECK(d->kind == V_ACT, "the gradient of %s is shared with another value", w->name);
         d->kind = V_STATE;
         d->role = ROLE_GRAD;
-        d->param = param;
+        d->param = w->param;
         d->name = w->name;
     }
+    for (int32_t p = 0; p < g->n_params; p++)
+        CHECK(bound[p] || g->params[p].buffer, "%s has no gradient", g->params[p].name);
+    free(bound);
 }

@@ -12,8 +12,8 @@
  * the same bits, so that it need not be kept from the forward program. */
 void autodiff(Graph *g, const Val *outputs, const Val *seeds, int count, bool recompute, Val *grad);
 
-/* For each parameter the graph reads, makes its gradient in grad[] the parameter's slot of the flat gradient buffer,
- * so that the node which produces it writes there. Aborts when a parameter has none. */
+/* For each parameter, read as it is or from ROLE_CAST, makes its gradient in grad[] the parameter's slot of the flat
+ * gradient buffer, so that the node which produces it writes there. Aborts when a parameter has none. */
 void autodiff_bind_parameters(Graph *g, const Val *grad, int32_t n_values);
 
 #endif

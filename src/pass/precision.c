@@ -9,6 +9,7 @@ typedef struct {
     const Graph *from;
     Graph *to;
     DType compute;
+    bool training;
     Val *map;    /* [values of from]: the value's id in to */
     Val *wide;   /* [values of from]: the value in f32, once it was asked for; else NO_VAL */
     Val *narrow; /* [values of from]: likewise in the compute type */
@@ -16,11 +17,26 @@ typedef struct {
 
 /* A value of the old graph in the type that a reader wants. */
 static Val typed(Lower *l, Val v, DType want) {
-    DType got = graph_value(l->to, l->map[v])->dtype;
-    if (got == want) return l->map[v];
+    const Value *x = graph_value(l->to, l->map[v]);
+    if (x->dtype == want) return l->map[v];
     Val *slot = want == DT_F32 ? &l->wide[v] : &l->narrow[v];
-    if (*slot == NO_VAL) *slot = op_cast(l->to, l->map[v], want);
+    if (*slot == NO_VAL && l->training && x->kind == V_STATE && x->role == ROLE_WEIGHT) {
+        *slot = graph_state(l->to, ROLE_CAST, x->param);
+        l->to->values[*slot].dtype = want;
+    } else if (*slot == NO_VAL) {
+        *slot = op_cast(l->to, l->map[v], want);
+    }
     return *slot;
+}
+
+/* Declares all parameters and casts all weights, into ROLE_CAST. */
+static void cast_weights(Lower *l) {
+    for (int32_t p = 0; p < l->from->n_params; p++) graph_param(l->to, l->from->params[p]);
+    Val cast = op_cast(l->to, graph_state_group(l->to, ROLE_WEIGHT, PARAMS_ALL), l->compute);
+    Value *x = &l->to->values[cast];
+    x->kind = V_STATE;
+    x->role = ROLE_CAST;
+    x->group = PARAMS_ALL;
 }
 
 static void lower_node(Lower *l, const Node *n) {
@@ -54,12 +70,13 @@ static Val lower_source(Lower *l, const Value *x) {
     return graph_state(l->to, x->role, x->param);
 }
 
-Graph *precision_lower(const Graph *g, DType compute, Val *keep, int n_keep) {
+Graph *precision_lower(const Graph *g, DType compute, bool training, Val *keep, int n_keep) {
     CHECK(dtype_is_float(compute), "no compute type: %s", dtype_name(compute));
     size_t n = (size_t)g->n_values;
-    Lower l = {.from = g, .to = graph_new(), .compute = compute, .map = mem_zalloc(n, sizeof(Val)),
+    Lower l = {.from = g, .to = graph_new(), .compute = compute, .training = training, .map = mem_zalloc(n, sizeof(Val)),
                .wide = mem_zalloc(n, sizeof(Val)), .narrow = mem_zalloc(n, sizeof(Val))};
     for (size_t v = 0; v < n; v++) l.map[v] = l.wide[v] = l.narrow[v] = NO_VAL;
+    if (training && compute != DT_F32) cast_weights(&l);
     /* in the order of ids, so that without casts they stay; a node comes with its first output */
     int32_t next = 0;
     for (Val v = 0; v < g->n_values; v++) {

@@ -266,10 +266,13 @@ static bool take_memory(Plan *p, Err *err) {
 static void *state_address(const Plan *p, const Value *v) {
     const State *s = p->state;
     CHECK(s && s->buffer[v->role], "%s: the state keeps no such role (%d)", v->name, v->role);
-    if (v->param < 0) return s->buffer[v->role] + (v->group == PARAMS_OTHER ? s->layout.decayed : 0);
-    int32_t param = state_find(s, v->name);
-    CHECK(param >= 0 && state_count(s, param) == shape_count(&s->params[param].shape), "%s: not in the state", v->name);
-    return state_slot(s, v->role, param);
+    int64_t offset = v->group == PARAMS_OTHER ? s->layout.decayed : 0;
+    if (v->param >= 0) {
+        int32_t param = state_find(s, v->name);
+        CHECK(param >= 0 && state_count(s, param) == shape_count(&v->shape), "%s: not in the state", v->name);
+        offset = s->layout.offset[param];
+    }
+    return (char *)s->buffer[v->role] + offset * (int64_t)dtype_size(v->dtype);
 }
 
 static void find_addresses(Plan *p) {

@@ -35,7 +35,7 @@ void state_free(State *s) {
 }
 
 int64_t state_role_length(const State *s, StateRole role) {
-    return role == ROLE_BUFFER ? s->layout.buffers : s->layout.total;
+    return role == ROLE_BUFFER ? s->layout.buffers : role == ROLE_CAST ? s->layout.total / 2 : s->layout.total;
 }
 
 int32_t state_find(const State *s, const char *name) {
@@ -47,7 +47,7 @@ int32_t state_find(const State *s, const char *name) {
 int64_t state_count(const State *s, int32_t param) { return shape_count(&s->params[param].shape); }
 
 float *state_slot(const State *s, StateRole role, int32_t param) {
-    CHECK(s->buffer[role], "role %d is not kept", role);
+    CHECK(s->buffer[role] && role != ROLE_CAST, "role %d is not kept, or not float32", role);
     CHECK(s->params[param].buffer == (role == ROLE_BUFFER), "%s has no such role", s->params[param].name);
     return s->buffer[role] + s->layout.offset[param];
 }

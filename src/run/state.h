@@ -19,7 +19,7 @@ struct State {
     ParamSpec *params; /* names owned by the state */
     int32_t n_params;
     FlatLayout layout;
-    float *buffer[ROLE_COUNT]; /* NULL: this run does not keep that role */
+    float *buffer[ROLE_COUNT]; /* NULL: this run does not keep that role; ROLE_CAST holds 16-bit numbers */
     StateSource source;        /* read == NULL: everything is present */
     bool *present;             /* [n_params], with a source only */
 };
@@ -36,7 +36,7 @@ StateSource state_initial_source(const uint64_t *seed);
 /* Index of a name; -1 when there is none. */
 int32_t state_find(const State *s, const char *name);
 int64_t state_count(const State *s, int32_t param); /* elements */
-/* Device address of a parameter (buffers live under ROLE_BUFFER, everything else under the five other roles). */
+/* Device address of a parameter (buffers live under ROLE_BUFFER, everything else under the other float32 roles). */
 float *state_slot(const State *s, StateRole role, int32_t param);
 bool state_write(State *s, StateRole role, int32_t param, const float *host, Err *err);
 bool state_read(const State *s, StateRole role, int32_t param, float *host, Err *err);
@@ -55,7 +55,7 @@ bool state_read_source(const State *s, int32_t param, void *device, Err *err);
 bool state_require(State *s, int32_t param, Err *err);
 /* Gives the memory of a parameter's value back until it is required again; nothing to do without a source. */
 void state_release(State *s, int32_t param);
-/* Length of a role's flat buffer, in float32 elements. */
+/* Length of a role's flat buffer, in units of 4 bytes: elements, but for ROLE_CAST. */
 int64_t state_role_length(const State *s, StateRole role);
 
 #endif

@@ -29,7 +29,7 @@ static ClassifyGraph graph_empty(void) {
 }
 
 /* Puts the graph of c, forward only, into its compute type. */
-static void lower(ClassifyGraph *c, DType compute) {
+static void lower(ClassifyGraph *c, DType compute, bool training) {
     if (compute == DT_F32) return;
     Val *all[] = {&c->images, &c->targets, &c->counter, &c->hyper, &c->scale, &c->logits, &c->prob, &c->loss,
                   &c->stage[0], &c->stage[1], &c->stage[2], &c->stage[3]};
@@ -37,7 +37,7 @@ static void lower(ClassifyGraph *c, DType compute) {
     int n = 0;
     for (size_t i = 0; i < COUNTOF(all); i++)
         if (*all[i] != NO_VAL) keep[n++] = *all[i];
-    Graph *lowered = precision_lower(c->graph, compute, keep, n);
+    Graph *lowered = precision_lower(c->graph, compute, training, keep, n);
     graph_free(c->graph);
     c->graph = lowered;
     n = 0;
@@ -59,7 +59,7 @@ ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int heig
     mavit_features(&nn, &spec->model, x, c.stage);
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.loss = op_cross_entropy(g, c.logits, c.targets, spec->smoothing);
-    lower(&c, spec->compute);
+    lower(&c, spec->compute, true);
     g = c.graph;
 
     int32_t n_values = g->n_values;
@@ -73,6 +73,7 @@ ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int heig
 
 unsigned classify_train_roles(const ClassifySpec *spec) {
     unsigned roles = 1u << ROLE_WEIGHT | 1u << ROLE_GRAD | 1u << ROLE_MOMENT1 | 1u << ROLE_MOMENT2 | 1u << ROLE_BUFFER;
+    if (spec->compute != DT_F32) roles |= 1u << ROLE_CAST;
     return spec->ema ? roles | 1u << ROLE_EMA : roles;
 }
 
@@ -92,7 +93,7 @@ ClassifyGraph classify_eval_graph(const ClassifySpec *spec, int batch, int heigh
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.prob = op_softmax(c.graph, c.logits);
     if (fusion) fuse_graph(&c, fusion);
-    lower(&c, spec->compute);
+    lower(&c, spec->compute, false);
     return c;
 }
 

@@ -25,9 +25,9 @@ static void build_multiply(Graph *g, const int *d) {
 }
 
 static void build_residual(Graph *g, const int *d) {
-    Val keep = d[KEEP] ? case_state(g, "keep", SHAPE(d[BATCH]), 0, 2) : NO_VAL;
+    Val keep = d[KEEP] ? case_state(g, "keep", SHAPE(3, d[BATCH]), 0, 2) : NO_VAL;
     op_residual(g, case_input(g, "x", picture(d), -1, 1), case_input(g, "u", picture(d), -1, 1),
-                case_input(g, "gamma", SHAPE(1, d[CHANNELS], 1, 1), -1, 1), keep);
+                case_input(g, "gamma", SHAPE(1, d[CHANNELS], 1, 1), -1, 1), keep, 1);
 }
 
 /* rows without a map, gamma as a plain vector, three operands */

@@ -3,10 +3,10 @@
 
 #include <math.h>
 
-enum { COUNT, DECAY, NORM }; /* NORM: the gradient's norm in percent; -1: not a number */
+enum { COUNT, DECAY, NORM, STREAMS = 1 }; /* NORM: the gradient's norm in percent; -1: not a number */
 
 static void build_drop_path(Graph *g, const int *d) {
-    op_drop_path(g, case_labels(g, "counter", SHAPE(2), DT_U64, 1000000), d[COUNT], 0.3f, 5);
+    op_drop_path(g, case_labels(g, "counter", SHAPE(2), DT_U64, 1000000), d[COUNT], 0.3f, d[STREAMS]);
 }
 
 static Val hyper(Graph *g, double low, double high) {
@@ -39,8 +39,9 @@ static void build_ema(Graph *g, const int *d) {
 }
 
 const OpCase optim_cases[] = {
-    {.name = "drop_path 1", .build = build_drop_path, .d = {1}, .no_grad = true},
-    {.name = "drop_path 33", .build = build_drop_path, .d = {33}, .no_grad = true},
+    {.name = "drop_path 2x1", .build = build_drop_path, .d = {1, 2}, .no_grad = true},
+    {.name = "drop_path 6x33", .build = build_drop_path, .d = {33, 6}, .no_grad = true},
+    {.name = "drop_path 22x255: many tiles", .build = build_drop_path, .d = {255, 22}, .no_grad = true},
     {.name = "grad_norm 1", .build = build_grad_norm, .d = {1}, .no_grad = true},
     {.name = "grad_norm 33", .build = build_grad_norm, .d = {33}, .no_grad = true},
     {.name = "grad_norm 200003: many tiles", .build = build_grad_norm, .d = {200003}, .no_grad = true},

@@ -69,7 +69,8 @@ REF(multiply) {
 /* 1, or what stochastic depth multiplies the branch of element i with */
 static double keep_of(const Graph *g, const Node *n, double *const *in, int64_t i) {
     const Shape *u = in_shape(g, n, 1);
-    return n->n_in > 3 && in[3] ? in[3][i / (shape_count(u) / u->dim[0])] : 1;
+    int64_t sample = i / (shape_count(u) / u->dim[0]);
+    return n->n_in > 3 && in[3] ? in[3][n->attr.residual.stream * u->dim[0] + sample] : 1;
 }
 
 REF(residual) {

@@ -7,9 +7,12 @@
 
 REF(drop_path) {
     (void)g;
-    double rate = n->attr.drop_path.rate;
-    Rng r = rng_make((uint64_t)in[0][0], RNG_DROP_PATH, (uint64_t)in[0][1], (uint32_t)n->attr.drop_path.stream);
-    for (int32_t b = 0; b < n->attr.drop_path.batch; b++) out[0][b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
+    int32_t batch = n->attr.drop_path.batch, streams = n->attr.drop_path.streams;
+    for (int32_t s = 0; s < streams; s++) {
+        double rate = n->attr.drop_path.rate * (float)(s / 2 + 1) / (float)(streams / 2);
+        Rng r = rng_make((uint64_t)in[0][0], RNG_DROP_PATH, (uint64_t)in[0][1], (uint32_t)s);
+        for (int32_t b = 0; b < batch; b++) out[0][s * batch + b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
+    }
 }
 
 REF(grad_norm) {

@@ -5,23 +5,24 @@
 
 #define THREADS 256
 
-/* ---- draws: a thread has a sample, hence a word of the stream's block b / 4 ---- */
+/* ---- draws: a thread has a sample of a stream, hence a word of the stream's block b / 4 ---- */
 
-static __global__ void drop_path(float *keep, const uint64_t *counter, float rate, uint32_t stream, int batch) {
-    int b = blockIdx.x * THREADS + threadIdx.x;
-    if (b >= batch) return;
-    Rng r = rng_make(counter[0], RNG_DROP_PATH, counter[1], stream);
+static __global__ void drop_path(float *keep, const uint64_t *counter, float most, int streams, int batch) {
+    int i = blockIdx.x * THREADS + threadIdx.x, stream = i / batch, b = i % batch;
+    if (stream >= streams) return;
+    float rate = most * (float)(stream / 2 + 1) / (float)(streams / 2);
+    Rng r = rng_make(counter[0], RNG_DROP_PATH, counter[1], (uint32_t)stream);
     uint32_t word[4];
     r.counter[0] = (uint32_t)b / 4;
     philox4x32(r.key, r.counter, word);
     uint32_t mine = b % 4 == 0 ? word[0] : b % 4 == 1 ? word[1] : b % 4 == 2 ? word[2] : word[3];
-    keep[b] = rng_unit(mine) >= rate ? 1.0f / (1.0f - rate) : 0.0f;
+    keep[i] = rng_unit(mine) >= rate ? 1.0f / (1.0f - rate) : 0.0f;
 }
 
 static void drop_path_run(const KernelCall *c) {
-    int batch = c->node->attr.drop_path.batch;
-    launch(c, drop_path, dim3((unsigned)CEIL_DIV(batch, THREADS)), dim3(THREADS), 0, (float *)c->out[0],
-           (const uint64_t *)c->in[0], c->node->attr.drop_path.rate, (uint32_t)c->node->attr.drop_path.stream, batch);
+    int batch = c->node->attr.drop_path.batch, streams = c->node->attr.drop_path.streams;
+    launch(c, drop_path, dim3((unsigned)CEIL_DIV(streams * batch, THREADS)), dim3(THREADS), 0, (float *)c->out[0],
+           (const uint64_t *)c->in[0], c->node->attr.drop_path.rate, streams, batch);
 }
 
 CUDA_KERNEL(drop_path, .run = drop_path_run)

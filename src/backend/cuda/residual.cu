@@ -34,7 +34,11 @@ __global__ void residual(T *y, const T *x, const T *u, const float *gamma, const
     }
 }
 
-static const float *keep_operand(const KernelCall *c) { return c->node->n_in > 3 ? (const float *)c->in[3] : NULL; }
+/* the node's row of keep, or NULL */
+static const float *keep_operand(const KernelCall *c) {
+    const float *keep = c->node->n_in > 3 ? (const float *)c->in[3] : NULL;
+    return keep ? keep + c->node->attr.residual.stream * call_in(c, 1)->dim[0] : NULL;
+}
 
 static void residual_run(const KernelCall *c) {
     const Shape *u = call_in(c, 1);

@@ -116,7 +116,8 @@ static int row_tiles(const Shape *u) { return (int)CEIL_DIV(shape_rows(u), tile_
 /* what the branch of a row is multiplied with beside gamma */
 static float keep_of(const KernelCall *call, const Shape *u, int64_t row) {
     const float *keep = call->node->n_in > 3 ? call->in[3] : NULL;
-    return keep ? keep[row / (shape_rows(u) / u->dim[0])] : 1;
+    int64_t batch = u->dim[0];
+    return keep ? keep[call->node->attr.residual.stream * batch + row / (shape_rows(u) / batch)] : 1;
 }
 
 static void residual_tile(void *arg, int tile, int thread) {

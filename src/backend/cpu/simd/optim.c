@@ -10,11 +10,13 @@ static int64_t tile_end(const Shape *s, int tile) { return MIN(shape_count(s), (
 
 RUN(drop_path) {
     const uint64_t *counter = call->in[0];
-    float *keep = call->out[0], rate = call->node->attr.drop_path.rate;
-    if (!keep) return;
-    Rng r = rng_make(counter[0], RNG_DROP_PATH, counter[1], (uint32_t)call->node->attr.drop_path.stream);
-    for (int32_t b = 0; b < call->node->attr.drop_path.batch; b++)
-        keep[b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
+    float *keep = call->out[0], most = call->node->attr.drop_path.rate;
+    int32_t batch = call->node->attr.drop_path.batch, streams = call->node->attr.drop_path.streams;
+    for (int32_t s = 0; keep && s < streams; s++) {
+        float rate = most * (float)(s / 2 + 1) / (float)(streams / 2);
+        Rng r = rng_make(counter[0], RNG_DROP_PATH, counter[1], (uint32_t)s);
+        for (int32_t b = 0; b < batch; b++) keep[s * batch + b] = rng_uniform(&r) >= rate ? 1 / (1 - rate) : 0;
+    }
 }
 KERNEL(drop_path);
 
