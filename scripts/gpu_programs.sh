@@ -5,6 +5,7 @@
 #   --emulated                               the host emulation of tests/emulate/: shows that the script itself works
 
 B=${B:-build/gpu}
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin # nvcc and compute-sanitizer, where the toolkit stands but not in the path
 emulated=
 if [ "${1:-}" = --emulated ]; then
     emulated=yes

@@ -184,7 +184,9 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
     return ok;
 }
 
-static bool bench_peak(const Bench *b, Backend *backend) {
+static bool bench_peak(const Bench *b, Backend *backend, Err *err) {
+    if (!backend->peak_gflops)
+        return err_set(err, EXIT_USAGE, "command line: bench peak measures the processor - add --device cpu");
     if (backend->enter) backend->enter(backend);
     double gflops = backend->peak_gflops();
     if (b->json)
@@ -216,7 +218,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .no_capture = cli_flag(cli, "no-capture"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
-        ok = peak       ? bench_peak(&b, &backend)
+        ok = peak       ? bench_peak(&b, &backend, err)
              : training ? bench_train(&b, &config, classes, &backend, err)
                         : bench_infer(&b, &config, classes, &backend, err);
     }

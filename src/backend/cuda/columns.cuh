@@ -84,7 +84,8 @@ __device__ inline void columns_block_sum(float *out, const Vec<float, V> &v, con
 
 #define PART_LANES 32 /* threads that share the parts of a number */
 
-static __global__ void add_parts(float *a, int64_t na, float *b, int64_t nb, const float *parts, int shares) {
+static __global__ void __launch_bounds__(PART_LANES *WARP)
+    add_parts(float *a, int64_t na, float *b, int64_t nb, const float *parts, int shares) {
     SharedMemory shared;
     float *sums = shared.take<float>(PART_LANES * WARP);
     int lane = threadIdx.x % WARP, first = threadIdx.x / WARP;

@@ -20,8 +20,11 @@
     X(cudnnCreateConvolutionDescriptor) X(cudnnDestroyConvolutionDescriptor) X(cudnnSetConvolution2dDescriptor) \
     X(cudnnSetConvolutionMathType) \
     X(cudnnGetConvolutionForwardAlgorithm_v7) X(cudnnConvolutionForward) \
+    X(cudnnGetConvolutionForwardWorkspaceSize) \
     X(cudnnGetConvolutionBackwardDataAlgorithm_v7) X(cudnnConvolutionBackwardData) \
-    X(cudnnGetConvolutionBackwardFilterAlgorithm_v7) X(cudnnConvolutionBackwardFilter)
+    X(cudnnGetConvolutionBackwardDataWorkspaceSize) \
+    X(cudnnGetConvolutionBackwardFilterAlgorithm_v7) X(cudnnConvolutionBackwardFilter) \
+    X(cudnnGetConvolutionBackwardFilterWorkspaceSize)
 
 typedef struct {
 #define X(function) __typeof__(&function) function;
@@ -37,6 +40,7 @@ struct Convolution {
     cudnnTensorDescriptor_t x, y;
     cudnnFilterDescriptor_t w;
     cudnnConvolutionDescriptor_t desc;
+    cudnnMathType_t math;
     int algorithm; /* of the pass's own enumeration */
 };
 
@@ -89,7 +93,7 @@ static cudnnDataType_t data_type(DType type) {
 static cudnnStatus_t describe(Convolution *c, const ConvolutionSpec *s, bool tf32) {
     const Dnn *d = c->dnn;
     cudnnDataType_t type = data_type(s->type);
-    cudnnMathType_t math = s->type != DT_F32 ? CUDNN_TENSOR_OP_MATH : tf32 ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH;
+    c->math = s->type != DT_F32 ? CUDNN_TENSOR_OP_MATH : tf32 ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH;
     cudnnStatus_t status = d->cudnnCreateTensorDescriptor(&c->x);
     if (!status) status = d->cudnnCreateTensorDescriptor(&c->y);
     if (!status) status = d->cudnnCreateFilterDescriptor(&c->w);
@@ -106,21 +110,28 @@ static cudnnStatus_t describe(Convolution *c, const ConvolutionSpec *s, bool tf3
     if (!status)
         status = d->cudnnSetConvolution2dDescriptor(c->desc, s->pad, s->pad, s->stride, s->stride, 1, 1,
                                                     CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT);
-    return status ? status : d->cudnnSetConvolutionMathType(c->desc, math);
+    return status ? status : d->cudnnSetConvolutionMathType(c->desc, c->math);
 }
 
 enum { MOST_ALGORITHMS = 16 };
 
-/* Takes the first of the library's choices, fastest first, that keeps the rules. The three passes have a type of choice
- * each, alike in all that is read here. */
-#define CHOOSE(choices, count) \
+/* Takes the first of the library's choices, fastest first, that keeps the rules. What the library proposes from its
+ * tables it may still refuse: it is asked for the choice's workspace, too. A choice brings its kind of arithmetic with
+ * it, but float32 without TF32 stays what it is: to the library, its default allows TF32. The three passes have a type
+ * of choice each, alike in all that is read here; workspace is the pass's function and what it takes before the choice.
+ */
+#define CHOOSE(choices, count, workspace, ...) \
     do { \
-        for (int i = 0; i < (count) && !found; i++) { \
-            found = (choices)[i].status == CUDNN_STATUS_SUCCESS && (choices)[i].determinism == CUDNN_DETERMINISTIC && \
-                    (choices)[i].memory <= CONVOLUTION_WORKSPACE; \
-            if (!found) continue; \
+        for (int i = 0; i < (count) && !found && !status; i++) { \
+            size_t bytes = 0; \
+            if ((choices)[i].status || (choices)[i].determinism != CUDNN_DETERMINISTIC || \
+                (choices)[i].memory > CONVOLUTION_WORKSPACE) \
+                continue; \
             c->algorithm = (int)(choices)[i].algo; \
-            status = d->cudnnSetConvolutionMathType(c->desc, (choices)[i].mathType); \
+            if (c->math != CUDNN_FMA_MATH) \
+                status = d->cudnnSetConvolutionMathType(c->desc, (choices)[i].mathType); \
+            found = !status && !d->workspace(d->handle, __VA_ARGS__, (choices)[i].algo, &bytes) && \
+                    bytes <= CONVOLUTION_WORKSPACE; \
         } \
     } while (0)
 
@@ -133,17 +144,17 @@ static cudnnStatus_t choose(Convolution *c) {
         cudnnConvolutionFwdAlgoPerf_t choice[MOST_ALGORITHMS];
         status = d->cudnnGetConvolutionForwardAlgorithm_v7(d->handle, c->x, c->w, c->desc, c->y, MOST_ALGORITHMS,
                                                            &count, choice);
-        if (!status) CHOOSE(choice, count);
+        CHOOSE(choice, count, cudnnGetConvolutionForwardWorkspaceSize, c->x, c->w, c->desc, c->y);
     } else if (c->pass == CONVOLUTION_DX) {
         cudnnConvolutionBwdDataAlgoPerf_t choice[MOST_ALGORITHMS];
         status = d->cudnnGetConvolutionBackwardDataAlgorithm_v7(d->handle, c->w, c->y, c->desc, c->x, MOST_ALGORITHMS,
                                                                 &count, choice);
-        if (!status) CHOOSE(choice, count);
+        CHOOSE(choice, count, cudnnGetConvolutionBackwardDataWorkspaceSize, c->w, c->y, c->desc, c->x);
     } else {
         cudnnConvolutionBwdFilterAlgoPerf_t choice[MOST_ALGORITHMS];
         status = d->cudnnGetConvolutionBackwardFilterAlgorithm_v7(d->handle, c->x, c->y, c->desc, c->w, MOST_ALGORITHMS,
                                                                   &count, choice);
-        if (!status) CHOOSE(choice, count);
+        CHOOSE(choice, count, cudnnGetConvolutionBackwardFilterWorkspaceSize, c->x, c->y, c->desc, c->w);
     }
     return status ? status : found ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }

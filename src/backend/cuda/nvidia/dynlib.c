@@ -7,11 +7,12 @@
 
 enum { PATH_ROOM = 512 };
 
-/* RTLD_LOCAL: nothing of ours may bind to a library's symbols by accident. */
+/* RTLD_LOCAL: nothing of ours may bind to a library's symbols by accident. RTLD_NODELETE: code of the GPU's vendor
+ * stays once it is there, since it leaves threads and exit handlers behind, and a second device finds it ready. */
 static void *open_file(const char *directory, const char *file) {
     char path[PATH_ROOM];
     int n = snprintf(path, sizeof path, "%s%s", directory, file);
-    return n > 0 && n < (int)sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    return n > 0 && n < (int)sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) : NULL;
 }
 
 static void *open_any(const char *files) {
