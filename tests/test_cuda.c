@@ -1,6 +1,7 @@
 /* test_cuda.c - the CUDA backend's host side without a GPU, on the emulated device (tests/emulate/): memory, marks,
  * capture, staging and fetching, failures, and what `mala plan` predicts. The kernels have their own test,
  * test_cuda_ops.c. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,6 +11,8 @@
 #include <cmocka.h>
 
 #include "app/memory.h"
+#include "lib/device.h"
+#include "lib/model_file.h"
 #include "lib/predictor.h"
 #include "backend/cuda/cuda.h"
 #include "base/rng.h"
@@ -93,6 +96,11 @@ static void test_device_option(void **state) {
     open_as("cpu", DEVICE_CPU, 0, "cpu: ", "");
     open_as("cuda", DEVICE_CUDA, 0, "cuda:0: ", "");
     open_as("cuda:1", DEVICE_CUDA, 1, "cuda:1: ", "");
+    emu_hold(1);
+    open_as("auto", DEVICE_AUTO, 0, "cuda:1: ", "the first usable GPU");
+    emu_hold(3);
+    open_as("auto", DEVICE_AUTO, 0, "cpu: ", "choosing a GPU: all CUDA-capable devices are busy or unavailable "
+                                             "(cudaErrorDevicesUnavailable)");
     emu_set_gpu(&(EmuGpu){0, false, 0, 0, 0, "75"});
     open_as("auto", DEVICE_AUTO, 0, "cpu: ", "no NVIDIA driver found");
     static const char *const bad[] = {"device=cuda:", "device=cuda:x", "device=cuda:-1", "device=cuda:12345", "device=tpu"};
@@ -104,6 +112,32 @@ static void test_device_option(void **state) {
         assert_says("none of auto, cpu, cuda, cuda:N");
         config_free(&c);
     }
+}
+
+/* What a precision means on the GPU, or that it is refused. */
+static void precision_is(const char *precision, DType type, bool refused) {
+    char override[64];
+    snprintf(override, sizeof override, "train.precision=%s", precision);
+    Config c;
+    Backend b;
+    err = (Err){0};
+    OK(config_load(&c, NULL, (char *[]){override}, 1, &err) && backend_open_cuda(&b, 0, &err));
+    assert_int_equal(config_set_precision(&b, &c, true, &err), !refused);
+    if (refused) assert_says("is more than this GPU has (cuda:0: emulated GPU");
+    if (!refused) assert_int_equal(b.compute, type);
+    b.close(&b);
+    config_free(&c);
+}
+
+static void test_precision_of_gpu(void **state) {
+    (void)state;
+    precision_is("auto", DT_BF16, false);
+    precision_is("tf32", DT_F32, false);
+    precision_is("float16", DT_F16, false);
+    emu_set_gpu(&(EmuGpu){1, true, 7, 5, (size_t)16 << 30, "75"}); /* Turing: cuDNN has no bfloat16 there */
+    precision_is("auto", DT_F16, false);
+    precision_is("float32", DT_F32, false);
+    precision_is("bfloat16", DT_BF16, true);
 }
 
 /* ---- memory and order ---- */
@@ -172,11 +206,15 @@ typedef struct {
 
 enum { SIZE = 300 };
 
-static void small_open(Small *s, PlanOptions options) {
+static void small_graph(Small *s) {
     *s = (Small){.graph = graph_new()};
     s->x = graph_input(s->graph, "x", DT_F32, SHAPE(SIZE));
     s->bias = graph_input(s->graph, "bias", DT_F32, SHAPE(SIZE));
     s->y = op_gelu(s->graph, op_add(s->graph, op_silu(s->graph, s->x), s->bias));
+}
+
+static void small_open(Small *s, PlanOptions options) {
+    small_graph(s);
     OK(backend_open_cuda(&s->backend, 0, &err));
     OK(plan_new(&s->plan, s->graph, &s->backend, NULL, &s->y, 1, options, &err));
 }
@@ -245,6 +283,33 @@ static void test_pipeline(void **state) {
             assert_int_equal(emu_counts().graph_launches - before, capture ? STEPS - 1 : 0);
         }
     }
+}
+
+/* Another thread than the one that opened the second GPU makes the plan and runs it. */
+static void *run_elsewhere(void *arg) {
+    Small *s = arg;
+    float x[SIZE];
+    fill(x, 0);
+    Err e = {0};
+    bool ok = plan_new(&s->plan, s->graph, &s->backend, NULL, &s->y, 1, (PlanOptions){0}, &e) &&
+              plan_stage(s->plan, s->x, x, sizeof x, &e);
+    for (int i = 0; ok && i < 3; i++) plan_run(s->plan);
+    ok = ok && plan_fetch_begin(s->plan, &e) && plan_fetch(s->plan, s->y, x, sizeof x, 0, &e);
+    return ok ? s : NULL;
+}
+
+static void test_thread_and_device(void **state) {
+    (void)state;
+    emu_set_gpu(&(EmuGpu){2, true, 9, 0, 1 << 20, "90"});
+    Small s;
+    pthread_t thread;
+    void *done;
+    small_graph(&s);
+    OK(backend_open_cuda(&s.backend, 1, &err));
+    assert_int_equal(pthread_create(&thread, NULL, run_elsewhere, &s), 0);
+    assert_int_equal(pthread_join(thread, &done), 0);
+    assert_ptr_equal(done, &s);
+    small_close(&s);
 }
 
 /* The test above would see a forgotten order: the same steps on a backend whose order, or whose await, does nothing. */
@@ -510,9 +575,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_machines_without, reset),
         cmocka_unit_test_setup(test_device_option, reset),
+        cmocka_unit_test_setup(test_precision_of_gpu, reset),
         cmocka_unit_test_setup(test_memory_and_copies, reset),
         cmocka_unit_test_setup(test_order, reset),
         cmocka_unit_test_setup(test_pipeline, reset),
+        cmocka_unit_test_setup(test_thread_and_device, reset),
         cmocka_unit_test_setup(test_forgotten_order_shows, reset),
         cmocka_unit_test_setup(test_step_allocates_nothing, reset),
         cmocka_unit_test_setup(test_timed_run, reset),

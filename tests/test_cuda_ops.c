@@ -32,6 +32,11 @@ static void run_case(const OpCase *c, DType compute) {
     Backend backend;
     Err err = {0};
     if (!backend_open_cuda(&backend, 0, &err)) fail_msg("%s", err.text);
+    if (!(backend.types >> compute & 1)) {
+        printf("%s: %s has no %s\n", c->name, backend.description, dtype_name(compute));
+        backend.close(&backend);
+        skip();
+    }
     uint64_t hash[2];
     for (int mode = 0; mode < 2; mode++) {
         emu_set_mode(mode);

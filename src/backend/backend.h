@@ -57,7 +57,8 @@ struct Backend {
     char chosen[160];         /* why, when nobody asked for it by name; else empty */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool host_memory;             /* the host may write and read device memory itself */
-    bool half;     /* it has kernels for bf16 and f16 features, and TF32 */
+    unsigned types; /* bit set of 1 << DType: compute types it has for networks, TF32 with more than one; 0: f32 alone */
+    DType best;     /* the one that a precision of "auto" takes */
     /* set by who opened it, before plans are made: */
     DType compute; /* compute type of the networks on it; f32 unless set */
     bool tf32;     /* float32 products may round their factors to 10 bits of fraction (NVIDIA's TF32) */
@@ -94,7 +95,7 @@ struct Backend {
     void (*capture_free)(Backend *b, void *captured);
     /* optional: measures the most float32 arithmetic the device can do, in GFLOP/s; takes a fraction of a second */
     double (*peak_gflops)(void);
-    /* optional: the calling thread is about to run kernels, or to prepare them */
+    /* optional: the calling thread is about to run kernels, or to prepare them; other methods need no such call */
     void (*enter)(Backend *b);
     void (*close)(Backend *b);
     void *self;

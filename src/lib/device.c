@@ -11,6 +11,8 @@ static void take_reason(char *out, size_t room, const Err *why) {
     snprintf(out, room, "%.*s", (int)(to - from), from);
 }
 
+enum { MOST_GPUS = 16 }; /* that auto looks at */
+
 bool config_open_backend(Backend *out, const Config *c, Err *err) {
     int index;
     switch (config_device(c, &index)) {
@@ -18,8 +20,9 @@ bool config_open_backend(Backend *out, const Config *c, Err *err) {
     case DEVICE_CPU: return backend_open_cpu(out, config_threads(c), err);
     default: break;
     }
-    Err why = {0};
-    bool gpu = backend_cuda_usable(0, &why) && backend_open_cuda(out, 0, &why);
+    Err why = {0}; /* keeps the first GPU's reason */
+    bool gpu = false;
+    for (int i = 0; !gpu && i < MOST_GPUS; i++) gpu = backend_cuda_usable(i, &why) && backend_open_cuda(out, i, &why);
     if (!gpu && !backend_open_cpu(out, config_threads(c), err)) return false;
     if (gpu)
         snprintf(out->chosen, sizeof out->chosen, "the first usable GPU");
@@ -34,7 +37,7 @@ bool config_open_measuring(Backend *out, const Config *c, Err *err) {
     Err why = {0};
     bool gpu = kind == DEVICE_CUDA || (kind == DEVICE_AUTO && backend_cuda_usable(0, &why));
     if (!gpu) return backend_open_cpu(out, 1, err);
-    *out = (Backend){.name = "cuda", .half = true};
+    *out = (Backend){.name = "cuda", .types = KERNEL_TYPES_ALL, .best = DT_BF16};
     return backend_kernels_cuda(&out->kernels, err);
 }
 

@@ -66,12 +66,19 @@ bool config_set_precision(Backend *b, const Config *c, bool training, Err *err) 
     static const DType types[] = {[PRECISION_FLOAT32] = DT_F32, [PRECISION_TF32] = DT_F32,
                                   [PRECISION_BFLOAT16] = DT_BF16, [PRECISION_FLOAT16] = DT_F16};
     int precision = training ? c->train.precision : c->eval.precision;
-    if (precision == PRECISION_AUTO) precision = b->half ? PRECISION_BFLOAT16 : PRECISION_FLOAT32;
+    if (precision == PRECISION_AUTO)
+        precision = b->best == DT_BF16  ? PRECISION_BFLOAT16
+                    : b->best == DT_F16 ? PRECISION_FLOAT16
+                                        : PRECISION_FLOAT32;
     const char *name = precision == PRECISION_TF32 ? "tf32" : dtype_name(types[precision]);
+    const char *key = training ? "train.precision" : "eval.precision";
     if (precision == PRECISION_FLOAT32) return true;
-    if (!b->half)
-        return options_fail(&c->options, training ? "train.precision" : "eval.precision", err,
+    if (!b->types)
+        return options_fail(&c->options, key, err,
                             "%s needs a GPU, the %s backend computes in float32 - leave it at auto", name, b->name);
+    if (!(b->types >> types[precision] & 1))
+        return options_fail(&c->options, key, err, "%s is more than this GPU has (%s) - leave it at auto, here %s", name,
+                            b->description, dtype_name(b->best));
     b->compute = types[precision];
     b->tf32 = precision == PRECISION_TF32;
     size_t used = strlen(b->description);

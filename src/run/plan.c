@@ -323,6 +323,7 @@ bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const 
     p->keep = mem_zalloc((size_t)n_keep, sizeof *p->keep);
     memcpy(p->keep, keep, (size_t)n_keep * sizeof *keep);
     p->n_keep = n_keep;
+    plan_enter(p);
     Schedule s = make_schedule(g, keep, n_keep);
     find_lifetimes(p, &s, keep, n_keep);
     place_activations(p, &s);

@@ -103,6 +103,8 @@ size_t plan_device_bytes(const Plan *p);
 /* Whether a step finds this operand in Plan.borrowed. */
 bool plan_borrows(const Plan *p, int32_t step, Val operand);
 
+/* For plan.c: whatever thread calls, it is on the plan's backend. */
+void plan_enter(Plan *p);
 /* For plan.c: host memory and marks of a plan whose sizes are known. */
 bool plan_pipe_open(Plan *p, Err *err);
 void plan_pipe_close(Plan *p);

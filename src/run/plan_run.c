@@ -99,13 +99,12 @@ static bool require_weights(Plan *p, int32_t step, Err *err) {
     return true;
 }
 
-/* Whatever thread runs a plan, it is on the plan's backend. */
-static void enter(Plan *p) {
+void plan_enter(Plan *p) {
     if (p->backend->enter) p->backend->enter(p->backend);
 }
 
 bool plan_refresh(Plan *p, Err *err) {
-    enter(p);
+    plan_enter(p);
     for (int32_t i = 0; i < p->n_constant_steps; i++) {
         if (!require_weights(p, i, err)) return false;
         run_range(p, i, i + 1);
@@ -154,7 +153,7 @@ static bool launch(Plan *p, Err *err) {
 void plan_run(Plan *p) {
     PlanPipe *s = &p->pipe;
     if (s->failed.code) return;
-    enter(p);
+    plan_enter(p);
     if (move_staged(p, &s->failed) && launch(p, &s->failed)) s->runs++;
 }
 
@@ -162,7 +161,7 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err) {
     Backend *b = p->backend;
     int32_t first = p->n_constant_steps, count = p->n_steps - first;
     BackendMark **marks = mem_zalloc((size_t)count + 1, sizeof *marks);
-    enter(p);
+    plan_enter(p);
     bool ok = plan_healthy(p, err);
     for (int32_t i = 0; ok && i <= count; i++) ok = b->mark_new(b, &marks[i], err);
     ok = ok && b->mark(b, marks[0], STREAM_COMPUTE, err);

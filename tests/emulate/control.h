@@ -22,8 +22,11 @@ typedef struct {
     const char *architectures; /* what the program was "compiled" for: "75" */
 } EmuGpu;
 
-/* NULL: one GPU of compute capability 7.5 with 16 GiB, as at the start. Nothing may be open. */
+/* NULL: one GPU of compute capability 9.0 with 16 GiB, as at the start. Nothing may be open. */
 void emu_set_gpu(const EmuGpu *gpu);
+
+/* Of these GPUs (a bit for each) other programs hold; none at the start. */
+void emu_hold(unsigned gpus);
 
 /* Work queued on a late stream (0 computes, 1 uploads) is done at the last moment: when the host waits for it or other
  * work is ordered behind it. What a program forgot to order then shows as wrong numbers. */

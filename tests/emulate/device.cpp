@@ -22,12 +22,14 @@ extern "C" {
 typedef std::function<void()> Work;
 
 struct CUstream_st {
+    int device;
     std::deque<Work> queue;
     bool late;
     std::vector<Work> *recording; /* during a capture */
 };
 
 struct CUevent_st {
+    int device;
     CUstream_st *stream;
     int64_t set, passed; /* how often it was set, and passed */
     double time;
@@ -39,10 +41,12 @@ struct CUgraphExec_st {
 
 /* ---- the device, as the test wants it ---- */
 
-static const EmuGpu usual = {1, true, 7, 5, (size_t)16 << 30, "75"};
+static const EmuGpu usual = {1, true, 9, 0, (size_t)16 << 30, "90"};
 static EmuGpu gpu = usual;
 static EmuCounts counts;
 static EmuFailure failing;
+static unsigned held;
+static __thread int current; /* each thread's device */
 static bool late[2];
 /* compute and upload of the device opened last, on which kernels run; then those of one that was open before */
 static CUstream_st *streams[4];
@@ -50,8 +54,11 @@ static CUstream_st *streams[4];
 void emu_set_gpu(const EmuGpu *g) {
     CHECK(!streams[0], "a device is open");
     gpu = g ? *g : usual;
+    held = 0;
     counts.most = counts.now;
 }
+
+void emu_hold(unsigned gpus) { held = gpus; }
 
 void emu_set_late(int stream, bool value) {
     late[stream] = value;
@@ -106,6 +113,7 @@ static void reach(CUevent_st *e, int64_t n) {
 }
 
 void emu_submit(Work work) {
+    CHECK(!streams[0] || streams[0]->device == current, "emulation: a kernel from a thread that is on device %d", current);
     if (streams[0])
         submit(streams[0], std::move(work));
     else
@@ -132,7 +140,14 @@ bool device_info(DeviceInfo *out, int device, Err *err) {
     return true;
 }
 
-bool device_select(int, Err *) { return true; }
+bool device_select(int device, Err *err) {
+    CHECK(device >= 0 && device < gpu.count, "emulation: no device %d", device);
+    if (held >> device & 1)
+        return err_set(err, EXIT_DEVICE, "cuda: choosing a GPU: all CUDA-capable devices are busy or unavailable "
+                       "(cudaErrorDevicesUnavailable) - another program holds this GPU for itself");
+    current = device;
+    return true;
+}
 const char *device_architectures(void) { return gpu.architectures; }
 
 bool device_fail(int code, const char *what, Err *err) {
@@ -146,7 +161,8 @@ enum { SLACK = 0xa5 };
 struct Piece {
     char *map;
     size_t map_bytes, bytes;
-    bool device;
+    bool device; /* or host memory */
+    int number;  /* of the device */
 };
 static std::map<void *, Piece> &pieces() {
     static std::map<void *, Piece> all;
@@ -163,7 +179,7 @@ static void *take(size_t bytes, bool device) {
     memset(memory + bytes, SLACK, room - bytes);
     mprotect(map, page, PROT_NONE);
     mprotect(map + page + whole, page, PROT_NONE);
-    pieces()[memory] = Piece{map, whole + 2 * page, bytes, device};
+    pieces()[memory] = Piece{map, whole + 2 * page, bytes, device, current};
     return memory;
 }
 
@@ -216,7 +232,7 @@ bool device_stream_new(DeviceStream *out, Err *) {
         CHECK(!streams[2], "emulation: two devices at a time, closed in reverse order");
         streams[2] = streams[0], streams[3] = streams[1], streams[1] = NULL;
     }
-    *out = streams[i] = new CUstream_st{{}, late[i], NULL};
+    *out = streams[i] = new CUstream_st{current, {}, late[i], NULL};
     return true;
 }
 
@@ -240,35 +256,37 @@ bool device_stream_wait(DeviceStream stream, Err *err) {
 }
 
 /* Both ends of a transfer must be whole pieces' insides: CUDA would fault or corrupt, here it is said. */
-static void check_device_range(const void *memory, size_t bytes) {
+static void check_device_range(const void *memory, size_t bytes, const CUstream_st *stream) {
     auto at = pieces().upper_bound((void *)memory);
     CHECK(at != pieces().begin(), "emulation: a transfer outside device memory");
     --at;
     CHECK(at->second.device && (const char *)memory + bytes <= (char *)at->first + at->second.bytes,
           "emulation: a transfer of %zu bytes beyond device memory", bytes);
+    CHECK(at->second.number == stream->device, "emulation: memory of device %d, a stream of %d", at->second.number,
+          stream->device);
 }
 
 bool device_upload(void *device, const void *host, size_t bytes, DeviceStream stream, Err *err) {
-    check_device_range(device, bytes);
+    check_device_range(device, bytes, stream);
     submit(stream, [=] { memcpy(device, host, bytes); });
     return passes(EMU_FAIL_UPLOAD, "uploading", "unspecified launch failure (cudaErrorLaunchFailure)", err);
 }
 
 bool device_download(void *host, const void *device, size_t bytes, DeviceStream stream, Err *) {
-    check_device_range(device, bytes);
+    check_device_range(device, bytes, stream);
     submit(stream, [=] { memcpy(host, device, bytes); });
     return true;
 }
 
 bool device_copy(void *to, const void *from, size_t bytes, DeviceStream stream, Err *) {
-    check_device_range(to, bytes);
-    check_device_range(from, bytes);
+    check_device_range(to, bytes, stream);
+    check_device_range(from, bytes, stream);
     submit(stream, [=] { memcpy(to, from, bytes); });
     return true;
 }
 
 bool device_clear(void *device, size_t bytes, DeviceStream stream, Err *) {
-    check_device_range(device, bytes);
+    check_device_range(device, bytes, stream);
     submit(stream, [=] { memset(device, 0, bytes); });
     return true;
 }
@@ -276,7 +294,7 @@ bool device_clear(void *device, size_t bytes, DeviceStream stream, Err *) {
 /* ---- events ---- */
 
 bool device_event_new(DeviceEvent *out, Err *) {
-    *out = new CUevent_st{NULL, 0, 0, 0};
+    *out = new CUevent_st{current, NULL, 0, 0, 0};
     return true;
 }
 
@@ -287,6 +305,8 @@ void device_event_free(DeviceEvent event) {
 }
 
 bool device_event_record(DeviceEvent event, DeviceStream stream, Err *) {
+    CHECK(event->device == stream->device, "emulation: an event of device %d on a stream of %d", event->device,
+          stream->device);
     event->stream = stream;
     int64_t n = ++event->set;
     submit(stream, [=] { event->passed = MAX(event->passed, n), event->time = time_now(); });

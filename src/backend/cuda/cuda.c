@@ -4,6 +4,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* CUDA's current device is the calling thread's own, cuda:0 at first, so every method says which one it means. A failure
+ * shows at once in whatever is asked of the device next. */
+static void cuda_enter(Backend *b) { (void)device_select(cuda_of(b)->device, &(Err){0}); }
 
 /* ---- memory ---- */
 
@@ -38,6 +43,7 @@ static bool cuda_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
     *memory = NULL;
     if (bytes == 0) return true; /* nobody looks there, and the address 0 says so */
     Err why = {0};
+    cuda_enter(b);
     if (!device_alloc(memory, bytes, &why)) return fail_full(c, bytes, &why, err);
     s->pieces = mem_resize(s->pieces, (size_t)s->n_pieces + 1, sizeof *s->pieces);
     s->pieces[s->n_pieces++] = (Piece){*memory, bytes};
@@ -64,9 +70,12 @@ static void cuda_memory_used(Backend *b, size_t *now, size_t *most) {
 }
 
 static bool cuda_host_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
-    (void)b;
     *memory = NULL;
-    return bytes == 0 || device_host_alloc(memory, bytes, err);
+    if (bytes == 0) return true;
+    cuda_enter(b);
+    if (!device_host_alloc(memory, bytes, err)) return false;
+    memset(*memory, 0, bytes);
+    return true;
 }
 
 static void cuda_host_free(Backend *b, void *memory) {
@@ -76,8 +85,9 @@ static void cuda_host_free(Backend *b, void *memory) {
 
 /* ---- transfers ---- */
 
-static DeviceStream stream_of(const Backend *b, int stream) {
+static DeviceStream stream_of(Backend *b, int stream) {
     CHECK(stream >= 0 && stream < BACKEND_STREAMS, "stream %d", stream);
+    cuda_enter(b);
     return cuda_of(b)->stream[stream];
 }
 
@@ -118,7 +128,7 @@ static bool cuda_wait(Backend *b, int stream, Err *err) {
 static DeviceEvent event_of(BackendMark *mark) { return (DeviceEvent)(void *)mark; }
 
 static bool cuda_mark_new(Backend *b, BackendMark **out, Err *err) {
-    (void)b;
+    cuda_enter(b);
     DeviceEvent event = NULL;
     bool ok = device_event_new(&event, err);
     *out = (BackendMark *)(void *)event;
@@ -139,6 +149,7 @@ static bool cuda_order(Backend *b, int stream, BackendMark *mark, Err *err) {
 }
 
 static bool cuda_await(Backend *b, BackendMark *mark, Err *err) {
+    cuda_enter(b);
     return no_launch_failed(b, err) && device_event_wait(event_of(mark), err);
 }
 
@@ -168,9 +179,6 @@ static void cuda_capture_free(Backend *b, void *captured) {
 }
 
 /* ---- opening and closing ---- */
-
-/* CUDA's current device is the calling thread's own; a failure shows at once in whatever is asked of it next */
-static void cuda_enter(Backend *b) { (void)device_select(cuda_of(b)->device, &(Err){0}); }
 
 static void cuda_close(Backend *b) {
     Self *s = self_of(b);
@@ -220,7 +228,8 @@ bool backend_cuda_usable(int device, Err *err) {
 
 static const Backend methods = {.name = "cuda",
                                 .kernels = cuda_kernels,
-                                .half = true,
+                                .types = KERNEL_TYPES_ALL,
+                                .best = DT_BF16,
                                 .alloc = cuda_alloc,
                                 .free = cuda_free,
                                 .memory_used = cuda_memory_used,
@@ -257,6 +266,10 @@ bool backend_open_cuda(Backend *out, int device, Err *err) {
         return false;
     }
     const DeviceInfo *info = &s->cuda.info;
+    if (info->major < 8) { /* tensor cores for float16 alone, and cuDNN has no bfloat16 */
+        out->types &= ~(1u << DT_BF16);
+        out->best = DT_F16;
+    }
     snprintf(out->description, sizeof out->description, "cuda:%d: %s, %.0f GiB, compute capability %d.%d, CUDA %d.%d",
              device, info->name, (double)info->memory / 0x1p30, info->major, info->minor, info->runtime / 1000,
              info->runtime % 1000 / 10);
