@@ -134,10 +134,18 @@ typedef struct {
     bool usable;
 } Isa;
 
+#if defined(__aarch64__)
+#define GENERIC_EXTENSION "neon"
+#elif defined(__x86_64__)
+#define GENERIC_EXTENSION "sse2"
+#else
+#define GENERIC_EXTENSION "no extension"
+#endif
+
 /* Fills isa[], best last, with what was built and whether this processor has it; returns how many. */
 static int list_isas(Isa isa[3]) {
     int n = 0;
-    isa[n++] = (Isa){"generic", "baseline", cpu_kernels_generic, cpu_peak_generic, true};
+    isa[n++] = (Isa){"generic", GENERIC_EXTENSION, cpu_kernels_generic, cpu_peak_generic, true};
 #if defined(__x86_64__)
     isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, cpu_peak_v3, __builtin_cpu_supports("x86-64-v3")};
     isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, cpu_peak_v4, __builtin_cpu_supports("x86-64-v4")};
@@ -171,7 +179,7 @@ static bool choose_isa(Isa *out, Err *err) {
 
 /* the processor's name, as the system tells it */
 static void read_model_name(char *name, size_t capacity) {
-    snprintf(name, capacity, "unknown processor");
+    snprintf(name, capacity, "unnamed processor");
     FILE *f = fopen("/proc/cpuinfo", "re");
     if (!f) return;
     char line[256];
