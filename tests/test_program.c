@@ -94,7 +94,8 @@ static void test_infer(void **state) {
     assert_true(lines >= 20);
 }
 
-/* A picture's scores do not depend on what else is in its batch, nor on how it is named to the command. */
+/* A picture's scores do not depend on what else is in its batch, on how it is named to the command, nor on how many
+ * threads decode; pictures that cannot be read are named in their place. */
 static void test_infer_ways_agree(void **state) {
     (void)state;
     static char all[1 << 20];
@@ -113,6 +114,20 @@ static void test_infer_ways_agree(void **state) {
         one[n] = '\0';
         expect_text(all, strstr(one, "\"predictions\""));
     }
+    EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json train.threads=5");
+    assert_string_equal(all, output);
+    static char named[1 << 16];
+    shell("(echo missing_a.jpg; cat list.txt; echo missing_b.jpg; head -n 3 list.txt) >holes.txt");
+    for (int threads = 1; threads <= 5; threads += 2) {
+        snprintf(command, sizeof command, "infer $T/holes.txt --weights $T/run/weights/best.safetensors train.threads=%d",
+                 threads);
+        EXPECT(3, command);
+        if (threads == 1) memcpy(all, output, sizeof all), snprintf(named, sizeof named, "%s", strstr(errors, "mala: "));
+        assert_string_equal(all, output);
+        assert_string_equal(named, strstr(errors, "mala: "));
+    }
+    expect_text(named, "missing_a.jpg");
+    expect_text(strstr(named, "missing_a.jpg"), "missing_b.jpg");
 }
 
 static void test_errors(void **state) {

@@ -1,4 +1,5 @@
-/* cmd_infer.c - mala infer IMAGE|DIR|LIST|-: pictures in, classes out, in the order given. */
+/* cmd_infer.c - mala infer IMAGE|DIR|LIST|-: pictures in, classes out, in the order given. Pictures go in groups: all
+ * threads decode one while a GPU computes the one before. */
 #include "app/commands.h"
 
 #include <stdio.h>
@@ -7,6 +8,7 @@
 
 #include "lib/predictor.h"
 #include "base/file.h"
+#include "base/parallel.h"
 #include "data/imagenet_names.h"
 
 /* Pictures a run. On the host: enough to share the weights' way through the caches, few enough to stay in them. On a
@@ -19,27 +21,29 @@ static const CliFlag flags[] = {
     {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
 
-/* Pictures of one run. */
+/* Pictures that are decoded side by side. */
 typedef struct {
-    uint8_t *pixels; /* [batch] pictures of the network's size: the good ones */
+    uint8_t *pixels; /* [room] pictures of the network's size; of a bad one whatever was there */
     char (*path)[DATASET_PATH_MAX];
-    Err *bad; /* [batch] of pictures that could not be read */
+    Err *bad; /* [room] of pictures that could not be read */
     int count, good;
-    bool queued; /* waiting to be printed */
+    bool queued; /* given to the device, waiting to be printed */
 } Group;
 
 typedef struct {
     const ModelFile *model;
     Predictor predictor;
     EvalTransform transform;
-    Resizer resizer;
+    Resizer *resizer; /* [threads] */
     int64_t topk;
     bool json;
     Log *log;
-    int batch;
-    float *prob;                 /* [batch * classes] */
-    Group group[2];              /* one is filled while the other is computed */
-    int at;                      /* the one that is filled */
+    Team *decoders;  /* the backend's own on the host */
+    int threads;     /* of them */
+    int batch, room; /* pictures of a run and of a group: the same on a GPU, else whole runs for all threads */
+    float *prob;     /* [room * classes] */
+    Group group[2];  /* one is filled while the other is computed */
+    int at;          /* the one that is filled */
     size_t rejected, total;
     char first_bad[256];
 } Infer;
@@ -77,17 +81,15 @@ static void print_text(const Infer *in, const Group *group, int i, const int32_t
     putchar('\n');
 }
 
-/* Prints a group that was queued, good and bad in their order. */
-static bool print_group(Infer *in, Group *g, Err *err) {
-    int good = 0, classes = in->model->class_count;
-    if (g->good && !predictor_read(&in->predictor, NULL, in->prob, err)) return false;
+/* Prints a group that has been computed, good and bad in their order. */
+static void print_group(Infer *in, Group *g) {
     int32_t *top = mem_zalloc((size_t)in->topk, sizeof *top);
     for (int i = 0; i < g->count; i++) {
-        const float *prob = in->prob + (int64_t)good * classes;
+        const float *prob = in->prob + (int64_t)i * in->model->class_count;
         if (g->bad[i].code)
             log_error(in->log, &g->bad[i]);
         else
-            classify_top(top, prob, classes, (int)in->topk), good++;
+            classify_top(top, prob, in->model->class_count, (int)in->topk);
         if (in->json)
             print_json(in, g, i, top, prob);
         else
@@ -95,44 +97,76 @@ static bool print_group(Infer *in, Group *g, Err *err) {
     }
     fflush(stdout);
     free(top);
-    g->count = g->good = 0;
+    g->count = 0;
+}
+
+/* Waits for a group on the device, and prints it. */
+static bool finish_group(Infer *in, Group *g, Err *err) {
+    if (!g->queued) return true;
+    if (g->good && !predictor_read(&in->predictor, NULL, in->prob, err)) return false;
+    print_group(in, g);
     g->queued = false;
     return true;
 }
 
-/* Queues the group that was filled; prints the one before, which is filled next. */
-static bool queue_group(Infer *in, Err *err) {
-    Group *g = &in->group[in->at], *before = &in->group[in->at ^ 1];
-    if (g->good && !predictor_queue(&in->predictor, g->pixels, g->good, err)) return false;
-    g->queued = true;
-    in->at ^= 1;
-    return !before->queued || print_group(in, before, err);
+static void decode_one(void *arg, int index, int thread) {
+    Infer *in = arg;
+    Group *g = &in->group[in->at];
+    Image image;
+    g->bad[index] = (Err){0};
+    if (!image_load(&image, g->path[index], &g->bad[index])) return;
+    (void)transform_eval(&in->resizer[thread], g->pixels + (size_t)index * in->predictor.image_bytes, &image,
+                         &in->transform, &g->bad[index]);
+    image_free(&image);
+}
+
+/* All threads decode the group that was filled. A bad picture is kept with its reason; only memory ends the program. */
+static bool decode_group(Infer *in, Group *g, Err *err) {
+    Team *before = team_use(in->decoders);
+    parallel_for(g->count, decode_one, in);
+    team_use(before);
+    g->good = 0;
+    for (int i = 0; i < g->count; i++) {
+        if (g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
+        if (!g->bad[i].code)
+            g->good++;
+        else if (in->rejected++ == 0)
+            snprintf(in->first_bad, sizeof in->first_bad, "%s", g->path[i]);
+    }
+    return true;
+}
+
+/* Decodes the group that was filled. The host computes and prints it; a GPU is given it, and the one before, which it
+ * has computed meanwhile, is printed and filled next. */
+static bool run_group(Infer *in, Err *err) {
+    Group *g = &in->group[in->at];
+    if (!decode_group(in, g, err)) return false;
+    Predictor *p = &in->predictor;
+    if (!p->state.backend->host_memory) {
+        if (g->good && !predictor_queue(p, g->pixels, g->count, err)) return false;
+        g->queued = true;
+        in->at ^= 1;
+        return finish_group(in, &in->group[in->at], err);
+    }
+    for (int i = 0; g->good && i < g->count; i += in->batch)
+        if (!predictor_run(p, NULL, in->prob + (int64_t)i * p->classes, g->pixels + (size_t)i * p->image_bytes,
+                           MIN(in->batch, g->count - i), err))
+            return false;
+    print_group(in, g);
+    return true;
 }
 
 /* Runs and prints all there is. */
 static bool flush(Infer *in, Err *err) {
-    if (in->group[in->at].count && !queue_group(in, err)) return false;
-    Group *last = &in->group[in->at ^ 1];
-    return !last->queued || print_group(in, last, err);
+    if (in->group[in->at].count && !run_group(in, err)) return false;
+    return finish_group(in, &in->group[in->at ^ 1], err);
 }
 
-/* Reads one picture into the next good place of the group. A bad one is kept with its reason. */
 static bool add(Infer *in, const char *path, Err *err) {
     Group *g = &in->group[in->at];
-    int i = g->count;
-    snprintf(g->path[i], sizeof g->path[i], "%s", path);
-    g->bad[i] = (Err){0};
+    snprintf(g->path[g->count], sizeof g->path[0], "%s", path);
     in->total++;
-    Image image;
-    if (image_load(&image, path, &g->bad[i])) {
-        bool ok = transform_eval(&in->resizer, g->pixels + (size_t)g->good * in->predictor.image_bytes, &image,
-                                 &in->transform, &g->bad[i]);
-        image_free(&image);
-        if (!ok && g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
-    }
-    if (g->bad[i].code && in->rejected++ == 0) snprintf(in->first_bad, sizeof in->first_bad, "%s", path);
-    g->good += !g->bad[i].code;
-    return ++g->count < in->batch || queue_group(in, err);
+    return ++g->count < in->room || run_group(in, err);
 }
 
 static bool add_lines(Infer *in, FILE *list, Err *err) {
@@ -190,6 +224,38 @@ static int batch_for(const Cli *cli, const Backend *b) {
     return single ? 1 : b->host_memory ? HOST_BATCH : GPU_BATCH;
 }
 
+/* Threads and memory for groups; on the host the team that computes decodes, too. */
+static void open_groups(Infer *in, Backend *backend) {
+    if (backend->host_memory) {
+        backend->enter(backend);
+        in->decoders = team_use(NULL);
+        team_use(in->decoders);
+    } else {
+        in->decoders = team_new(MIN(config_threads(&in->model->config), in->batch));
+    }
+    in->threads = team_size(in->decoders);
+    in->room = in->batch > 1 && backend->host_memory ? (int)ROUND_UP(in->threads, in->batch) : in->batch;
+    size_t room = (size_t)in->room;
+    for (int i = 0; i < 2; i++)
+        in->group[i] = (Group){.pixels = mem_zalloc(room, in->predictor.image_bytes),
+                               .path = mem_zalloc(room, sizeof *in->group[i].path),
+                               .bad = mem_zalloc(room, sizeof(Err))};
+    in->prob = mem_zalloc(room * (size_t)in->model->class_count, sizeof(float));
+    in->resizer = mem_zalloc((size_t)in->threads, sizeof *in->resizer);
+}
+
+static void close_groups(Infer *in, const Backend *backend) {
+    if (!backend->host_memory) team_free(in->decoders);
+    for (int i = 0; i < in->threads; i++) resizer_free(&in->resizer[i]);
+    free(in->resizer);
+    for (int i = 0; i < 2; i++) {
+        free(in->group[i].pixels);
+        free(in->group[i].path);
+        free(in->group[i].bad);
+    }
+    free(in->prob);
+}
+
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Infer in = {.model = model, .log = log, .transform = config_eval_transform(&model->config),
                 .topk = MIN(5, model->class_count), .json = cli_flag(cli, "json") != NULL};
@@ -201,23 +267,12 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     in.batch = ok ? batch_for(cli, &backend) : 0;
     if (ok && (ok = predictor_open(&in.predictor, model, &backend, in.batch, false, err))) {
         device_announce(&backend, log);
-        size_t batch = (size_t)in.batch;
-        for (int i = 0; i < 2; i++)
-            in.group[i] = (Group){.pixels = mem_zalloc(batch, in.predictor.image_bytes),
-                                  .path = mem_zalloc(batch, sizeof *in.group[i].path),
-                                  .bad = mem_zalloc(batch, sizeof(Err))};
-        in.prob = mem_zalloc(batch * (size_t)model->class_count, sizeof(float));
+        open_groups(&in, &backend);
         ok = run_on(&in, cli, err);
+        close_groups(&in, &backend);
         predictor_close(&in.predictor);
     }
     if (backend.close) backend.close(&backend);
-    resizer_free(&in.resizer);
-    for (int i = 0; i < 2; i++) {
-        free(in.group[i].pixels);
-        free(in.group[i].path);
-        free(in.group[i].bad);
-    }
-    free(in.prob);
     return ok;
 }
 

@@ -160,9 +160,10 @@ template <class T, int D> struct WarpShare {
     __device__ WarpShare() : token(threadIdx.x / WARP % STRIPS * 16), column(threadIdx.x / WARP / STRIPS * N * 16) {}
 };
 
-/* blocks (runs of tiles, heads, B) */
+/* blocks (runs of tiles, heads, B). Four blocks a multiprocessor, which is what the compiler aims at by itself, leave
+ * float32 too few registers. */
 template <class T, int D>
-__global__ void __launch_bounds__(APPLY_THREADS)
+__global__ void __launch_bounds__(APPLY_THREADS, sizeof(T) == 4 ? 3 : 0)
     linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const float *b, const float *means,
                  const T *matrix, int tiles, int run) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH, TOKENS = Rectangle<T, D>::TOKENS;

@@ -19,10 +19,11 @@
 #define LOG2E 1.44269504f
 #define LN2 0.693147181f
 
-/* Sizes of a block: a warp for 16 tokens of its rectangle, and the tokens of the other side taken at a time. */
+/* Sizes of a block: a warp for 16 tokens of its rectangle, and the tokens of the other side taken at a time: of wide
+ * heads fewer, since softmax_key_grad's sums take 96 registers of a thread. */
 template <class T, int D> struct Tiling {
     static constexpr int TOKENS = Rectangle<T, D>::TOKENS, THREADS = TOKENS / 16 * WARP,
-                         OTHER = sizeof(T) == 4 ? 16 : 32;
+                         OTHER = sizeof(T) == 4 || D > 64 ? 16 : 32;
     static constexpr int ROW = TileRow<T, D>::LENGTH, PAIR_ROW = TileRow<T, OTHER>::LENGTH, SUM_ROW = D + 4;
     static constexpr int SCRATCH = sizeof(T) == 4 ? 0 : TOKENS / 16 * 16 * 20;
     /* bytes of what a block ends with: a product (TOKENS, D) and the convolution's weights */
