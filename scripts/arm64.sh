@@ -4,11 +4,11 @@
 #   MALA_DATA=PACKS scripts/arm64.sh [ops golden ...]
 set -eu
 cd "$(dirname "$0")/.."
-root=$PWD/build/arm64-debian target=aarch64-linux-gnu
+root=${TMPDIR:-/tmp}/mala-arm64-debian target=aarch64-linux-gnu
 libraries=libc6-dev,libgcc-12-dev,libgomp1,libdnnl-dev,libcjson-dev,libpng-dev,libjpeg-dev,libcmocka-dev
 
 [ "$(id -u)" = 0 ] && as_root= || as_root=sudo
-command -v qemu-aarch64 debootstrap $target-gcc >/dev/null ||
+command -v qemu-aarch64 >/dev/null && command -v debootstrap >/dev/null && command -v $target-gcc >/dev/null ||
     $as_root apt-get install -y -qq --no-install-recommends qemu-user debootstrap gcc-$target libc6-dev-arm64-cross
 if [ ! -e "$root/usr/include/dnnl.h" ]; then
     $as_root debootstrap --foreign --arch=arm64 --variant=minbase --include=$libraries bookworm "$root" >/dev/null

@@ -3,6 +3,7 @@
 
 #include "base/base.h"
 #include "base/file.h"
+#include "scratch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,13 +12,13 @@
 
 char *pack_open(const char *name) {
     const char *data = getenv("MALA_DATA");
-    char archive[1024], command[4096], folder[] = "/tmp/mala_pack_XXXXXX";
+    char archive[1024], command[4096], folder[SCRATCH_PATH];
     snprintf(archive, sizeof archive, "%s/%s.tar.gz", data ? data : "", name);
     if (!data || access(archive, R_OK) != 0) {
         printf("%s is not at hand: set MALA_DATA to the folder of packs\n", data ? archive : name);
         return NULL;
     }
-    CHECK(mkdtemp(folder), "no temporary folder");
+    scratch_make(folder);
     snprintf(command, sizeof command, "tar xzf '%s' -C '%s'", archive, folder);
     CHECK(system(command) == 0, "%s", command);
     return path_join(folder, name);
@@ -25,10 +26,7 @@ char *pack_open(const char *name) {
 
 void pack_close(char *folder) {
     if (!folder) return;
-    char command[4096];
     *strrchr(folder, '/') = '\0';
-    CHECK(strncmp(folder, "/tmp/mala_pack_", 15) == 0, "%s", folder);
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    CHECK(system(command) == 0, "%s", command);
+    scratch_remove(folder);
     free(folder);
 }

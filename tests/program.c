@@ -11,18 +11,11 @@
 #include <cmocka.h>
 
 char output[1 << 20], errors[1 << 20];
-char folder[64];
+char folder[SCRATCH_PATH];
 
-void folder_make(void) {
-    snprintf(folder, sizeof folder, "/tmp/mala-test-XXXXXX");
-    assert_non_null(mkdtemp(folder));
-}
+void folder_make(void) { scratch_make(folder); }
 
-void folder_remove(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    assert_int_equal(system(command), 0);
-}
+void folder_remove(void) { scratch_remove(folder); }
 
 void shell(const char *command) {
     char line[4096];

@@ -6,9 +6,11 @@
 
 #include <cjson/cJSON.h>
 
+#include "scratch.h"
+
 /* What the last run wrote to stdout and stderr. */
 extern char output[1 << 20], errors[1 << 20];
-extern char folder[64];
+extern char folder[SCRATCH_PATH];
 
 void folder_make(void);
 void folder_remove(void);

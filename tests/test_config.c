@@ -3,6 +3,7 @@
 #include "lib/config.h"
 #include "base/cpus.h"
 #include "base/file.h"
+#include "scratch.h"
 
 #include <locale.h>
 #include <stdarg.h>
@@ -324,20 +325,18 @@ static void test_dump(void **state) {
 
 /* ---- files ---- */
 
-static char folder[200];
+static char folder[SCRATCH_PATH];
 
 static int make_folder(void **state) {
     (void)state;
-    const char *parent = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.150s/mala_test_config_XXXXXX", parent ? parent : P_tmpdir);
-    return mkdtemp(folder) ? 0 : -1;
+    scratch_make(folder);
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    char command[220];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    scratch_remove(folder);
+    return 0;
 }
 
 static char *in_folder(const char *name) { return path_join(folder, name); }

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "data/loader.h"
 #include "pack.h"
+#include "scratch.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ enum { CLASSES = 3, PER_CLASS = 7, SAMPLES = CLASSES * PER_CLASS, SIDE = 12 };
 
 /* A data set of small PNGs in a temporary folder: classes/a|b|c/0.png .. 6.png, each of its own colour. */
 typedef struct {
-    char folder[64];
+    char folder[SCRATCH_PATH];
     Dataset data;
 } Scene;
 
@@ -46,8 +47,7 @@ static void put_picture(const Scene *s, const char *name, int shade) {
 
 static int make_scene(void **state) {
     Scene *s = mem_zalloc(1, sizeof *s);
-    snprintf(s->folder, sizeof s->folder, "/tmp/mala_loader_XXXXXX");
-    if (!mkdtemp(s->folder)) return -1;
+    scratch_make(s->folder);
     for (int i = 0; i < SAMPLES; i++) {
         char name[64];
         snprintf(name, sizeof name, "train/%c/%d.png", 'a' + i / PER_CLASS, i % PER_CLASS);
@@ -60,12 +60,10 @@ static int make_scene(void **state) {
 
 static int remove_scene(void **state) {
     Scene *s = *state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", s->folder);
-    int status = system(command);
+    scratch_remove(s->folder);
     dataset_close(&s->data);
     free(s);
-    return status;
+    return 0;
 }
 
 static void spoil(const Scene *s, int sample) {

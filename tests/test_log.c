@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "scratch.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,20 +14,18 @@
 
 #include <cmocka.h>
 
-static char folder[200];
+static char folder[SCRATCH_PATH];
 
 static int make_folder(void **state) {
     (void)state;
-    const char *parent = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.150s/mala_test_log_XXXXXX", parent ? parent : P_tmpdir);
-    return mkdtemp(folder) ? 0 : -1;
+    scratch_make(folder);
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    char command[220];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    scratch_remove(folder);
+    return 0;
 }
 
 static int clear_environment(void **state) {

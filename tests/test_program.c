@@ -101,7 +101,7 @@ static void test_infer_ways_agree(void **state) {
     static char all[1 << 20];
     EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
     memcpy(all, output, sizeof all);
-    char command[256];
+    char command[512];
     snprintf(command, sizeof command, "find %s/data/val -name '*.jpg' | sort -r > %s/list.txt", folder, folder);
     assert_int_equal(system(command), 0);
     EXPECT(0, "infer - --weights $T/run/weights/best.safetensors --json < $T/list.txt");

@@ -15,23 +15,24 @@
 
 #include "base/file.h"
 #include "safetensors_cases.h"
+#include "scratch.h"
 #include "stored.h"
 
-static char dir[] = "/tmp/mala_safetensors_XXXXXX";
+static char dir[SCRATCH_PATH];
 static char path[sizeof dir + 32];
 static uint8_t big[1 << 12];
 
 static int make_dir(void **state) {
     (void)state;
-    if (!mkdtemp(dir)) return -1;
+    scratch_make(dir);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     return 0;
 }
 
 static int remove_dir(void **state) {
     (void)state;
-    unlink(path);
-    return rmdir(dir);
+    scratch_remove(dir);
+    return 0;
 }
 
 /* A new file each time: file systems flush one that is written over, and there are thousands. */

@@ -18,10 +18,11 @@
 #include "data/synth.h"
 #include "data/synth_mask.h"
 #include "data/synth_render.h"
+#include "scratch.h"
 
 enum { SCENES = 24, VAL_SCENES = 3 };
 
-static char root[] = "/tmp/mala_test_synth_XXXXXX";
+static char root[SCRATCH_PATH];
 static char *one_thread; /* a data set that several tests read */
 
 static SynthOptions small_options(const char *dir) {
@@ -37,18 +38,9 @@ static void write_or_fail(const SynthOptions *o) {
     if (!synth_write(o, NULL, NULL, &err)) fail_msg("%s", err.text);
 }
 
-static void remove_tree(const char *path) {
-    pid_t child = fork();
-    if (child == 0) {
-        execlp("rm", "rm", "-rf", "--", path, (char *)NULL);
-        _exit(127);
-    }
-    assert_true(child > 0 && waitpid(child, NULL, 0) == child);
-}
-
 static int make_fixture(void **state) {
     (void)state;
-    if (!mkdtemp(root)) return -1;
+    scratch_make(root);
     one_thread = path_join(root, "one");
     SynthOptions o = small_options(one_thread);
     write_or_fail(&o);
@@ -57,7 +49,7 @@ static int make_fixture(void **state) {
 
 static int drop_fixture(void **state) {
     (void)state;
-    remove_tree(root);
+    scratch_remove(root);
     free(one_thread);
     return 0;
 }

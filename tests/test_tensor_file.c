@@ -16,10 +16,11 @@
 #include "base/file.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
+#include "scratch.h"
 
 enum { COUNT = 40000 }; /* of elements: more than one piece of what is read at once, and many pages */
 
-static char folder[] = "/tmp/mala_tensor_file_XXXXXX";
+static char folder[SCRATCH_PATH];
 static const char *const names[] = {"weights.safetensors", "weights.pth"};
 static const StoredType types[] = {STORED_F32, STORED_F64, STORED_BF16};
 
@@ -119,17 +120,14 @@ static void test_copied(void **state) {
 
 static int make_folder(void **state) {
     (void)state;
-    return mkdtemp(folder) ? 0 : 1;
+    scratch_make(folder);
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    for (int format = 0; format < 2; format++) {
-        char *path = path_of(format);
-        unlink(path);
-        free(path);
-    }
-    return rmdir(folder);
+    scratch_remove(folder);
+    return 0;
 }
 
 int main(void) {

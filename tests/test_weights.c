@@ -16,6 +16,7 @@
 #include "io/safetensors.h"
 #include "io/weights.h"
 #include "rule.h"
+#include "scratch.h"
 #include "task/classify.h"
 
 /* ---- ImageNet ---- */
@@ -60,8 +61,8 @@ static void test_imagenet_facts(void **state) {
 
 /* ---- loads that account for every tensor ---- */
 
-static char folder[] = "/tmp/mala_weights_XXXXXX";
-static char whole[64], changed[64], heard[1 << 16];
+static char folder[SCRATCH_PATH];
+static char whole[SCRATCH_PATH + 32], changed[SCRATCH_PATH + 32], heard[1 << 16];
 static Backend backend;
 static Err err;
 
@@ -85,7 +86,7 @@ static State small_state(int classes, unsigned roles) {
 
 static int make_folder(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return -1;
+    scratch_make(folder);
     snprintf(whole, sizeof whole, "%s/whole.safetensors", folder);
     snprintf(changed, sizeof changed, "%s/changed.safetensors", folder);
     OK(backend_open_cpu(&backend, 1, &err));
@@ -99,8 +100,8 @@ static int make_folder(void **state) {
 static int remove_folder(void **state) {
     (void)state;
     backend.close(&backend);
-    unlink(whole), unlink(changed);
-    return rmdir(folder);
+    scratch_remove(folder);
+    return 0;
 }
 
 /* Writes "changed": the whole file's tensors but those that fit `drop`, those that fit `flat` with one dimension, and
