@@ -13,6 +13,7 @@ typedef struct {
 #define VIEW(offset, size, stride) W(TENSOR(SIX, offset, size, stride))
 #define OPAQUE(words) "} ( 'w' " MATRIX " 'args' " words " u ." /* beside a weight in the state dict itself */
 #define BESIDE(words) "} ( 'model' } 'w' " MATRIX " s 'args' " words " u ."
+#define META(words) "} ( 'model' } 'w' " MATRIX " s 'metadata' " words " u ."
 
 static const Case cases[] = {
     {"plain", W(MATRIX), "accepted"},
@@ -23,6 +24,16 @@ static const Case cases[] = {
      "accepted"},
     {"seven arguments", W(REBUILT("_rebuild_tensor_v2", SIX, "0", "6", "1", "}")), "accepted"},
     {"typed", W(REBUILT("_rebuild_tensor_v3", STORAGE("Untyped", "0", "24"), "0", "12", "1", "torch:uint16")), "accepted"},
+
+    /* texts under "metadata" are metadata; anything else is somebody's object */
+    {"metadata", META("} ( 'a' 'b' 'c' 'd' u"), "accepted"},
+    {"metadata with a number", META("} ( 'a' 'b' 'c' 1 u"), "accepted"},
+    {"metadata that is a list", META("] 'a' a"), "accepted"},
+    {"metadata that is no UTF-8", META("} 'a' x5801000000ff s"), "accepted"},
+    {"metadata with NUL", META("} 'a' x580100000000 s"), "accepted"},
+    {"metadata twice", META("} ( 'a' 'b' 'a' 'c' u"), "key \"a\" of the metadata appears twice"},
+    {"two metadata", META("} 'metadata' }"), "key \"metadata\" appears twice"},
+    {"metadata among tensors", "} ( 'w' " MATRIX " 'metadata' } 'a' 'b' s u .", "\"metadata\" is a dict where a tensor belongs"},
 
     /* what is not read is stepped over, and refused by name where a weight would need it */
     {"namespace", BESIDE("argparse:Namespace ) new } ( 'x' 1 u b"), "accepted"},

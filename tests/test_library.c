@@ -126,6 +126,12 @@ static void test_errors(void **state) {
     assert_null(mala_model_open(NULL, NULL, 0, NULL));
     assert_null(mala_model_open(weights, (const char *[]){"input.sise=64"}, 1, &error));
     expect_text(error.text, "input.size");
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "export %s $T/backbone.pth --as backbone", weights);
+    EXPECT(0, arguments);
+    snprintf(arguments, sizeof arguments, "%s/backbone.pth", folder);
+    assert_null(mala_model_open(arguments, NULL, 0, &error));
+    expect_text(error.text, "without a classifier");
     MalaModel *model = open_model();
     assert_null(mala_runner_new(model, &(MalaRunnerOptions){.device = "abacus"}, &error));
     assert_int_equal(error.code, EXIT_USAGE);

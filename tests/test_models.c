@@ -229,9 +229,10 @@ static void test_export_exact(void **state) {
     for (size_t i = 0; i < f.metadata_count; i++)
         if (strstr(f.metadata[i].value, folder)) fail_msg("%s tells where the run was", f.metadata[i].key);
     tensor_file_close(&f);
-    /* through PyTorch's format and back; from a source whose weights are only named, not described */
+    /* through PyTorch's format and back */
     EXPECT(0, "export " RULE "$T/out.pth --verify $T/data/val");
-    EXPECT(0, "export $T/out.pth $T/back.safetensors --config $T/run/config.json");
+    EXPECT(0, "verify $T/out.pth");
+    EXPECT(0, "export $T/out.pth $T/back.safetensors");
     assert_int_equal(same_tensors("rule.safetensors", "back.safetensors", "*"), all);
     EXPECT(0, "verify $T/back.safetensors");
 }
@@ -294,12 +295,34 @@ static void test_export_backbone(void **state) {
     }
     tensor_file_close(&f);
     EXPECT(2, "export " RULE "$T/b.pth --as backbone --verify $T/data/val");
+    /* it needs nothing beside it to be exported again; what needs a classifier says that there is none */
+    EXPECT(0, "export $T/backbone.pth $T/again.safetensors --as backbone");
+    assert_int_equal(same_tensors("backbone.pth", "again.safetensors", "*"), body + 8);
+    EXPECT(0, "export $T/backbone.safetensors $T/backbone.onnx --as backbone");
+    EXPECT(0, "import $T/backbone.pth $T/again.safetensors");
+    EXPECT(0, "export $T/backbone.pth $T/backbone-hub/ --as backbone");
+    EXPECT(0, "export $T/backbone-hub $T/again.safetensors --as backbone");
+    static const char *const need_one[] = {
+        "infer $T/data/val --weights $T/backbone.pth", "eval $T/backbone.pth --data $T/data", "verify $T/backbone-hub",
+        "info $T/backbone.pth", "export $T/backbone.safetensors $T/out.pth", "export $T/backbone.safetensors $T/out.onnx"};
+    for (size_t i = 0; i < COUNTOF(need_one); i++) {
+        EXPECT(3, need_one[i]);
+        expect_text(errors, "without a classifier (head.weight)");
+    }
+    EXPECT(0, "train data.path=$T/data output=$T/on-backbone --weights $T/backbone.pth " SMALL "--epochs 1");
+    expect_text(errors, "a backbone: its classifier starts anew");
+    EXPECT(0, "eval $T/on-backbone/weights/best.safetensors --data $T/data");
 }
 
 static void test_hub(void **state) {
     (void)state;
     EXPECT(0, "export " RULE "$T/hub --to hf --verify $T/data/val --license MIT");
     EXPECT(0, "verify $T/hub");
+    shell("grep -q '\"id2label\"' hub/config.json && grep -q '\"car\": 1' hub/config.json");
+    shell("grep -q '^license: \"MIT\"$' hub/README.md && grep -q 'mala infer photo.jpg' hub/README.md");
+    shell("echo mine >hub/README.md"); /* and is not written over */
+    EXPECT(0, "export " RULE "$T/hub --to hf --license MIT");
+    shell("grep -qx mine hub/README.md");
     EXPECT(0, "infer $T/data/val --weights " RULE "--json --topk 12");
     static char meant[1 << 20];
     memcpy(meant, output, sizeof meant);

@@ -227,19 +227,33 @@ static void test_import(void **state) {
     EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
     char *before = mem_strdup(output);
     EXPECT(0, "import $T/run/weights/best.safetensors $T/m.pth --key model_ema");
-    EXPECT(0, "infer $T/data/val --weights $T/m.pth --config $T/run/config.json --json");
+    EXPECT(0, "infer $T/data/val --weights $T/m.pth --json"); /* needs nothing beside it */
     expect_text(errors, "m.pth: takes \"model_ema\", averaged weights");
-    EXPECT(0, "import $T/m.pth $T/back.safetensors --config $T/run/config.json --classes $T/run/classes.txt");
+    assert_string_equal(output, before);
+    EXPECT(0, "verify $T/m.pth");
+    EXPECT(0, "import $T/m.pth $T/back.safetensors");
+    EXPECT(0, "verify $T/back.safetensors");
+    EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json");
+    assert_string_equal(output, before);
+    /* from nothing but tensors, as others write them */
+    EXPECT(0, "import $T/run/weights/best.safetensors $T/bare.pth --key ''");
+    EXPECT(2, "infer $T/data/val --weights $T/bare.pth");
+    expect_text(errors, "does not say its architecture");
+    EXPECT(0, "import $T/bare.pth $T/bare.safetensors");
+    EXPECT(2, "verify $T/bare.safetensors");
+    EXPECT(0, "import $T/bare.pth $T/back.safetensors --config $T/run/config.json --classes $T/run/classes.txt");
     expect_text(output, " parameters");
-    EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json"); /* needs nothing beside it */
+    EXPECT(0, "verify $T/back.safetensors");
+    EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json");
     assert_string_equal(output, before);
     free(before);
     EXPECT(3, "import $T/m.pth $T/x.safetensors --no-ema");
     expect_text(errors, "where a tensor belongs");
-    EXPECT(3, "import $T/m.pth $T/x.safetensors --model mavit_t");
+    EXPECT(3, "import $T/bare.pth $T/x.safetensors --model mavit_t");
     EXPECT(3, "import $T/m.pth $T/x.safetensors --classes $T/run/results.csv");
     expect_text(errors, "results.csv: names");
     EXPECT(2, "import $T/m.pth");
+    EXPECT(2, "import $T/m.pth $T/x.pth --key metadata");
     EXPECT(4, "import $T/m.pth $T/nowhere/x.safetensors");
 }
 

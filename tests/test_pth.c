@@ -527,6 +527,46 @@ static void test_golden(void **state) {
     tensor_file_close(&f);
 }
 
+/* What verdicts do not tell: which metadata come in. */
+static void test_metadata(void **state) {
+    (void)state;
+    static const struct {
+        const char *words;
+        size_t count;
+    } dicts[] = {{"} ( 'a' 'b' '' '' 'c' 'd' u", 3}, {"} ( 'a' 'b' 'c' 1 u", 0}, {"} 'a' x580100000000 s", 0}, {"}", 0}};
+    for (size_t i = 0; i < COUNTOF(dicts); i++) {
+        char words[2048];
+        TensorFile f;
+        Err err = {0};
+        Buffer b = {0};
+        snprintf(words, sizeof words, "} ( 'model' } 'w' " MATRIX " s 'metadata' %s u .", dicts[i].words);
+        buffer_put_pth(&b, words);
+        if (!tensor_file_open_memory(&f, "m.pth", b.bytes, b.count, NULL, &err)) fail_msg("%s", err.text);
+        assert_int_equal(f.metadata_count, dicts[i].count);
+        if (i == 0) assert_string_equal(tensor_file_metadata(&f, "c"), "d");
+        if (i == 0) assert_string_equal(tensor_file_metadata(&f, ""), "");
+        tensor_file_close(&f);
+        buffer_free(&b);
+    }
+    /* more than anybody has to say: not taken, and no time lost in comparing them */
+    Buffer many = {0};
+    char words[64];
+    buffer_put(&many, "\x80\2", 2);
+    buffer_put_pickle(&many, "} ( 'model' } 'w' " MATRIX " s 'metadata' } (");
+    for (int i = 0; i < 100000; i++) {
+        snprintf(words, sizeof words, "'%d' 'x'", i);
+        buffer_put_pickle(&many, words);
+    }
+    buffer_put_pickle(&many, "u u .");
+    Buffer b = {0};
+    Entry entries[PTH_ENTRIES];
+    pth_entries(entries, &many);
+    buffer_put_zip(&b, NULL, entries, PTH_ENTRIES);
+    expect("many", verdict(&b), "accepted");
+    buffer_free(&b);
+    buffer_free(&many);
+}
+
 static const StoredTensor sample[] = {
     {.name = "layers.0.weight", .dtype = STORED_F32, .rank = 2, .shape = {1, 2}, .data = "\0\0\x80\x3f\1\0\x80\x7f"},
     {.name = "scalar", .dtype = STORED_I64, .data = "\1\2\3\4\5\6\7\x88"},
@@ -538,17 +578,24 @@ static void test_write(void **state) {
     (void)state;
     char path[] = "/tmp/mala_pth_XXXXXX";
     close(mkstemp(path));
-    static const char *const keys[] = {"model", NULL, "model_ema"};
+    static const char *const keys[] = {NULL, "model", "model_ema"};
+    static const StoredPair pairs[] = {{"format", "pt"}, {"n\xc3\xa4me", ""}};
     for (size_t k = 0; k < COUNTOF(keys); k++) {
         TensorFile f;
         Err err = {0};
         uint8_t *first, *second;
         size_t first_bytes, second_bytes;
-        if (!pth_write(path, keys[k], sample, COUNTOF(sample), &err)) fail_msg("%s", err.text);
+        const size_t pair_count = k; /* for no key none */
+        if (!pth_write(path, keys[k], sample, COUNTOF(sample), pairs, pair_count, &err)) fail_msg("%s", err.text);
         if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
         assert_string_equal(f.part, keys[k] ? keys[k] : "");
         assert_null(f.stepped_over);
         assert_int_equal(f.tensor_count, COUNTOF(sample));
+        assert_int_equal(f.metadata_count, pair_count);
+        for (size_t i = 0; i < pair_count; i++) {
+            assert_string_equal(f.metadata[i].key, pairs[i].key);
+            assert_string_equal(f.metadata[i].value, pairs[i].value);
+        }
         for (size_t i = 0; i < COUNTOF(sample); i++) {
             const StoredTensor *t = &f.tensors[i];
             assert_string_equal(t->name, sample[i].name);
@@ -559,7 +606,7 @@ static void test_write(void **state) {
             assert_int_equal(t->at % 64, 0);
         }
         assert_true(file_read(&first, &first_bytes, path, 1 << 20, &err));
-        assert_true(pth_write(path, keys[k], f.tensors, f.tensor_count, &err)); /* over the file that is read */
+        assert_true(pth_write(path, keys[k], f.tensors, f.tensor_count, f.metadata, f.metadata_count, &err)); /* over itself */
         assert_true(file_read(&second, &second_bytes, path, 1 << 20, &err));
         assert_int_equal(first_bytes, second_bytes);
         assert_memory_equal(first, second, first_bytes);
@@ -575,7 +622,7 @@ static void test_write(void **state) {
     };
     for (size_t i = 0; i < COUNTOF(bad); i++) {
         Err err = {0};
-        assert_false(pth_write(path, NULL, bad[i], bad[i][1].name ? 2 : 1, &err));
+        assert_false(pth_write(path, NULL, bad[i], bad[i][1].name ? 2 : 1, NULL, 0, &err));
         assert_int_equal(err.code, EXIT_INPUT);
         assert_non_null(strstr(err.text, "not written"));
     }
@@ -589,7 +636,7 @@ int main(void) {
         cmocka_unit_test(test_patches),  cmocka_unit_test(test_gather_budget), cmocka_unit_test(test_entries),
         cmocka_unit_test(test_zip64),    cmocka_unit_test(test_damage),        cmocka_unit_test(test_appended),
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_write),
+        cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,7 @@ static char *path_of(int format) { return path_join(folder, names[format]); }
 static void write_weights(const char *path, int format, StoredType type, const void *data) {
     const StoredTensor t[] = {{.name = "w", .dtype = type, .rank = 1, .shape = {COUNT}, .data = data}};
     Err err = {0};
-    bool ok = format == 0 ? safetensors_write(path, t, 1, NULL, 0, &err) : pth_write(path, "model", t, 1, &err);
+    bool ok = format == 0 ? safetensors_write(path, t, 1, NULL, 0, &err) : pth_write(path, "model", t, 1, NULL, 0, &err);
     if (!ok) fail_msg("%s", err.text);
 }
 
@@ -108,7 +108,7 @@ static void test_copied(void **state) {
             if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
             harm(path, format, STORED_F32, NULL, CUT_SHORT);
             assert_false(to == 0 ? safetensors_write(out, f.tensors, f.tensor_count, NULL, 0, &err)
-                                 : pth_write(out, NULL, f.tensors, f.tensor_count, &err));
+                                 : pth_write(out, NULL, f.tensors, f.tensor_count, NULL, 0, &err));
             assert_int_equal(err.code, EXIT_IO);
             assert_int_not_equal(access(out, F_OK), 0);
             tensor_file_close(&f);

@@ -254,6 +254,33 @@ static void test_head(void **state) {
     state_free(&s);
 }
 
+/* A backbone of ours, without proj and norm but with extra_norms, and one of others, which keeps them. */
+static void test_backbone(void **state) {
+    (void)state;
+    static const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    static const StoredTensor norm = {.name = "extra_norms.0.norm.weight", .dtype = STORED_F32, .rank = 1, .shape = {8}, .data = ones};
+    WeightsReport report;
+    State s, drawn = small_state(5, MODEL);
+    assert_true(state_init(&drawn, 3, NULL));
+    for (int ours = 0; ours < 2; ours++) {
+        write_changed(ours ? CLASSIFIER_ONLY : "head.*", "", &norm, (size_t)ours);
+        OK(load(&report, &s, 5, ours ? HEAD_REPLACE : HEAD_NEW, NULL));
+        assert_true(report.backbone && report.head_new);
+        assert_true(report.tensors < s.n_params && report.parameters < report.wanted_parameters);
+        expect_heard("a backbone: its classifier starts anew");
+        assert_true(first_of(&s, "head.weight") == first_of(&drawn, "head.weight"));
+        assert_true((first_of(&s, "proj.weight") == first_of(&drawn, "proj.weight")) == (ours == 1));
+        assert_true(first_of(&s, "layers.0.blocks.0.gamma_1") != first_of(&drawn, "layers.0.blocks.0.gamma_1"));
+        state_free(&s);
+        assert_false(load(&report, &s, 5, HEAD_STRICT, NULL));
+        state_free(&s);
+    }
+    write_changed("head.*,layers.0.*", "", NULL, 0); /* what is missing beside the classifier is missing */
+    assert_false(load(&report, &s, 5, HEAD_REPLACE, NULL));
+    state_free(&s);
+    state_free(&drawn);
+}
+
 /* The buffer of released checkpoints is not needed, but it has to be the one this program computes with. */
 static void test_angles(void **state) {
     (void)state;
@@ -306,7 +333,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_imagenet_names), cmocka_unit_test(test_imagenet_facts), cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_whole),          cmocka_unit_test(test_misfits),        cmocka_unit_test(test_long_table),
-        cmocka_unit_test(test_head),           cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_head),           cmocka_unit_test(test_backbone),
+        cmocka_unit_test(test_angles),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/evaluate.h"
+#include "lib/runner.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
@@ -27,8 +28,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     const Config *c = &model->config;
     Dataset data = {0};
     Loader *loader = NULL;
-    Backend backend = {0};
-    Predictor predictor = {0};
+    Runner runner = {0};
     ClassifyMetrics metrics = {0};
     bool ok =
         dataset_open_folder(&data, c->data.path, dataset_has_split(c->data.path, c->data.val) ? c->data.val : NULL,
@@ -36,20 +36,18 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     if (ok) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         classify_metrics_init(&metrics, model->class_count);
-        ok = loader_open(&loader, &options, &data, err) && config_open_backend(&backend, c, err) &&
-             config_set_precision(&backend, c, false, err) &&
-             predictor_open(&predictor, model, &backend, options.batch, false, err);
+        ok = loader_open(&loader, &options, &data, err) &&
+             runner_open(&runner, model, (RunnerOptions){.batch = options.batch}, err);
     }
     if (ok) {
         size_t bad = 0;
-        device_announce(&backend, log);
-        ok = evaluate(&metrics, &predictor, loader, log, err);
+        device_announce(&runner.backend, log);
+        ok = evaluate(&metrics, &runner.predictor, loader, log, err);
         report_bad(loader, &bad, log);
         if (ok) print_result(&metrics, model->classes, bad, cli_flag(cli, "json") != NULL);
     }
     if (metrics.classes) classify_metrics_free(&metrics);
-    if (predictor.graph.graph) predictor_close(&predictor);
-    if (backend.close) backend.close(&backend);
+    runner_close(&runner);
     loader_close(loader);
     dataset_close(&data);
     return ok;
@@ -62,7 +60,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     ModelFile model;
     const char *path = cli->argument_count ? cli->arguments[0] : NULL;
     if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
-    bool ok = config_check_data(&model.config, err) && run_on(&model, cli, log, err);
+    bool ok = model_file_has_classifier(&model, err) && config_check_data(&model.config, err) && run_on(&model, cli, log, err);
     model_file_close(&model);
     return ok;
 }

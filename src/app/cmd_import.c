@@ -7,12 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/golden.h"
-#include "lib/model_metadata.h"
-#include "lib/predictor.h"
+#include "app/export.h"
 #include "base/file.h"
 #include "io/pth.h"
-#include "io/safetensors.h"
+#include "lib/model_write.h"
 
 #define MAX_CLASSES_FILE ((size_t)16 << 20)
 
@@ -43,20 +41,31 @@ static bool read_classes(Classes *c, const char *path, Err *err) {
 }
 
 /* Names must be as many as the head has outputs, otherwise every answer would be wrong. */
-static bool check_classes(const TensorFile *file, const Classes *c, const char *path, Err *err) {
-    const StoredTensor *head = tensor_file_find(file, "head.weight");
-    if (!head || head->rank == 0 || head->shape[0] == c->count) return true;
-    return err_set(err, EXIT_INPUT, "%s: names %d classes, head.weight in %s has %lld", path, c->count, file->path,
-                   (long long)head->shape[0]);
+static bool name_classes(ModelFile *m, const char *path, Err *err) {
+    Classes c = {0};
+    const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
+    bool ok = read_classes(&c, path, err);
+    if (ok && head && head->rank > 0 && head->shape[0] != c.count)
+        ok = err_set(err, EXIT_INPUT, "%s: names %d classes, head.weight in %s has %lld", path, c.count, m->file.path,
+                     (long long)head->shape[0]);
+    if (ok) {
+        model_classes_free(m->classes, m->class_count);
+        m->classes = mem_zalloc((size_t)c.count, sizeof *m->classes);
+        m->class_count = c.count, m->named = true;
+        for (int i = 0; i < c.count; i++) m->classes[i] = mem_strdup(c.names[i]);
+    }
+    free(c.names);
+    free(c.text);
+    return ok;
 }
 
 /* With an architecture named: every tensor has to be one of its own. */
 static bool check_model(const ModelFile *model, Err *err) {
+    ExportOptions form = {.form = model->class_count ? EXPORT_CLASSIFIER : EXPORT_BACKBONE};
     Backend backend = {0};
-    Predictor predictor = {0};
-    bool ok = config_open_backend(&backend, &model->config, err) &&
-              predictor_open(&predictor, model, &backend, 1, false, err);
-    if (predictor.graph.graph) predictor_close(&predictor);
+    ExportModel checked = {0};
+    bool ok = backend_open_cpu(&backend, 1, err) && export_open(&checked, model, &backend, form, err);
+    if (ok) export_close(&checked);
     if (backend.close) backend.close(&backend);
     return ok;
 }
@@ -73,22 +82,16 @@ static int64_t parameters(const TensorFile *file) {
     return total;
 }
 
-static bool write_any(const TensorFile *file, const Config *config, const Classes *classes, const Cli *cli, Err *err) {
-    const char *out = cli->arguments[1], *key = cli_flag(cli, "key"), *dot = strrchr(out, '.');
-    if (dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0))
-        return pth_write(out, !key ? "model" : key[0] ? key : NULL, file->tensors, file->tensor_count, err);
-    ModelMetadata metadata;
-    model_metadata_init(&metadata, config, classes->names, classes->count,
-                        &(ModelFacts){.ema = file->averaged, .license = tensor_file_metadata(file, "license")});
-    bool ok = safetensors_write(out, file->tensors, file->tensor_count, metadata.pairs, metadata.count, err);
-    model_metadata_free(&metadata);
-    bool whole = config && !config->model.allow_missing && tensor_file_find(file, "head.weight");
-    return ok && (!whole || golden_add(out, err));
+static ModelFormat format_of(const char *path) {
+    const char *dot = strrchr(path, '.');
+    return dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0) ? MODEL_PTH : MODEL_SAFETENSORS;
 }
 
-static bool write_file(const TensorFile *file, const Config *config, const Classes *classes, const Cli *cli, Log *log,
-                       Err *err) {
-    if (!write_any(file, config, classes, cli, err)) return false;
+static bool write_file(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
+    const TensorFile *file = &model->file;
+    const char *out = cli->arguments[1];
+    ModelWriteOptions options = {.format = format_of(out), .key = cli_flag(cli, "key")};
+    if (!model_write(out, file->tensors, file->tensor_count, model, &options, err)) return false;
     for (size_t i = 0; i < file->tensor_count; i++) {
         const StoredTensor *t = &file->tensors[i];
         char shape[STORED_MAX_RANK * 21 + 1] = "";
@@ -96,39 +99,23 @@ static bool write_file(const TensorFile *file, const Config *config, const Class
             used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", k ? "x" : "", (long long)t->shape[k]);
         log_debug(log, "%s %s %s", t->name, stored_type_name(t->dtype), shape);
     }
-    printf("%s: %zu tensors, %lld parameters\n", cli->arguments[1], file->tensor_count, (long long)parameters(file));
+    printf("%s: %zu tensors, %lld parameters\n", out, file->tensor_count, (long long)parameters(file));
     return true;
 }
 
-static bool import(const Cli *cli, const Config *config, const Classes *classes, Log *log, Err *err) {
-    const char *in = cli->arguments[0], *names = cli_flag(cli, "classes");
-    if (cli->config || options_given(&config->options, "model.name") || options_given(&config->options, "model.dims")) {
-        ModelFile model;
-        if (!model_file_open(&model, in, cli->config, cli->overrides, cli->override_count, log, err)) return false;
-        bool ok = (!names || check_classes(&model.file, classes, names, err)) && check_model(&model, err) &&
-                  write_file(&model.file, &model.config, classes, cli, log, err);
-        model_file_close(&model);
-        return ok;
-    }
-    TensorFile file;
-    if (!config_open_weights(&file, in, config, log, err)) return false;
-    bool ok = (!names || check_classes(&file, classes, names, err)) && write_file(&file, NULL, classes, cli, log, err);
-    tensor_file_close(&file);
-    return ok;
-}
-
 static bool run(const Cli *cli, Log *log, Err *err) {
+    const char *names = cli_flag(cli, "classes"), *key = cli_flag(cli, "key");
     if (cli->argument_count != 2)
         return err_set(err, EXIT_USAGE, "command line: import takes a file of weights and one to write - mala import "
                        "FILE.pth OUT.safetensors");
-    Classes classes = {0};
-    Config config;
-    const char *names = cli_flag(cli, "classes");
-    bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
-              (!names || read_classes(&classes, names, err)) && import(cli, &config, &classes, log, err);
-    config_free(&config);
-    free(classes.names);
-    free(classes.text);
+    if (key && strcmp(key, PTH_METADATA) == 0)
+        return err_set(err, EXIT_USAGE, "command line: --key: \"" PTH_METADATA "\" is where the metadata go - take another");
+    ModelFile model;
+    if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
+        return false;
+    bool ok = (!names || name_classes(&model, names, err)) && (!model.described || check_model(&model, err)) &&
+              write_file(&model, cli, log, err);
+    model_file_close(&model);
     return ok;
 }
 

@@ -6,14 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/predictor.h"
+#include "lib/runner.h"
 #include "base/file.h"
 #include "base/parallel.h"
 #include "data/imagenet_names.h"
-
-/* Pictures a run. On the host: enough to share the weights' way through the caches, few enough to stay in them. On a
- * GPU: enough to fill it; the next ones are decoded meanwhile. */
-enum { HOST_BATCH = 2, GPU_BATCH = 32 };
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "one JSON object a picture", NULL, NULL, NULL},
@@ -32,18 +28,17 @@ typedef struct {
 
 typedef struct {
     const ModelFile *model;
-    Predictor predictor;
-    EvalTransform transform;
+    Runner runner;
     Resizer *resizer; /* [threads] */
     int64_t topk;
     bool json;
     Log *log;
-    Team *decoders;  /* the backend's own on the host */
-    int threads;     /* of them */
-    int batch, room; /* pictures of a run and of a group: the same on a GPU, else whole runs for all threads */
-    float *prob;     /* [room * classes] */
-    Group group[2];  /* one is filled while the other is computed */
-    int at;          /* the one that is filled */
+    Team *decoders; /* the backend's own on the host */
+    int threads;    /* of them */
+    int room;       /* pictures of a group: those of a run on a GPU, else whole runs for all threads */
+    float *prob;    /* [room * classes] */
+    Group group[2]; /* one is filled while the other is computed */
+    int at;         /* the one that is filled */
     size_t rejected, total;
     char first_bad[256];
 } Infer;
@@ -103,7 +98,7 @@ static void print_group(Infer *in, Group *g) {
 /* Waits for a group on the device, and prints it. */
 static bool finish_group(Infer *in, Group *g, Err *err) {
     if (!g->queued) return true;
-    if (g->good && !predictor_read(&in->predictor, NULL, in->prob, err)) return false;
+    if (g->good && !predictor_read(&in->runner.predictor, NULL, in->prob, err)) return false;
     print_group(in, g);
     g->queued = false;
     return true;
@@ -115,8 +110,8 @@ static void decode_one(void *arg, int index, int thread) {
     Image image;
     g->bad[index] = (Err){0};
     if (!image_load(&image, g->path[index], &g->bad[index])) return;
-    (void)transform_eval(&in->resizer[thread], g->pixels + (size_t)index * in->predictor.image_bytes, &image,
-                         &in->transform, &g->bad[index]);
+    uint8_t *pixels = g->pixels + (size_t)index * in->runner.predictor.image_bytes;
+    (void)transform_eval(&in->resizer[thread], pixels, &image, &in->runner.transform, &g->bad[index]);
     image_free(&image);
 }
 
@@ -141,16 +136,16 @@ static bool decode_group(Infer *in, Group *g, Err *err) {
 static bool run_group(Infer *in, Err *err) {
     Group *g = &in->group[in->at];
     if (!decode_group(in, g, err)) return false;
-    Predictor *p = &in->predictor;
+    Predictor *p = &in->runner.predictor;
     if (!p->state.backend->host_memory) {
         if (g->good && !predictor_queue(p, g->pixels, g->count, err)) return false;
         g->queued = true;
         in->at ^= 1;
         return finish_group(in, &in->group[in->at], err);
     }
-    for (int i = 0; g->good && i < g->count; i += in->batch)
+    for (int i = 0; g->good && i < g->count; i += p->batch)
         if (!predictor_run(p, NULL, in->prob + (int64_t)i * p->classes, g->pixels + (size_t)i * p->image_bytes,
-                           MIN(in->batch, g->count - i), err))
+                           MIN(p->batch, g->count - i), err))
             return false;
     print_group(in, g);
     return true;
@@ -217,35 +212,36 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
                    in->rejected, in->total, in->first_bad);
 }
 
-/* One picture on the command line is a batch of one; anything else may be many. */
-static int batch_for(const Cli *cli, const Backend *b) {
-    bool single = cli->argument_count == 1 && !path_is_dir(cli->arguments[0]) && !is_list(cli->arguments[0]) &&
-                  strcmp(cli->arguments[0], "-") != 0;
-    return single ? 1 : b->host_memory ? HOST_BATCH : GPU_BATCH;
+/* One picture on the command line; anything else may be many. */
+static bool is_single(const Cli *cli) {
+    const char *first = cli->arguments[0];
+    return cli->argument_count == 1 && !path_is_dir(first) && !is_list(first) && strcmp(first, "-") != 0;
 }
 
 /* Threads and memory for groups; on the host the team that computes decodes, too. */
-static void open_groups(Infer *in, Backend *backend) {
+static void open_groups(Infer *in) {
+    Backend *backend = &in->runner.backend;
+    const int batch = in->runner.predictor.batch;
     if (backend->host_memory) {
         backend->enter(backend);
         in->decoders = team_use(NULL);
         team_use(in->decoders);
     } else {
-        in->decoders = team_new(MIN(config_threads(&in->model->config), in->batch));
+        in->decoders = team_new(MIN(config_threads(&in->model->config), batch));
     }
     in->threads = team_size(in->decoders);
-    in->room = in->batch > 1 && backend->host_memory ? (int)ROUND_UP(in->threads, in->batch) : in->batch;
+    in->room = batch > 1 && backend->host_memory ? (int)ROUND_UP(in->threads, batch) : batch;
     size_t room = (size_t)in->room;
     for (int i = 0; i < 2; i++)
-        in->group[i] = (Group){.pixels = mem_zalloc(room, in->predictor.image_bytes),
+        in->group[i] = (Group){.pixels = mem_zalloc(room, in->runner.predictor.image_bytes),
                                .path = mem_zalloc(room, sizeof *in->group[i].path),
                                .bad = mem_zalloc(room, sizeof(Err))};
     in->prob = mem_zalloc(room * (size_t)in->model->class_count, sizeof(float));
     in->resizer = mem_zalloc((size_t)in->threads, sizeof *in->resizer);
 }
 
-static void close_groups(Infer *in, const Backend *backend) {
-    if (!backend->host_memory) team_free(in->decoders);
+static void close_groups(Infer *in) {
+    if (!in->runner.backend.host_memory) team_free(in->decoders);
     for (int i = 0; i < in->threads; i++) resizer_free(&in->resizer[i]);
     free(in->resizer);
     for (int i = 0; i < 2; i++) {
@@ -257,22 +253,16 @@ static void close_groups(Infer *in, const Backend *backend) {
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
-    Infer in = {.model = model, .log = log, .transform = config_eval_transform(&model->config),
-                .topk = MIN(5, model->class_count), .json = cli_flag(cli, "json") != NULL};
+    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count),
+                .json = cli_flag(cli, "json") != NULL};
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
-    Backend backend = {0};
-    bool ok = config_open_backend(&backend, &model->config, err) &&
-              config_set_precision(&backend, &model->config, false, err);
-    in.batch = ok ? batch_for(cli, &backend) : 0;
-    if (ok && (ok = predictor_open(&in.predictor, model, &backend, in.batch, false, err))) {
-        device_announce(&backend, log);
-        open_groups(&in, &backend);
-        ok = run_on(&in, cli, err);
-        close_groups(&in, &backend);
-        predictor_close(&in.predictor);
-    }
-    if (backend.close) backend.close(&backend);
+    if (!runner_open(&in.runner, model, (RunnerOptions){.batch = is_single(cli) ? 1 : 0}, err)) return false;
+    device_announce(&in.runner.backend, log);
+    open_groups(&in);
+    bool ok = run_on(&in, cli, err);
+    close_groups(&in);
+    runner_close(&in.runner);
     return ok;
 }
 

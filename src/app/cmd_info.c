@@ -168,7 +168,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         ModelFile model;
         ok = model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err);
         if (ok) {
-            ok = run_config(&model.config, model.class_count, cli, err);
+            ok = model_file_has_classifier(&model, err) && run_config(&model.config, model.class_count, cli, err);
             model_file_close(&model);
         }
     } else if (ok) {

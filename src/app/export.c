@@ -22,22 +22,16 @@ static void export_graph(ExportModel *e, const Config *c, int classes) {
         e->logits = mavit_classifier(&nn, &spec.model, stage[MAVIT_STAGES - 1]);
 }
 
-/* What a classifier's file and a backbone may differ in. */
-#define BACKBONE_MISFITS "extra_norms.*,proj.*,norm.*,head.*"
-
 static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
     WeightsReport report;
     WeightsPolicy policy = config_weights_policy(&m->config, HEAD_STRICT, m->log);
-    if (e->options.form == EXPORT_CLASSIFIER) {
-        if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
-        weights_describe(&report, m->log);
-        return true;
-    }
+    const bool backbone = e->options.form == EXPORT_BACKBONE;
     char allow[1024];
-    snprintf(allow, sizeof allow, "%s,%s", BACKBONE_MISFITS, policy.allow ? policy.allow : "");
-    policy.allow = allow;
+    snprintf(allow, sizeof allow, CLASSIFIER_ONLY "," BACKBONE_ONLY ",%s", policy.allow ? policy.allow : "");
+    if (backbone) policy.allow = allow;
     if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
-    if (!tensor_file_find(&m->file, "extra_norms.0.norm.weight"))
+    weights_describe(&report, m->log);
+    if (backbone && !tensor_file_find(&m->file, "extra_norms.0.norm.weight"))
         log_info(m->log, "%s: has no extra_norms: they are ones and zeros, as the released code starts them",
                  m->file.path);
     return true;
@@ -46,6 +40,7 @@ static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
 bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportOptions options, Err *err) {
     *out = (ExportModel){.options = options, .logits = NO_VAL};
     for (int i = 0; i < MAVIT_STAGES; i++) out->features[i] = NO_VAL;
+    if (options.form == EXPORT_CLASSIFIER && !model_file_has_classifier(m, err)) return false;
     export_graph(out, &m->config, m->class_count);
     if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) &&
         load_weights(out, m, err))

@@ -4,15 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/golden.h"
 #include "lib/hub.h"
-#include "lib/model_metadata.h"
-#include "lib/predictor.h"
+#include "lib/model_write.h"
+#include "lib/runner.h"
 #include "base/file.h"
 #include "base/half.h"
 #include "base/strings.h"
-#include "io/pth.h"
-#include "io/safetensors.h"
 
 typedef struct {
     StoredTensor *tensors;
@@ -57,7 +54,7 @@ static void add_extras(Tensors *out, const ExportModel *e, const TensorFile *fil
     for (size_t i = 0; i < file->tensor_count; i++) {
         const StoredTensor *t = &file->tensors[i];
         bool wanted = text_matches_any("*.num_batches_tracked,*.RoPE.angle", t->name);
-        bool of_head = text_matches_any("proj.*,norm.*,head.*", t->name);
+        bool of_head = text_matches_any(CLASSIFIER_ONLY, t->name);
         if (wanted && !(of_head && e->options.form == EXPORT_BACKBONE)) out->tensors[out->count++] = *t;
     }
 }
@@ -71,58 +68,26 @@ static bool collect(Tensors *out, ExportModel *e, const ModelFile *m, StoredType
     return true;
 }
 
-/* Where pictures lay and runs went is nobody else's business. */
-static Config without_paths(const Config *c) {
-    static char output[] = "runs/classify/train";
-    Config shared = *c;
-    shared.model.weights = shared.data.path = NULL;
-    shared.output = output;
-    return shared;
-}
-
-static bool write_safetensors(const char *path, const Tensors *t, const ExportModel *e, const ModelFile *m,
-                              const char *license, Err *err) {
-    bool classifier = e->options.form == EXPORT_CLASSIFIER;
-    const char *ema = tensor_file_metadata(&m->file, "mala.ema");
-    ModelFacts facts = {.task = classifier ? "classify" : "features",
-                        .ema = ema ? strcmp(ema, "true") == 0 : m->file.averaged,
-                        .metrics = classifier ? tensor_file_metadata(&m->file, "mala.metrics") : NULL,
-                        .license = license};
-    Config shared = without_paths(&m->config);
-    shared.options.target = &shared;
-    ModelMetadata metadata;
-    model_metadata_init(&metadata, &shared, m->classes, classifier ? m->class_count : 0, &facts);
-    bool ok = safetensors_write(path, t->tensors, t->count, metadata.pairs, metadata.count, err);
-    model_metadata_free(&metadata);
-    return ok && (!classifier || m->config.model.allow_missing || golden_add(path, err));
-}
-
-static bool write_hub(const char *folder, const Tensors *t, const ExportModel *e, const ModelFile *m,
-                      const char *license, Err *err) {
-    int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
-    if (!hub_write(folder, &m->config, m->classes, classes, license, err)) return false;
-    char *path = path_join(folder, HUB_WEIGHTS);
-    bool ok = write_safetensors(path, t, e, m, license, err);
-    free(path);
-    return ok;
-}
-
 bool export_weights(const char *path, ExportModel *e, const ModelFile *m, const WeightsExport *options, Err *err) {
     Tensors t;
-    const char *license = options->license ? options->license : tensor_file_metadata(&m->file, "license");
-    bool ok = collect(&t, e, m, options->dtype, err);
-    if (ok && options->format == WEIGHTS_SAFETENSORS) ok = write_safetensors(path, &t, e, m, license, err);
-    if (ok && options->format == WEIGHTS_PTH) ok = pth_write(path, "model", t.tensors, t.count, err);
-    if (ok && options->format == WEIGHTS_HUB) ok = write_hub(path, &t, e, m, license, err);
+    const bool hub = options->format == WEIGHTS_HUB;
+    const int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
+    const ModelWriteOptions how = {.format = options->format == WEIGHTS_PTH ? MODEL_PTH : MODEL_SAFETENSORS,
+                                   .license = options->license ? options->license
+                                                               : tensor_file_metadata(&m->file, "license")};
+    char *out = hub ? path_join(path, HUB_WEIGHTS) : mem_strdup(path);
+    bool ok = collect(&t, e, m, options->dtype, err) &&
+              (!hub || hub_write(path, &m->config, m->classes, classes, how.license, err)) &&
+              model_write(out, t.tensors, t.count, m, &how, err);
     tensors_free(&t);
+    free(out);
     return ok;
 }
 
 /* ---- original and export, side by side ---- */
 
 typedef struct {
-    Predictor original, exported;
-    EvalTransform transform;
+    Runner original, exported;
     Resizer resizer;
     uint8_t *pixels;
     float *logits[2];
@@ -131,9 +96,9 @@ typedef struct {
 static bool compare_picture(ExportComparison *out, Pair *p, const char *path, int classes, Err *err) {
     Image image;
     if (!image_load(&image, path, err)) return false;
-    bool ok = transform_eval(&p->resizer, p->pixels, &image, &p->transform, err) &&
-              predictor_run(&p->original, p->logits[0], NULL, p->pixels, 1, err) &&
-              predictor_run(&p->exported, p->logits[1], NULL, p->pixels, 1, err);
+    bool ok = transform_eval(&p->resizer, p->pixels, &image, &p->original.transform, err) &&
+              predictor_run(&p->original.predictor, p->logits[0], NULL, p->pixels, 1, err) &&
+              predictor_run(&p->exported.predictor, p->logits[1], NULL, p->pixels, 1, err);
     image_free(&image);
     if (!ok) return false;
     int32_t top[2];
@@ -167,20 +132,17 @@ bool export_compare(ExportComparison *out, const char *path, const ModelFile *or
     ModelFile exported = *original; /* the architecture and preprocessing of the original, which it has to fit */
     exported.log = log;
     if (!config_open_weights(&exported.file, path, &original->config, log, err)) return false;
-    Backend backend = {0};
-    Pair p = {.transform = config_eval_transform(&original->config)};
-    bool ok = config_open_backend(&backend, &original->config, err) &&
-              predictor_open(&p.original, original, &backend, 1, false, err) &&
-              predictor_open(&p.exported, &exported, &backend, 1, false, err);
+    const RunnerOptions options = {.batch = 1, .exact = true};
+    Pair p = {0};
+    bool ok = runner_open(&p.original, original, options, err) && runner_open(&p.exported, &exported, options, err);
     if (ok) {
-        p.pixels = mem_zalloc(p.original.image_bytes, 1);
+        p.pixels = mem_zalloc(p.original.predictor.image_bytes, 1);
         for (int k = 0; k < 2; k++) p.logits[k] = mem_zalloc((size_t)original->class_count, sizeof(float));
         ok = compare_pictures(out, &p, original->class_count, folder, err);
         free(p.pixels), free(p.logits[0]), free(p.logits[1]);
     }
-    if (p.exported.graph.graph) predictor_close(&p.exported);
-    if (p.original.graph.graph) predictor_close(&p.original);
-    if (backend.close) backend.close(&backend);
+    runner_close(&p.exported);
+    runner_close(&p.original);
     resizer_free(&p.resizer);
     tensor_file_close(&exported.file);
     return ok;

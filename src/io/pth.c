@@ -140,6 +140,14 @@ static bool choose_part(Reader *r, PickleId *out, EmaChoice ema, Err *err) {
 
 /* ---- tensors ---- */
 
+static const char *keep_text(Reader *r, PickleText text) {
+    char *kept = r->file->text + r->text_used;
+    memcpy(kept, text.text, text.count);
+    kept[text.count] = '\0';
+    r->text_used += text.count + 1;
+    return kept;
+}
+
 /* Keeps a key without what wrappers of models put before it. */
 static bool take_name(Reader *r, StoredTensor *t, PickleId key, Err *err) {
     const Pickle *p = &r->pickle;
@@ -157,11 +165,7 @@ static bool take_name(Reader *r, StoredTensor *t, PickleId key, Err *err) {
     bool fine = name.count > 0 && json_utf8_valid(name.text, name.count);
     for (size_t i = 0; fine && i < name.count; i++) fine = (unsigned char)name.text[i] >= 0x20 && name.text[i] != 0x7f;
     if (!fine) return pickle_fail(p, key, err, "the name of a tensor is empty or no text");
-    char *kept = r->file->text + r->text_used;
-    memcpy(kept, name.text, name.count);
-    kept[name.count] = '\0';
-    r->text_used += name.count + 1;
-    t->name = kept;
+    t->name = keep_text(r, name);
     return true;
 }
 
@@ -302,22 +306,63 @@ static bool take_tensor(Reader *r, const PickleItem *item, Err *err) {
     return true;
 }
 
-static bool take_tensors(Reader *r, PickleId dict, Err *err) {
+/* text_bytes: of the metadata, which are kept with the names */
+static bool take_tensors(Reader *r, PickleId dict, size_t text_bytes, Err *err) {
     const Pickle *p = &r->pickle;
     const uint32_t first = p->values[dict].items.first, count = p->values[dict].items.count;
-    size_t text_bytes = 0;
     if (count > PTH_MAX_TENSORS) return pickle_fail(p, dict, err, "more than %d tensors", PTH_MAX_TENSORS);
     for (uint32_t i = first; i; i = p->items[i].next) {
         const PickleValue *key = &p->values[p->items[i].key];
         size_t bytes = key->kind == PICKLE_STRING ? key->text.count + 1 : 0;
         /* a key that is shared counts each time: a pickle of a few bytes may repeat a long one a million times */
         if (!size_add(text_bytes, bytes, &text_bytes) || text_bytes > PICKLE_MAX_BYTES)
-            return pickle_fail(p, p->items[i].key, err, "more than %zu bytes of names", PICKLE_MAX_BYTES);
+            return pickle_fail(p, p->items[i].key, err, "more than %zu bytes of names and metadata", PICKLE_MAX_BYTES);
     }
     r->file->text = mem_zalloc(text_bytes, 1);
     r->file->tensors = mem_zalloc(count, sizeof *r->file->tensors);
     for (uint32_t i = first; i; i = p->items[i].next)
         if (!take_tensor(r, &p->items[i], err)) return false;
+    return true;
+}
+
+/* ---- metadata ---- */
+
+static bool is_plain_text(const PickleValue *v) {
+    return v->kind == PICKLE_STRING && !memchr(v->text.text, 0, v->text.count) &&
+           json_utf8_valid(v->text.text, v->text.count);
+}
+
+/* The dict of metadata, which only is one if it has a few texts and nothing else, or 0; bytes that they take. */
+static bool find_metadata(const Reader *r, PickleId *out, size_t *bytes, Err *err) {
+    const Pickle *p = &r->pickle;
+    *out = 0, *bytes = 0;
+    if (!r->file->part[0]) return true; /* the root is the weights */
+    PickleId dict;
+    if (!dict_find(p, p->root, PTH_METADATA, &dict, err)) return false;
+    const PickleValue *v = &p->values[dict];
+    if (v->kind != PICKLE_DICT || v->items.count > PTH_MAX_METADATA) return true;
+    for (uint32_t i = v->items.first; i; i = p->items[i].next) {
+        const PickleValue *key = &p->values[p->items[i].key], *value = &p->values[p->items[i].value];
+        if (!is_plain_text(key) || !is_plain_text(value)) return true;
+        *bytes += key->text.count + value->text.count + 2;
+    }
+    *out = dict;
+    return true;
+}
+
+static bool take_metadata(Reader *r, PickleId dict, Err *err) {
+    const Pickle *p = &r->pickle;
+    TensorFile *f = r->file;
+    if (!dict) return true;
+    f->metadata = mem_zalloc(p->values[dict].items.count, sizeof *f->metadata);
+    for (uint32_t i = p->values[dict].items.first; i; i = p->items[i].next) {
+        const PickleValue *key = &p->values[p->items[i].key], *value = &p->values[p->items[i].value];
+        StoredPair pair = {.key = keep_text(r, key->text)};
+        if (tensor_file_metadata(f, pair.key))
+            return pickle_fail(p, p->items[i].key, err, "key " NAME " of the metadata appears twice", pair.key);
+        pair.value = keep_text(r, value->text);
+        f->metadata[f->metadata_count++] = pair;
+    }
     return true;
 }
 
@@ -359,11 +404,13 @@ static bool read_pickle(Reader *r, Err *err) {
 }
 
 static bool read_archive(Reader *r, EmaChoice ema, Err *err) {
-    PickleId weights = 0;
+    PickleId weights = 0, metadata = 0;
+    size_t metadata_bytes = 0;
     if (!zip_open(&r->zip, r->file->reader, err) || !check_names(r, err)) return false;
     r->checked = mem_zalloc(r->zip.count, sizeof *r->checked);
     if (!check_marks(r, err) || !read_pickle(r, err) || !choose_part(r, &weights, ema, err) ||
-        !take_tensors(r, weights, err))
+        !find_metadata(r, &metadata, &metadata_bytes, err) || !take_tensors(r, weights, metadata_bytes, err) ||
+        !take_metadata(r, metadata, err))
         return false;
     note_objects(r);
     return true;

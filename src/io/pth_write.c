@@ -82,7 +82,15 @@ static void put_tensor(Bytes *b, const StoredTensor *t, size_t record) {
     put_opcodes(b, "t\x89" ORDERED_DICT "tR");
 }
 
-static void put_pickle(Bytes *b, const char *key, const StoredTensor *tensors, size_t count) {
+static void put_metadata(Bytes *b, const StoredPair *metadata, size_t count) {
+    put_text(b, PTH_METADATA);
+    put_opcodes(b, "}(");
+    for (size_t i = 0; i < count; i++) put_text(b, metadata[i].key), put_text(b, metadata[i].value);
+    put_opcodes(b, "us");
+}
+
+static void put_pickle(Bytes *b, const char *key, const StoredTensor *tensors, size_t count, const StoredPair *metadata,
+                       size_t metadata_count) {
     put_opcodes(b, "\x80\x02");
     if (key) put_opcodes(b, "}"), put_text(b, key);
     put_opcodes(b, ORDERED_DICT "(");
@@ -90,7 +98,9 @@ static void put_pickle(Bytes *b, const char *key, const StoredTensor *tensors, s
         put_text(b, tensors[i].name);
         put_tensor(b, &tensors[i], i);
     }
-    put_opcodes(b, key ? "us." : "u.");
+    put_opcodes(b, key ? "us" : "u");
+    if (metadata_count > 0) put_metadata(b, metadata, metadata_count);
+    put_opcodes(b, ".");
 }
 
 /* ---- the archive ---- */
@@ -145,12 +155,15 @@ static bool write_archive(const char *path, const Bytes *pickle, const StoredTen
     return ok;
 }
 
-bool pth_write(const char *path, const char *key, const StoredTensor *tensors, size_t count, Err *err) {
+bool pth_write(const char *path, const char *key, const StoredTensor *tensors, size_t count, const StoredPair *metadata,
+               size_t metadata_count, Err *err) {
+    CHECK(metadata_count == 0 || (key && strcmp(key, PTH_METADATA) != 0), "there is no place for metadata");
+    CHECK(metadata_count <= PTH_MAX_METADATA, "%zu pairs", metadata_count);
     Bytes pickle = {0};
     StoredTensor *checked = mem_zalloc(count, sizeof *checked);
     bool ok = check_all(checked, path, tensors, count, err);
     if (ok) {
-        put_pickle(&pickle, key, checked, count);
+        put_pickle(&pickle, key, checked, count, metadata, metadata_count);
         ok = write_archive(path, &pickle, checked, count, err);
     }
     free(pickle.bytes);

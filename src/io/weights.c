@@ -92,10 +92,11 @@ static bool check_angles(const TensorFile *file, const StoredTensor *t, Err *err
 }
 
 /* Tensors of the file that the model has no parameter for. */
-static bool check_extras(Misfits *m, const State *s, const TensorFile *file, Err *err) {
+static bool check_extras(Misfits *m, const WeightsReport *report, const State *s, const TensorFile *file, Err *err) {
     for (size_t i = 0; i < file->tensor_count; i++) {
         const StoredTensor *t = &file->tensors[i];
         if (state_find(s, t->name) >= 0 || text_matches("*num_batches_tracked", t->name)) continue;
+        if (report->backbone && text_matches(BACKBONE_ONLY, t->name)) continue;
         if (!text_matches("*.RoPE.angle", t->name))
             add_misfit(m, UNEXPECTED, (Misfit){t->name, t, NULL});
         else if (!check_angles(file, t, err))
@@ -105,14 +106,25 @@ static bool check_extras(Misfits *m, const State *s, const TensorFile *file, Err
 }
 
 /* Is the file's classifier left out? Only a head of another number of classes is: any other difference is a misfit. */
-static bool head_left_out(const State *s, const TensorFile *file, HeadPolicy head) {
+static bool head_left_out(const State *s, const StoredTensor *t, HeadPolicy head) {
     if (head == HEAD_NEW) return true;
     int32_t p = state_find(s, "head.weight");
-    const StoredTensor *t = tensor_file_find(file, "head.weight");
-    if (head == HEAD_STRICT || p < 0 || !t || t->rank != s->params[p].shape.rank) return false;
+    if (p < 0 || t->rank != s->params[p].shape.rank) return false;
     for (int i = 1; i < t->rank; i++)
         if (t->shape[i] != s->params[p].shape.dim[i]) return false;
     return t->shape[0] != s->params[p].shape.dim[0];
+}
+
+static WeightsReport choose_head(const State *s, const TensorFile *file, HeadPolicy head) {
+    const StoredTensor *t = tensor_file_find(file, "head.weight");
+    if (head == HEAD_STRICT) return (WeightsReport){0};
+    return (WeightsReport){.head_new = !t || head_left_out(s, t, head), .backbone = !t};
+}
+
+/* t: the file's tensor of this name, or NULL */
+static bool starts_anew(const WeightsReport *report, const char *name, const StoredTensor *t) {
+    if (report->backbone) return !t && text_matches_any(CLASSIFIER_ONLY, name);
+    return report->head_new && is_head(name);
 }
 
 static void compare(WeightsReport *report, Misfits *m, const State *s, const TensorFile *file) {
@@ -122,7 +134,7 @@ static void compare(WeightsReport *report, Misfits *m, const State *s, const Ten
         int64_t trainable = spec->buffer ? 0 : state_count(s, p);
         report->wanted_tensors++;
         report->wanted_parameters += trainable;
-        if (report->head_new && is_head(spec->name)) continue;
+        if (starts_anew(report, spec->name, t)) continue;
         if (!t)
             add_misfit(m, MISSING, (Misfit){spec->name, NULL, &spec->shape});
         else if (!same_shape(t, &spec->shape))
@@ -135,9 +147,9 @@ static void compare(WeightsReport *report, Misfits *m, const State *s, const Ten
 bool weights_check(WeightsReport *report, const State *s, const TensorFile *file, const WeightsPolicy *policy,
                    Err *err) {
     Misfits m = {.policy = policy};
-    *report = (WeightsReport){.head_new = head_left_out(s, file, policy->head)};
+    *report = choose_head(s, file, policy->head);
     compare(report, &m, s, file);
-    if (!check_extras(&m, s, file, err)) return false;
+    if (!check_extras(&m, report, s, file, err)) return false;
     report->allowed = m.allowed;
     if (m.count[MISSING] + m.count[MISSHAPED] + m.count[UNEXPECTED] == 0) return true;
     log_misfits(&m, policy->log);
@@ -163,7 +175,11 @@ void weights_describe(const WeightsReport *r, Log *log) {
         snprintf(share, sizeof share, "%.1f", floor(1000 * (double)r->parameters / (double)r->wanted_parameters) / 10);
     if (r->allowed) snprintf(allowed, sizeof allowed, "; %d misfits allowed", (int)r->allowed);
     log_info(log, "loaded %d of %d tensors, %s parameters (%s %%)%s%s", (int)r->tensors, (int)r->wanted_tensors, count,
-             share, r->head_new ? "; the classes are others: their head starts anew" : "", allowed);
+             share,
+             r->backbone   ? "; a backbone: its classifier starts anew"
+             : r->head_new ? "; the classes are others: their head starts anew"
+                           : "",
+             allowed);
 }
 
 /* ---- reading ---- */
@@ -184,8 +200,7 @@ bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const
     if (!weights_check(report, s, file, policy, err)) return false;
     for (int32_t p = 0; p < s->n_params; p++) {
         const StoredTensor *t = tensor_file_find(file, s->params[p].name);
-        bool left_out = report->head_new && is_head(s->params[p].name);
-        if (left_out || !t || !same_shape(t, &s->params[p].shape)) continue;
+        if (starts_anew(report, s->params[p].name, t) || !t || !same_shape(t, &s->params[p].shape)) continue;
         void *host;
         if (!mem_try(&host, t->count * sizeof(float), err)) return false;
         bool ok = read_tensor((void *)file, s, p, host, err) &&

@@ -7,7 +7,12 @@
 #include "io/tensor_file.h"
 #include "run/state.h"
 
-/* What a load does with the file's classifier: take it; take it unless its number of classes is another; start anew. */
+/* What a classifier has and the backbone of the released detection and segmentation code has not, and the reverse. */
+#define CLASSIFIER_ONLY "proj.*,norm.*,head.*"
+#define BACKBONE_ONLY "extra_norms.*"
+
+/* What a load does with the file's classifier: take it; take it unless its number of classes is another or the file is a
+ * backbone's; start anew. */
 typedef enum { HEAD_STRICT, HEAD_REPLACE, HEAD_NEW } HeadPolicy;
 
 typedef struct {
@@ -20,7 +25,8 @@ typedef struct {
     int32_t tensors, wanted_tensors;       /* that came in, of the model's */
     int64_t parameters, wanted_parameters; /* trainable scalars, likewise */
     int32_t allowed;                       /* misfits that the policy named */
-    bool head_new;                         /* the file's head was left out */
+    bool head_new;                         /* the file's head was left out, or it has none: */
+    bool backbone;                         /* proj and norm start anew, too, and extra_norms are left out */
 } WeightsReport;
 
 /* Compares names and shapes of the file with the state's. "...num_batches_tracked" of released checkpoints is known and

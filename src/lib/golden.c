@@ -1,10 +1,11 @@
 #include "lib/golden.h"
-#include "lib/predictor.h"
+#include "lib/runner.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/pth.h"
 #include "io/safetensors.h"
 
 #define GENERATOR 1 /* version of golden_input: another rule takes another number */
@@ -32,19 +33,16 @@ void golden_input(uint8_t *pixels, int index, int height, int width) {
 
 /* logits[GOLDEN_INPUTS * classes] of the model, a picture at a time. */
 static bool compute(float *logits, const ModelFile *m, Err *err) {
-    Backend backend = {0};
-    Predictor predictor = {0};
-    bool ok = config_open_backend(&backend, &m->config, err) && predictor_open(&predictor, m, &backend, 1, false, err);
-    if (ok) {
-        uint8_t *pixels = mem_zalloc(predictor.image_bytes, 1);
-        for (int i = 0; ok && i < GOLDEN_INPUTS; i++) {
-            golden_input(pixels, i, m->config.input.size[0], m->config.input.size[1]);
-            ok = predictor_run(&predictor, logits + (size_t)i * (size_t)m->class_count, NULL, pixels, 1, err);
-        }
-        free(pixels);
-        predictor_close(&predictor);
+    Runner runner;
+    if (!runner_open(&runner, m, (RunnerOptions){.batch = 1, .exact = true}, err)) return false;
+    uint8_t *pixels = mem_zalloc(runner.predictor.image_bytes, 1);
+    bool ok = true;
+    for (int i = 0; ok && i < GOLDEN_INPUTS; i++) {
+        golden_input(pixels, i, m->config.input.size[0], m->config.input.size[1]);
+        ok = predictor_run(&runner.predictor, logits + (size_t)i * (size_t)m->class_count, NULL, pixels, 1, err);
     }
-    if (backend.close) backend.close(&backend);
+    free(pixels);
+    runner_close(&runner);
     return ok;
 }
 
@@ -80,7 +78,8 @@ static bool rewrite(const ModelFile *m, const char *golden, Err *err) {
     for (size_t i = 0; i < f->metadata_count; i++)
         if (strcmp(f->metadata[i].key, GOLDEN_KEY) != 0) pairs[count++] = f->metadata[i];
     pairs[count++] = (StoredPair){GOLDEN_KEY, golden};
-    bool ok = safetensors_write(f->path, f->tensors, f->tensor_count, pairs, count, err);
+    bool ok = f->part ? pth_write(f->path, f->part, f->tensors, f->tensor_count, pairs, count, err)
+                      : safetensors_write(f->path, f->tensors, f->tensor_count, pairs, count, err);
     free(pairs);
     return ok;
 }
@@ -187,7 +186,7 @@ static bool read_golden(ModelFile *m, float *logits, Err *err) {
 bool golden_check(GoldenResult *out, ModelFile *m, double limit, Err *err) {
     *out = (GoldenResult){.inputs = GOLDEN_INPUTS, .classes = m->class_count};
     float *meant = new_logits(m), *here = new_logits(m);
-    bool ok = read_golden(m, meant, err) && compute(here, m, err);
+    bool ok = model_file_has_classifier(m, err) && read_golden(m, meant, err) && compute(here, m, err);
     bool numbers = true;
     for (int64_t i = 0; ok && i < GOLDEN_INPUTS * (int64_t)m->class_count; i++) {
         double difference = fabs((double)meant[i] - (double)here[i]);

@@ -11,7 +11,8 @@
  */
 #define GOLDEN_LIMIT 1e-4
 
-/* Writes the file again with its golden logits, computed from what it holds. False: as opening, running and writing. */
+/* Writes the file, safetensors or .pth, again with its golden logits, computed from what it holds. False: as opening,
+ * running and writing. */
 bool golden_add(const char *path, Err *err);
 
 typedef struct {

@@ -1,10 +1,13 @@
 #include "lib/hub.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/model_metadata.h"
 #include "base/file.h"
+#include "base/strings.h"
 #include "data/imagenet_names.h"
 
 #define FILE_LIMIT ((size_t)64 << 20)
@@ -175,13 +178,45 @@ static void write_doubles(JsonWriter *w, const char *key, const double *values, 
     json_write_end(w);
 }
 
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static bool all_differ(char *const *classes, int count) {
+    const char **sorted = mem_zalloc((size_t)count, sizeof *sorted);
+    bool differ = true;
+    for (int i = 0; i < count; i++) sorted[i] = imagenet_label(classes[i]);
+    qsort(sorted, (size_t)count, sizeof *sorted, by_text);
+    for (int i = 1; i < count; i++) differ = differ && strcmp(sorted[i - 1], sorted[i]) != 0;
+    free(sorted);
+    return differ;
+}
+
+/* What transformers and the pages of hubs read: labels in words. No key may stand twice, so where names do, there is no
+ * way back from them. */
+static void write_ids(JsonWriter *w, char *const *classes, int count) {
+    json_write_key(w, "id2label");
+    json_write_object(w);
+    for (int i = 0; i < count; i++) {
+        char index[12];
+        snprintf(index, sizeof index, "%d", i);
+        json_write_key(w, index), json_write_string(w, imagenet_label(classes[i]));
+    }
+    json_write_end(w);
+    if (!all_differ(classes, count)) return;
+    json_write_key(w, "label2id");
+    json_write_object(w);
+    for (int i = 0; i < count; i++) json_write_key(w, imagenet_label(classes[i])), json_write_int(w, i);
+    json_write_end(w);
+}
+
 /* The names, and for ids of ImageNet what they mean. */
 static void write_labels(JsonWriter *w, char *const *classes, int count) {
     json_write_key(w, "label_names");
     json_write_array(w);
     for (int i = 0; i < count; i++) json_write_string(w, classes[i]);
     json_write_end(w);
-    if (count == 0 || imagenet_label(classes[0]) == classes[0]) return;
+    if (count == 0) return;
+    write_ids(w, classes, count);
+    if (imagenet_label(classes[0]) == classes[0]) return;
     json_write_key(w, "label_descriptions");
     json_write_object(w);
     for (int i = 0; i < count; i++) json_write_key(w, classes[i]), json_write_string(w, imagenet_label(classes[i]));
@@ -222,6 +257,68 @@ static void write_preprocessing(JsonWriter *w, const Config *c, int classes, con
     free(interpolation);
 }
 
+/* ---- the page ---- */
+
+static void print_front_matter(FILE *f, int class_count, const char *license) {
+    const char *task = class_count ? "image-classification" : "image-feature-extraction";
+    fprintf(f, "---\npipeline_tag: %s\nlibrary_name: mala\ntags: [%s, mavit]\n", task, task);
+    if (license) { /* a JSON string is one of YAML, too */
+        JsonWriter quoted = {0};
+        json_write_string(&quoted, license);
+        fprintf(f, "license: %s\n", json_writer_text(&quoted));
+        json_writer_free(&quoted);
+    }
+    fputs("---\n", f);
+}
+
+static void print_preprocessing(FILE *f, const Config *c) {
+    char *interpolation = config_word(c, "input.interpolation"), crop[NUMBER_TEXT_SIZE], number[NUMBER_TEXT_SIZE];
+    number_text(crop, config_crop_pct(c));
+    fprintf(f, "* input: RGB, %dx%d (height x width), %s, crop %s of the shorter side", c->input.size[0],
+            c->input.size[1], interpolation, crop);
+    for (int k = 0; k < 2; k++) {
+        const double *values = k ? c->input.std : c->input.mean;
+        fputs(k ? "; deviation" : "; mean", f);
+        for (int i = 0; i < 3; i++) number_text(number, values[i]), fprintf(f, " %s", number);
+    }
+    fputc('\n', f);
+    free(interpolation);
+}
+
+static void print_page(FILE *f, const char *name, const Config *c, int class_count, const char *license) {
+    const MavitConfig m = config_mavit(c, class_count);
+    print_front_matter(f, class_count, license);
+    fprintf(f, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", name);
+    fprintf(f, class_count ? ", %d classes.\n\n" : ", as a backbone of four stages.\n\n", class_count);
+    fputs("* attention by stage:", f);
+    for (int i = 0; i < MAVIT_STAGES; i++) fprintf(f, "%s %s", i ? "," : "", attention_words[m.attention[i]]);
+    fputc('\n', f);
+    print_preprocessing(f, c);
+    fputs("* `" HUB_WEIGHTS "`: the weights, under the names of the released checkpoints\n"
+          "* `config.json`: architecture, labels and preprocessing, in timm's words\n\n", f);
+    fputs(class_count ? "    mala infer photo.jpg --weights FOLDER --topk 5\n"
+                        "    mala verify FOLDER        # does it compute here what it did where it was written?\n"
+                      : "    mala train --weights FOLDER data.path=DIR        # trains a classifier on it\n", f);
+}
+
+/* FOLDER/README.md, unless somebody has written one. */
+static bool write_page(const char *folder, const char *name, const Config *c, int class_count, const char *license,
+                       Err *err) {
+    char *path = path_join(folder, "README.md"), *text = NULL;
+    size_t count = 0;
+    bool ok = true;
+    if (access(path, F_OK) != 0) {
+        FILE *f = open_memstream(&text, &count);
+        CHECK(f, "no stream in memory");
+        print_page(f, name, c, class_count, license);
+        fclose(f);
+        ok = file_write(path, text, count, err);
+    }
+    free(text);
+    free(path);
+    return ok;
+}
+
 bool hub_write(const char *folder, const Config *c, char *const *classes, int class_count, const char *license,
                Err *err) {
     if (!dir_make(folder, err)) return false;
@@ -238,7 +335,8 @@ bool hub_write(const char *folder, const Config *c, char *const *classes, int cl
     write_preprocessing(&w, c, class_count, license);
     json_write_end(&w);
     json_writer_text(&w);
-    bool ok = file_write(path, w.text, w.count, err);
+    bool ok = file_write(path, w.text, w.count, err) &&
+              write_page(folder, architecture, c, class_count, license, err);
     json_writer_free(&w);
     free(architecture);
     free(path);

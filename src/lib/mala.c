@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/predictor.h"
+#include "lib/runner.h"
 #include "data/imagenet_names.h"
 #include "pass/cost.h"
 
@@ -16,11 +16,8 @@ struct MalaModel {
 
 struct MalaRunner {
     const MalaModel *model;
-    Backend backend;
-    Predictor predictor;
-    EvalTransform transform;
+    Runner runner;
     Resizer resizer;
-    int batch;
     bool tensors;
     void *input; /* [batch] pictures of the network's size: u8, or float for tensors; [height][width][3] */
 };
@@ -73,9 +70,14 @@ static bool open_model(void *arg, Err *err) {
     Opening *o = arg;
     if (!o->path || o->count < 0 || (o->count > 0 && !o->settings)) return usage(err, "mala_model_open: needs a path");
     o->model = mem_zalloc(1, sizeof *o->model);
-    bool ok = model_file_open(&o->model->file, o->path, NULL, (char *const *)o->settings, o->count, NULL, err);
-    if (ok) describe(o->model);
-    return ok;
+    ModelFile *file = &o->model->file;
+    if (!model_file_open(file, o->path, NULL, (char *const *)o->settings, o->count, NULL, err)) return false;
+    if (model_file_has_classifier(file, err)) {
+        describe(o->model);
+        return true;
+    }
+    model_file_close(file);
+    return false;
 }
 
 MalaModel *mala_model_open(const char *path, const char *const *settings, int count, MalaError *error) {
@@ -106,8 +108,8 @@ typedef struct {
     MalaRunnerOptions options;
 } Starting;
 
-/* The model's own config with what the options say instead. */
-static bool open_device(Backend *out, const MalaModel *m, const MalaRunnerOptions *o, Err *err) {
+/* With the model's own config, but for what the options say instead. */
+static bool open_runner(Runner *out, const MalaModel *m, const MalaRunnerOptions *o, Err *err) {
     char device[64], threads[64], *overrides[2];
     int count = 0;
     if (o->device) {
@@ -121,7 +123,8 @@ static bool open_device(Backend *out, const MalaModel *m, const MalaRunnerOption
     Config c;
     char *text = config_dump(&m->file.config);
     bool ok = config_load_text(&c, text, strlen(text), "the runner's options", overrides, count, err);
-    ok = ok && config_open_backend(out, &c, err) && config_set_precision(out, &c, false, err);
+    RunnerOptions options = {.config = &c, .batch = MAX(o->batch, 1), .tensors = o->tensors};
+    ok = ok && runner_open(out, &m->file, options, err);
     config_free(&c);
     free(text);
     return ok;
@@ -133,14 +136,11 @@ static bool new_runner(void *arg, Err *err) {
     if (s->options.batch < 0 || s->options.threads < 0)
         return usage(err, "mala_runner_new: batch and threads are counts");
     MalaRunner *r = s->runner = mem_zalloc(1, sizeof *r);
-    const MalaModel *m = r->model = s->model;
-    r->batch = MAX(s->options.batch, 1);
+    r->model = s->model;
     r->tensors = s->options.tensors;
-    r->transform = config_eval_transform(&m->file.config);
-    if (!open_device(&r->backend, m, &s->options, err) ||
-        !predictor_open(&r->predictor, &m->file, &r->backend, r->batch, r->tensors, err))
-        return false;
-    return mem_try(&r->input, (size_t)r->batch * r->predictor.image_bytes, err);
+    const Predictor *p = &r->runner.predictor;
+    return open_runner(&r->runner, s->model, &s->options, err) &&
+           mem_try(&r->input, (size_t)p->batch * p->image_bytes, err);
 }
 
 MalaRunner *mala_runner_new(const MalaModel *model, const MalaRunnerOptions *options, MalaError *error) {
@@ -153,8 +153,7 @@ MalaRunner *mala_runner_new(const MalaModel *model, const MalaRunnerOptions *opt
 
 void mala_runner_free(MalaRunner *r) {
     if (!r) return;
-    if (r->predictor.graph.graph) predictor_close(&r->predictor);
-    if (r->backend.close) r->backend.close(&r->backend);
+    runner_close(&r->runner);
     resizer_free(&r->resizer);
     free(r->input);
     free(r);
@@ -199,8 +198,8 @@ typedef struct {
 static bool put_image(MalaRunner *r, int at, const MalaImage *image, Err *err) {
     Image view = {image->width, image->height, image->pixels};
     if (!view.pixels || view.width < 1 || view.height < 1) return usage(err, "mala_run_images: an empty picture");
-    return transform_eval(&r->resizer, (uint8_t *)r->input + (size_t)at * r->predictor.image_bytes, &view,
-                          &r->transform, err);
+    uint8_t *pixels = (uint8_t *)r->input + (size_t)at * r->runner.predictor.image_bytes;
+    return transform_eval(&r->resizer, pixels, &view, &r->runner.transform, err);
 }
 
 /* planes [3][H][W] to pixels [H][W][3] */
@@ -218,17 +217,18 @@ static bool run(void *arg, Err *err) {
     if (r->tensors != (x->tensors != NULL) || r->tensors == (x->images != NULL))
         return usage(err, r->tensors ? "mala_run: this runner was made for tensors, and needs them"
                                      : "mala_run: this runner was made for pictures, and needs them");
+    Predictor *p = &r->runner.predictor;
     int64_t classes = r->model->info.classes, plane = 3 * (int64_t)r->model->info.height * r->model->info.width;
-    for (int done = 0; done < x->count; done += r->batch) {
-        int n = MIN(r->batch, x->count - done);
+    for (int done = 0; done < x->count; done += p->batch) {
+        int n = MIN(p->batch, x->count - done);
         for (int i = 0; i < n; i++) {
             if (r->tensors)
                 put_tensor(r, i, x->tensors + (done + i) * plane);
             else if (!put_image(r, i, &x->images[done + i], err))
                 return false;
         }
-        if (!predictor_run(&r->predictor, x->logits ? x->logits + done * classes : NULL,
-                           x->prob ? x->prob + done * classes : NULL, r->input, n, err))
+        if (!predictor_run(p, x->logits ? x->logits + done * classes : NULL, x->prob ? x->prob + done * classes : NULL,
+                           r->input, n, err))
             return false;
     }
     return true;

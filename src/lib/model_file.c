@@ -131,13 +131,18 @@ void model_classes_free(char **names, int count) {
  * ImageNet's, as every released classifier has them. */
 static bool find_classes(ModelFile *m, Err *err) {
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
-    if (!head || head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
-        return err_set(err, EXIT_INPUT, "%s: has no classifier (head.weight) - train one with --weights first",
-                       m->file.path);
+    if (!head) {
+        model_classes_free(m->classes, m->class_count);
+        m->classes = NULL, m->class_count = 0;
+        return true;
+    }
+    if (head->rank < 2 || head->shape[0] < 1 || head->shape[0] > 1000000)
+        return err_set(err, EXIT_INPUT, "%s: head.weight is no classifier's - not a MAViT's weights", m->file.path);
     if (!m->classes && !model_classes_read(&m->classes, &m->class_count, &m->file, err)) return false;
     if (m->class_count && m->class_count != head->shape[0])
         return err_set(err, EXIT_INPUT, "%s: names %d classes but its head has %lld - the file is damaged",
                        m->file.path, m->class_count, (long long)head->shape[0]);
+    m->named = m->class_count > 0 || head->shape[0] == IMAGENET_CLASSES;
     for (int64_t i = m->class_count; i < head->shape[0]; i++) {
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)i);
@@ -163,20 +168,19 @@ static bool load_hub_config(ModelFile *m, const char *folder, char *const *overr
 static bool load_config(ModelFile *m, const char *path, const char *config_file, char *const *overrides, int count,
                         Err *err) {
     const char *text = tensor_file_metadata(&m->file, "mala.config");
+    m->described = true;
     if (text && !config_file) {
         config_free(&m->config);
         return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
     }
     if (path_is_dir(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
-    if (!config_file && !options_given(&m->config.options, "model.name") &&
-        !options_given(&m->config.options, "model.dims"))
-        return err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)",
-                       m->file.path);
+    m->described = config_file || options_given(&m->config.options, "model.name") ||
+                   options_given(&m->config.options, "model.dims");
     return true;
 }
 
-bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
-                     Log *log, Err *err) {
+bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                         Log *log, Err *err) {
     *out = (ModelFile){.log = log};
     if (!config_load(&out->config, config_file, overrides, count, err)) {
         config_free(&out->config);
@@ -192,11 +196,27 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
         return false;
     }
     path = mem_strdup(path); /* loading another config frees where it may lie */
-    bool ok = load_config(out, path, config_file, overrides, count, err) && find_classes(out, err);
+    bool ok = load_config(out, path, config_file, overrides, count, err) &&
+              (!out->described || find_classes(out, err));
     free((char *)path);
     if (ok) return true;
     model_file_close(out);
     return false;
+}
+
+bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                     Log *log, Err *err) {
+    if (!model_file_open_any(out, path, config_file, overrides, count, log, err)) return false;
+    if (out->described) return true;
+    err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)", out->file.path);
+    model_file_close(out);
+    return false;
+}
+
+bool model_file_has_classifier(const ModelFile *m, Err *err) {
+    return m->class_count > 0 ||
+           err_set(err, EXIT_INPUT, "%s: is a backbone, without a classifier (head.weight) - mala train --weights "
+                   "trains one on it, mala export --as backbone takes it as it is", m->file.path);
 }
 
 void model_file_close(ModelFile *m) {

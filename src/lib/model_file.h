@@ -12,7 +12,9 @@ typedef struct {
     TensorFile file;
     Config config;
     char **classes; /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
-    int class_count;
+    int class_count; /* 0: a backbone, which has no classifier */
+    bool described; /* the architecture is known; otherwise the config says nothing, and there are no classes */
+    bool named;     /* the names are more than indices */
     Log *log; /* hears what is loaded, and the table of what does not fit */
 } ModelFile;
 
@@ -21,7 +23,12 @@ typedef struct {
  * EXIT_USAGE (no file given, or one that does not say its architecture and no --model), EXIT_INPUT. */
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                      Log *log, Err *err);
+/* The same for a file that does not say its architecture, either: out->described tells. */
+bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                         Log *log, Err *err);
 void model_file_close(ModelFile *m);
+/* What runs a network needs one; a backbone can be exported and fine-tuned. False: EXIT_INPUT, saying so. */
+bool model_file_has_classifier(const ModelFile *m, Err *err);
 
 /* Opens a file of weights, averaged or raw as the config says, and logs which of a checkpoint's it took. Errors:
  * tensor_file_open's. */

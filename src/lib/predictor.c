@@ -23,6 +23,8 @@ static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
 bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, bool float_images, Err *err) {
     WeightsReport report;
     WeightsPolicy policy = config_weights_policy(&m->config, HEAD_STRICT, m->log);
+    *p = (Predictor){0};
+    if (!model_file_has_classifier(m, err)) return false;
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, float_images, err) &&
         weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, err)) {
         weights_describe(&report, m->log);
