@@ -1,10 +1,13 @@
 """PyTorch checkpoints against PyTorch itself: what torch.save wrote has to arrive bit for bit, and what mala writes has
-to load with weights_only=True, bit for bit.
+to load with weights_only=True, bit for bit. With a library (make lib) also the logits: of the imported checkpoint,
+through mala.h, against tests/golden/full.json and against the reference model with what was written loaded into it.
 
-    python3 scripts/check_pth.py ./mala FOLDER_OF_REFERENCE [--model T]
+    python3 scripts/check_pth.py ./mala FOLDER_OF_REFERENCE [--model T] [--library build/libmala.so]
 
 FOLDER_OF_REFERENCE holds mavit_reference.py, a MAViT in plain PyTorch. Needs torch and safetensors."""
 import argparse
+import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -48,11 +51,51 @@ def views():
             torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), 'parameter': torch.nn.Parameter(base[1:3])}
 
 
+class RunnerOptions(ctypes.Structure):
+    _fields_ = [('device', ctypes.c_char_p), ('threads', ctypes.c_int), ('batch', ctypes.c_int),
+                ('tensors', ctypes.c_bool)]
+
+
+def mala_logits(library, weights, images):
+    """through mala.h"""
+    lib = ctypes.CDLL(os.path.abspath(library))
+    lib.mala_model_open.restype = lib.mala_runner_new.restype = ctypes.c_void_p
+    lib.mala_run_tensors.restype = ctypes.c_bool
+    error = ctypes.create_string_buffer(4 + 1024)
+    model = lib.mala_model_open(weights.encode(), None, 0, error)
+    assert model, error.raw[4:].split(b'\0')[0]
+    options = RunnerOptions(b'cpu', 0, len(images), True)
+    runner = lib.mala_runner_new(ctypes.c_void_p(model), ctypes.byref(options), error)
+    assert runner, error.raw[4:].split(b'\0')[0]
+    logits = torch.empty(len(images), 1000)
+    assert lib.mala_run_tensors(ctypes.c_void_p(runner), ctypes.c_void_p(logits.data_ptr()), None,
+                                ctypes.c_void_p(images.data_ptr()), len(images), error), error.raw[4:]
+    lib.mala_runner_free(ctypes.c_void_p(runner))
+    lib.mala_model_close(ctypes.c_void_p(model))
+    return logits
+
+
+def check_logits(library, ref, model, size, weights):
+    """model: the reference with what mala wrote, loaded with strict=True"""
+    images = ref.images_by_rule(1, 224, 224).float().contiguous()
+    own = mala_logits(library, weights, images)[0]
+    with torch.no_grad():
+        theirs = model.eval()(images)[0]
+    kinds = ['mala', 'mala', 'softmax', 'softmax']
+    with open(os.path.join(os.path.dirname(__file__), '../tests/golden/full.json')) as f:
+        golden = next(torch.tensor(g['logits']) for g in json.load(f)
+                      if g['size'] == size and g['height'] == 224 and g['kinds'] == kinds)
+    differences = [float((own - other).abs().max()) for other in (theirs, golden)]
+    print('logits of mala: %.1e from PyTorch\'s, %.1e from golden/full.json' % tuple(differences))
+    assert max(differences) <= 1e-4
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('mala')
     parser.add_argument('reference')
     parser.add_argument('--model', default='T')
+    parser.add_argument('--library', help='libmala.so: compares logits, too')
     options = parser.parse_args()
     sys.path.insert(0, options.reference)
     import mavit_reference as ref
@@ -70,6 +113,7 @@ def main():
         for p in average.parameters():
             p.data.mul_(0.5)
         saved = checkpoint(model, average)
+        ref.set_by_rule(model)  # again, after the step of the optimizer
         torch.save(saved, path('c.pth'))
         size = os.path.getsize(path('c.pth'))
         arch = ['--model', 'mavit_' + options.model.lower()]
@@ -82,8 +126,11 @@ def main():
         run(path('c.safetensors'), path('back.pth'), *arch)
         loaded = torch.load(path('back.pth'), weights_only=True)
         n = same(saved['model'], loaded['model'])
-        ref.MAViT(options.model).load_state_dict(loaded['model'])
+        reloaded = ref.MAViT(options.model)
+        reloaded.load_state_dict(loaded['model'])
         print(f'written .pth: torch.load(weights_only=True), {n} tensors, identical bits, load_state_dict strict')
+        if options.library:
+            check_logits(options.library, ref, reloaded.float(), options.model, path('c.safetensors'))
 
         for wrapped in (False, True):
             tensors = views()

@@ -351,6 +351,33 @@ static void test_hub(void **state) {
     }
 }
 
+/* A released checkpoint says nothing about itself: its shapes do. */
+static void test_recognised(void **state) {
+    (void)state;
+    Config c;
+    Backend backend;
+    State s;
+    OK(config_load(&c, NULL, NULL, 0, &err));
+    OK(backend_open_cpu(&backend, 2, &err));
+    c.model.name = MODEL_T;
+    ClassifySpec spec = config_classify(&c, 1000);
+    ClassifyGraph g = classify_eval_graph(&spec, 1, 32, 32, 0);
+    OK(state_new(&s, g.graph, &backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, &err));
+    OK(state_init(&s, 1, &err));
+    OK(weights_save(file_in("released.safetensors"), &s, ROLE_WEIGHT, NULL, 0, &err));
+    state_free(&s);
+    classify_graph_free(&g);
+    backend.close(&backend);
+    config_free(&c);
+    EXPECT(0, "import $T/released.safetensors $T/released.pth");
+    expect_text(errors, "has the shapes of mavit_t");
+    EXPECT(0, "verify $T/released.pth");
+    EXPECT(0, "infer $T/data/val/car --weights $T/released.safetensors --topk 1000");
+    expect_text(output, "golden retriever ");
+    EXPECT(3, "infer $T/data/val/car --weights $T/released.safetensors --model mavit_s");
+    shell("rm released.safetensors released.pth");
+}
+
 static void test_export_refusals(void **state) {
     (void)state;
     EXPECT(2, "export " RULE "$T/out.bin");
@@ -376,7 +403,7 @@ int main(void) {
         cmocka_unit_test(test_golden_inputs), cmocka_unit_test(test_finetune),   cmocka_unit_test(test_verify),
         cmocka_unit_test(test_verify_damage), cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_export_exact),
         cmocka_unit_test(test_export_halves), cmocka_unit_test(test_export_backbone), cmocka_unit_test(test_hub),
-        cmocka_unit_test(test_export_refusals),
+        cmocka_unit_test(test_recognised),    cmocka_unit_test(test_export_refusals),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

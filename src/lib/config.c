@@ -53,6 +53,14 @@ MavitConfig config_mavit(const Config *c, int classes) {
     return m;
 }
 
+bool config_find_size(int *name, const int dims[MAVIT_STAGES], const int depths[MAVIT_STAGES]) {
+    for (*name = 0; *name < MODEL_CUSTOM; ++*name) {
+        const MavitConfig *m = &presets[*name];
+        if (memcmp(m->dims, dims, sizeof m->dims) == 0 && memcmp(m->depths, depths, sizeof m->depths) == 0) return true;
+    }
+    return false;
+}
+
 double config_crop_pct(const Config *c) {
     if (!isnan(c->input.crop_pct)) return c->input.crop_pct;
     return MAX(c->input.size[0], c->input.size[1]) <= 224 ? 0.875 : 1.0;

@@ -107,6 +107,8 @@ bool config_check_data(const Config *c, Err *err);
 
 /* The architecture. classes: used where model.num_classes is auto. */
 MavitConfig config_mavit(const Config *c, int classes);
+/* The released size (MODEL_T ..) with these dims and depths; false when none has them. */
+bool config_find_size(int *name, const int dims[MAVIT_STAGES], const int depths[MAVIT_STAGES]);
 double config_crop_pct(const Config *c);      /* up to 224 pixels 0.875, beyond 1 */
 double config_peak_lr(const Config *c);       /* optim.lr * batch / lr_base_size */
 double config_warmup_epochs(const Config *c); /* 5, or a tenth of the epochs where that is less */

@@ -1,5 +1,6 @@
 #include "lib/model_file.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,23 @@ static bool load_hub_config(ModelFile *m, const char *folder, char *const *overr
     return ok;
 }
 
+/* A released checkpoint does not say what it is, but no two of the released sizes have the same shapes. */
+static bool recognise(int *name, const TensorFile *f) {
+    int dims[MAVIT_STAGES], depths[MAVIT_STAGES];
+    for (int i = 0; i < MAVIT_STAGES; i++) {
+        char block[64];
+        const StoredTensor *t;
+        for (depths[i] = 0;; depths[i]++) {
+            snprintf(block, sizeof block, "layers.%d.blocks.%d.attn.proj.weight", i, depths[i]);
+            t = tensor_file_find(f, block);
+            if (!t || t->rank < 2 || t->shape[0] > INT_MAX) break;
+            dims[i] = (int)t->shape[0];
+        }
+        if (depths[i] == 0) return false;
+    }
+    return config_find_size(name, dims, depths);
+}
+
 static bool load_config(ModelFile *m, const char *path, const char *config_file, char *const *overrides, int count,
                         Err *err) {
     const char *text = tensor_file_metadata(&m->file, "mala.config");
@@ -176,6 +194,12 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
     if (path_is_dir(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
     m->described = config_file || options_given(&m->config.options, "model.name") ||
                    options_given(&m->config.options, "model.dims");
+    if (!m->described && recognise(&m->config.model.name, &m->file)) {
+        char *name = config_word(&m->config, "model.name");
+        m->described = true;
+        log_info(m->log, "%s: has the shapes of %s, and is taken for one", m->file.path, name);
+        free(name);
+    }
     return true;
 }
 
@@ -208,7 +232,8 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
                      Log *log, Err *err) {
     if (!model_file_open_any(out, path, config_file, overrides, count, log, err)) return false;
     if (out->described) return true;
-    err_set(err, EXIT_USAGE, "%s: does not say its architecture - add --model mavit_t (or _s, _b, _l)", out->file.path);
+    err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
+            "model.dims, model.depths and model.heads", out->file.path);
     model_file_close(out);
     return false;
 }
