@@ -45,7 +45,7 @@ struct Loader {
 
     pthread_t *threads;
     int thread_count;
-    Resizer own_resizer; /* workers 0 */
+    Resizer own_resizer; /* of the thread that takes the batches */
 
     pthread_mutex_t lock;
     pthread_cond_t work, done;        /* tickets to draw, or stop; a ticket was finished */
@@ -235,12 +235,13 @@ bool loader_next(Loader *l, const Batch **out, Err *err) {
         pthread_cond_broadcast(&l->work);
         if (l->handed >= l->batches) break;
         Slot *slot = &l->ring[l->handed % l->options.ahead];
+        /* who waits for a batch decodes its samples, too; those of later ones are the threads' alone */
         while (slot->batch.index != l->handed || slot->missing > 0) {
             int64_t ticket;
-            if (l->thread_count > 0)
-                pthread_cond_wait(&l->done, &l->lock);
-            else if (draw_ticket(l, &ticket))
+            if (l->next_ticket < (l->handed + 1) * l->options.batch && draw_ticket(l, &ticket))
                 do_ticket(l, ticket, &l->own_resizer);
+            else
+                pthread_cond_wait(&l->done, &l->lock);
         }
         l->holding = true;
         pthread_mutex_unlock(&l->lock);

@@ -19,7 +19,7 @@ typedef enum {
 
 typedef struct {
     int batch;      /* samples, at least 1 */
-    int workers;    /* threads; 0: loader_next decodes */
+    int workers;    /* threads beside the caller's, which decodes while it would wait for a batch */
     int ahead;      /* batches in memory, the one handed out included; 0: 3, or 1 without workers */
     bool train;     /* shuffled order and train_transform; else the data set's order and eval_transform */
     LastBatch last; /* evaluation: LAST_SHORT only */
@@ -49,7 +49,7 @@ typedef struct {
 
 typedef struct {
     uint64_t samples;      /* handed out since the loader was opened */
-    double wait_seconds;   /* that loader_next waited (or decoded, without workers) */
+    double wait_seconds;   /* that loader_next waited or decoded */
     double decode_seconds; /* that all threads spent reading, decoding and transforming */
 } LoaderStats;
 

@@ -49,7 +49,10 @@ typedef struct {
 #define FOR_HEAD(size, body, ...) \
     do { \
         AttentionSize fixed = (size); \
-        if (fixed.dim == 64) { \
+        if (fixed.dim == 32) { \
+            fixed.dim = fixed.pad = 32; \
+            body(&fixed, __VA_ARGS__); \
+        } else if (fixed.dim == 64) { \
             fixed.dim = fixed.pad = 64; \
             body(&fixed, __VA_ARGS__); \
         } else if (fixed.dim == 96) { \

@@ -8,6 +8,7 @@
 #include "backend/cpu/simd/shuffle.h"
 
 #define TILE_ROWS 196  /* rows of a tile: a tile of y and what made it stay in L2; MAViT's maps are 196 * 4^i tokens */
+#define TURNED_ROWS 512 /* the same where B is transposed, which the library turns around for every tile */
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
@@ -91,15 +92,15 @@ static void product_tile(void *arg, int index, int thread) {
     finish_tile(p, t, y, p->columns);
 }
 
-static Product product_cut(const Shape *x, const Shape *y) {
+static Product product_cut(const Shape *x, const Shape *y, int64_t tile_rows) {
     Product p = {.rows = shape_rows(x), .k = shape_last(x), .columns = shape_last(y)};
-    p.row_tiles = CEIL_DIV(p.rows, TILE_ROWS);
+    p.row_tiles = CEIL_DIV(p.rows, tile_rows);
     p.column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p.row_tiles), p.columns / TILE_COLUMNS));
     return p;
 }
 
-static Product product_of(const KernelCall *c) {
-    Product p = product_cut(call_in(c, 0), call_out(c, 0));
+static Product product_of(const KernelCall *c, int64_t tile_rows) {
+    Product p = product_cut(call_in(c, 0), call_out(c, 0), tile_rows);
     p.y = c->out[0];
     p.x = c->in[0];
     return p;
@@ -111,7 +112,7 @@ static void product_run(Product *p) {
 }
 
 RUN(linear) {
-    Product p = product_of(call);
+    Product p = product_of(call, TURNED_ROWS);
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.k, .transposed = true};
     p.bias = call->in[2];
     p.gelu = call->node->attr.linear.gelu;
@@ -120,7 +121,7 @@ RUN(linear) {
 KERNEL(linear);
 
 RUN(linear_dx) {
-    Product p = product_of(call);
+    Product p = product_of(call, TILE_ROWS);
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
     product_run(&p);
 }
@@ -134,7 +135,7 @@ static void linear_packed_release(void *prepared) {
 
 static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
     (void)backend;
-    Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0));
+    Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0), TILE_ROWS);
     Made *made = *prepared = mem_zalloc(1, sizeof *made);
     int64_t rows = CEIL_DIV(p.rows, p.row_tiles), columns = CEIL_DIV(p.columns, p.column_tiles);
     for (int i = 0; i < 4; i++) {
@@ -159,7 +160,7 @@ static size_t linear_packed_work(const void *prepared) {
 }
 
 RUN(linear_packed) {
-    Product p = product_of(call);
+    Product p = product_of(call, TILE_ROWS);
     p.made = call->prepared;
     p.slots = call->work;
     p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
