@@ -13,7 +13,7 @@
 #include "base/base.h"
 #include "program.h"
 
-static char weights[128], picture[320];
+static char weights[192], picture[400];
 
 static int make_model(void **state) {
     (void)state;
@@ -22,7 +22,7 @@ static int make_model(void **state) {
     EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--json --quiet");
     snprintf(weights, sizeof weights, "%s/run/weights/best.safetensors", folder);
     shell("ls data/val/*/* | head -n 1 >first");
-    char list[128], name[200];
+    char list[160], name[200];
     snprintf(list, sizeof list, "%s/first", folder);
     read_text(name, sizeof name, list);
     name[strcspn(name, "\n")] = '\0';
@@ -63,7 +63,7 @@ static void test_same_as_program(void **state) {
     int32_t top[3];
     mala_top(top, prob, info.classes, 3);
 
-    char command[512];
+    char command[1024];
     snprintf(command, sizeof command, "infer %s --weights %s --json --topk 3", picture, weights);
     EXPECT(0, command);
     cJSON *json = json_line(output), *predictions = cJSON_GetObjectItemCaseSensitive(json, "predictions");
@@ -201,7 +201,7 @@ static void test_threads(void **state) {
 
 static void run_example(const char *name) {
     const char *program = getenv("MALA");
-    char command[1024], path[128], text[512];
+    char command[1024], path[160], text[512];
     int length = program ? (int)(strlen(program) - strlen("mala")) : 0;
     snprintf(command, sizeof command, "%.*s%s %s %s >%s/said", length, program ? program : "", program ? name : "", weights,
              picture, folder);

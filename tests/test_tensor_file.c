@@ -1,7 +1,9 @@
 /* test_tensor_file.c - F-08: a file of weights that another program cuts, writes over or replaces between the moment
- * it was opened and the moment a tensor is read. Never a signal; an error, or what was opened. */
+ * it was opened and the moment a tensor is read. Never a signal; an error, or what was opened. F-09: reads that give
+ * little, are interrupted or fail. */
 #include "io/tensor_file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -118,6 +121,70 @@ static void test_copied(void **state) {
     free(out);
 }
 
+/* ---- F-09 ---- */
+
+static struct {
+    size_t at_most; /* bytes a call; 0: all */
+    int every;      /* every so many calls one is interrupted; 0: none */
+    int failing;    /* this call fails; 0: none */
+    int calls;
+} faults;
+
+/* In place of the C library's. */
+ssize_t pread(int fd, void *out, size_t count, off_t at) {
+    faults.calls++;
+    if (faults.calls == faults.failing) {
+        errno = EIO;
+        return -1;
+    }
+    if (faults.every && faults.calls % faults.every == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, out, faults.at_most ? MIN(count, faults.at_most) : count, at);
+}
+
+/* Opens and reads under the faults that are set. */
+static bool read_whole(float *out, const char *path, Err *err) {
+    TensorFile f;
+    faults.calls = 0;
+    *err = (Err){0};
+    if (!tensor_file_open(&f, path, NULL, err)) return false;
+    bool ok = tensor_file_read_f32(out, &f, tensor_file_find(&f, "w"), err);
+    tensor_file_close(&f);
+    return ok;
+}
+
+static void test_faulty_reads(void **state) {
+    (void)state;
+    float *values = mem_zalloc(COUNT, sizeof *values), *got = mem_zalloc(COUNT, sizeof *got);
+    for (int i = 0; i < COUNT; i++) values[i] = (float)i;
+    for (int format = 0; format < 2; format++) {
+        char *path = path_of(format);
+        Err err;
+        write_weights(path, format, STORED_F32, values);
+        for (int how = 0; how < 2; how++) {
+            memset(got, 0, COUNT * sizeof *got);
+            faults.at_most = how == 0, faults.every = how == 1 ? 2 : 0;
+            if (!read_whole(got, path, &err)) fail_msg("%s", err.text);
+            assert_true(faults.calls > 2);
+            assert_memory_equal(got, values, COUNT * sizeof *got);
+        }
+        faults.at_most = 0, faults.every = 0;
+        assert_true(read_whole(got, path, &err));
+        const int calls = faults.calls;
+        for (faults.failing = 1; faults.failing <= calls; faults.failing++) {
+            assert_false(read_whole(got, path, &err));
+            assert_int_equal(err.code, EXIT_IO);
+            assert_true(strncmp(err.text, path, strlen(path)) == 0 && strstr(err.text, "Input/output error"));
+        }
+        faults.failing = 0;
+        free(path);
+    }
+    free(values);
+    free(got);
+}
+
 static int make_folder(void **state) {
     (void)state;
     scratch_make(folder);
@@ -131,6 +198,7 @@ static int remove_folder(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied),
+                                       cmocka_unit_test(test_faulty_reads)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -60,7 +60,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     ModelFile model;
     const char *path = cli->argument_count ? cli->arguments[0] : NULL;
     if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
-    bool ok = model_file_has_classifier(&model, err) && config_check_data(&model.config, err) && run_on(&model, cli, log, err);
+    bool ok = model_file_has_classifier(&model, err) && config_check_data(&model.config, err) &&
+              run_on(&model, cli, log, err);
     model_file_close(&model);
     return ok;
 }

@@ -109,7 +109,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         return err_set(err, EXIT_USAGE, "command line: import takes a file of weights and one to write - mala import "
                        "FILE.pth OUT.safetensors");
     if (key && strcmp(key, PTH_METADATA) == 0)
-        return err_set(err, EXIT_USAGE, "command line: --key: \"" PTH_METADATA "\" is where the metadata go - take another");
+        return err_set(err, EXIT_USAGE,
+                       "command line: --key: \"" PTH_METADATA "\" is where the metadata go - take another");
     ModelFile model;
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;

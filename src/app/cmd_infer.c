@@ -253,8 +253,7 @@ static void close_groups(Infer *in) {
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
-    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count),
-                .json = cli_flag(cli, "json") != NULL};
+    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .json = cli_flag(cli, "json") != NULL};
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
     if (!runner_open(&in.runner, model, (RunnerOptions){.batch = is_single(cli) ? 1 : 0}, err)) return false;

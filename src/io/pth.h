@@ -17,15 +17,16 @@
 
 /* Do these first four bytes say zip? */
 bool pth_fits(const uint8_t *head);
-/* For tensor_file_open, which calls it with the file open: takes the weights under model_ema,
- * state_dict_ema, model or state_dict, the first that is there (options->ema excludes the former or the latter two),
- * or those that the file itself is. Beside them, a "metadata" of texts, as pth_write writes it. False: EXIT_INPUT with the byte and the tensor or entry at fault, EXIT_IO,
- * EXIT_MEMORY. */
+/* For tensor_file_open, which calls it with the file open: takes the weights under model_ema, state_dict_ema, model or
+ * state_dict, the first that is there (options->ema excludes the former or the latter two), or those that the file
+ * itself is; beside them "metadata" of texts, as pth_write writes them. False: EXIT_INPUT with the byte and the tensor
+ * or entry at fault, EXIT_IO, EXIT_MEMORY. */
 bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err);
 
-/* Writes tensors in their order, atomically, as torch.save would: {key: OrderedDict, "metadata": {key: value, ...}}, the
- * latter if there are any, or the OrderedDict alone with key NULL. torch.load(path, weights_only=True) reads it. The same input gives the same bytes. False: EXIT_INPUT for
- * dtypes that torch has no storage for and names that are empty, duplicate or not UTF-8; EXIT_IO. */
+/* Writes tensors in their order, atomically, as torch.save would: {key: OrderedDict, "metadata": {key: value, ...}},
+ * the latter if there are any, or the OrderedDict alone with key NULL. torch.load(path, weights_only=True) reads it.
+ * The same input gives the same bytes. False: EXIT_INPUT for dtypes that torch has no storage for and names that are
+ * empty, duplicate or not UTF-8; EXIT_IO. */
 bool pth_write(const char *path, const char *key, const StoredTensor *tensors, size_t count, const StoredPair *metadata,
                size_t metadata_count, Err *err);
 

@@ -11,8 +11,8 @@
 #define CLASSIFIER_ONLY "proj.*,norm.*,head.*"
 #define BACKBONE_ONLY "extra_norms.*"
 
-/* What a load does with the file's classifier: take it; take it unless its number of classes is another or the file is a
- * backbone's; start anew. */
+/* What a load does with the file's classifier: take it; take it unless its number of classes is another or the file is
+ * a backbone's; start anew. */
 typedef enum { HEAD_STRICT, HEAD_REPLACE, HEAD_NEW } HeadPolicy;
 
 typedef struct {

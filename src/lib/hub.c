@@ -335,8 +335,7 @@ bool hub_write(const char *folder, const Config *c, char *const *classes, int cl
     write_preprocessing(&w, c, class_count, license);
     json_write_end(&w);
     json_writer_text(&w);
-    bool ok = file_write(path, w.text, w.count, err) &&
-              write_page(folder, architecture, c, class_count, license, err);
+    bool ok = file_write(path, w.text, w.count, err) && write_page(folder, architecture, c, class_count, license, err);
     json_writer_free(&w);
     free(architecture);
     free(path);

@@ -1,5 +1,5 @@
-/* hub.h - a model as a folder, the way model hubs keep it: model.safetensors, config.json in timm's words (and labels in
- * those of transformers, too), and README.md, which such hubs show. */
+/* hub.h - a model as a folder, the way model hubs keep it: model.safetensors, config.json in timm's words (and labels
+ * in those of transformers, too), and README.md, which such hubs show. */
 #ifndef MALA_HUB_H
 #define MALA_HUB_H
 
@@ -19,8 +19,8 @@ typedef struct {
 bool hub_read(HubConfig *out, const char *folder, Err *err);
 void hub_free(HubConfig *h);
 
-/* Writes FOLDER/config.json and, unless there is one, README.md; the folder is made when it is not there. license may be
- * NULL; class_count is 0 for a network without a classifier. False: EXIT_IO. */
+/* Writes FOLDER/config.json and, unless there is one, README.md; the folder is made when it is not there. license may
+ * be NULL; class_count is 0 for a network without a classifier. False: EXIT_IO. */
 bool hub_write(const char *folder, const Config *c, char *const *classes, int class_count, const char *license,
                Err *err);
 

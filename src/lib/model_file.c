@@ -78,8 +78,8 @@ bool config_set_precision(Backend *b, const Config *c, bool training, Err *err) 
         return options_fail(&c->options, key, err,
                             "%s needs a GPU, the %s backend computes in float32 - leave it at auto", name, b->name);
     if (!(b->types >> types[precision] & 1))
-        return options_fail(&c->options, key, err, "%s is more than this GPU has (%s) - leave it at auto, here %s", name,
-                            b->description, dtype_name(b->best));
+        return options_fail(&c->options, key, err, "%s is more than this GPU has (%s) - leave it at auto, here %s",
+                            name, b->description, dtype_name(b->best));
     b->compute = types[precision];
     b->tf32 = precision == PRECISION_TF32;
     size_t used = strlen(b->description);

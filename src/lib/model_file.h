@@ -11,17 +11,17 @@
 typedef struct {
     TensorFile file;
     Config config;
-    char **classes; /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
+    char **classes;  /* [class_count] names; where the file has none: ImageNet's ids for 1000, else indices as text */
     int class_count; /* 0: a backbone, which has no classifier */
-    bool described; /* the architecture is known; otherwise the config says nothing, and there are no classes */
-    bool named;     /* the names are more than indices */
-    Log *log; /* hears what is loaded, and the table of what does not fit */
+    bool described;  /* the architecture is known; otherwise the config says nothing, and there are no classes */
+    bool named;      /* the names are more than indices */
+    Log *log;        /* hears what is loaded, and the table of what does not fit */
 } ModelFile;
 
 /* Opens config.model.weights (or `path`, when not NULL): a file, or a folder as hub.h has it. What the file's metadata
  * say holds, or else the folder's config.json; or `config_file`, when not NULL, instead; then overrides. One that says
- * nothing is told by its shapes, if it is of a released size. False: EXIT_USAGE (no file given, or one that does not say
- * its architecture and no --model), EXIT_INPUT. */
+ * nothing is told by its shapes, if it is of a released size. False: EXIT_USAGE (no file given, or one that does not
+ * say its architecture and no --model), EXIT_INPUT. */
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                      Log *log, Err *err);
 /* The same for a file that does not say its architecture, either: out->described tells. */

@@ -1,5 +1,6 @@
-/* model_write.h - writes tensors as a model file: with what the model says about itself (model_metadata.h) and, where it
- * is a whole classifier of known architecture, with golden logits (golden.h), so that the file needs nothing beside it. */
+/* model_write.h - writes tensors as a model file: with what the model says about itself (model_metadata.h) and, where
+ * it is a whole classifier of known architecture, with golden logits (golden.h), so that the file needs nothing beside
+ * it. */
 #ifndef MALA_MODEL_WRITE_H
 #define MALA_MODEL_WRITE_H
 
@@ -9,7 +10,7 @@ typedef enum { MODEL_SAFETENSORS, MODEL_PTH } ModelFormat;
 
 typedef struct {
     ModelFormat format;
-    const char *key;     /* of a .pth: what torch.load(path)[key] is; NULL: "model"; "": the tensors alone, no metadata */
+    const char *key; /* of a .pth: what torch.load(path)[key] is; NULL: "model"; "": the tensors alone, no metadata */
     const char *license; /* or NULL: what the file says */
 } ModelWriteOptions;
 
