@@ -16,7 +16,7 @@ static const CliFlag flags[] = {
     {"size", 0, "HxW", "height and width, or one number for both", "imgsz img-size", "input.size", NULL},
     {"no-capture", 0, NULL, "launch every step by itself instead of replaying a recorded run (GPU)", NULL, NULL, NULL},
     {"rounds", 0, "N", "timed steps (15)", NULL, NULL, NULL},
-    {"ops", 0, NULL, "time by op, largest first", NULL, NULL, NULL},
+    {"ops", 0, NULL, "time and bytes moved by op, longest first; with --json, too", NULL, NULL, NULL},
     {"steps", 0, NULL, "time of every step, in order", NULL, NULL, NULL},
 };
 
@@ -37,37 +37,87 @@ static double peak_rss_mib(void) {
     return (double)u.ru_maxrss / 1024;
 }
 
-static void print_ops(const Plan *p, const double *seconds, int rounds) {
-    double by_op[OP_COUNT] = {0}, macs[OP_COUNT] = {0}, total = 0;
-    int calls[OP_COUNT] = {0};
+/* ---- tables by kind of op ---- */
+
+/* What the steps of one kind take together in a run. */
+typedef struct {
+    char name[48]; /* the op, and what makes its kernels differ: "dwconv 3x3", "attention mala" */
+    int calls;
+    double seconds, macs;
+    double least, moved; /* bytes: every operand once; what the kernels go through */
+} Kind;
+
+static void name_kind(Kind *k, const Node *n) {
+    const char *op = node_def(n)->name;
+    snprintf(k->name, sizeof k->name, "%s", op);
+    if (n->op == OP_attention || n->op == OP_attention_bwd)
+        snprintf(k->name, sizeof k->name, "%s %s", op, attention_name(n->attr.attention.kind));
+    if (n->op == OP_dwconv || n->op == OP_dwconv_dx || n->op == OP_dwconv_dw)
+        snprintf(k->name, sizeof k->name, "%s %dx%d", op, n->attr.dwconv.kernel, n->attr.dwconv.kernel);
+}
+
+static int longer_first(const void *a, const void *b) {
+    double x = ((const Kind *)a)->seconds, y = ((const Kind *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+/* The kinds of a plan's steps, the longest first; to be freed. */
+static Kind *find_kinds(const Plan *p, const double *seconds, int rounds, int *count) {
+    Kind *kinds = mem_zalloc((size_t)p->n_steps, sizeof *kinds);
+    *count = 0;
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
-        const Node *n = p->steps[i].call.node;
-        by_op[n->op] += seconds[i] / rounds;
-        macs[n->op] += cost_node(p->graph, n).macs;
-        calls[n->op]++;
-        total += seconds[i] / rounds;
+        const Step *step = &p->steps[i];
+        Kind one = {0};
+        int k = 0;
+        name_kind(&one, step->call.node);
+        while (k < *count && strcmp(kinds[k].name, one.name) != 0) k++;
+        if (k == *count) kinds[(*count)++] = one;
+        double least = call_bytes(&step->call);
+        kinds[k].calls++;
+        kinds[k].seconds += seconds[i] / rounds;
+        kinds[k].macs += cost_node(p->graph, step->call.node).macs;
+        kinds[k].least += least;
+        kinds[k].moved += step->kernel->moves ? step->kernel->moves(&step->call) : least;
     }
-    printf("%-20s %6s %10s %7s %10s\n", "op", "calls", "ms", "share", "GFLOP/s");
-    for (;;) {
-        int top = -1;
-        for (int op = 0; op < OP_COUNT; op++)
-            if (calls[op] && (top < 0 || by_op[op] > by_op[top])) top = op;
-        if (top < 0) break;
-        printf("%-20s %6d %10.3f %6.1f%% %10.1f\n", op_def[top]->name, calls[top], 1e3 * by_op[top],
-               100 * by_op[top] / total, 2e-9 * macs[top] / by_op[top]);
-        calls[top] = 0;
+    qsort(kinds, (size_t)*count, sizeof *kinds, longer_first);
+    return kinds;
+}
+
+static void print_kinds(const Kind *kinds, int count) {
+    double total = 0;
+    for (int i = 0; i < count; i++) total += kinds[i].seconds;
+    printf("%-24s %6s %10s %7s %10s %8s\n", "op", "calls", "ms", "share", "GFLOP/s", "GB/s");
+    for (const Kind *k = kinds; k < kinds + count; k++)
+        printf("%-24s %6d %10.3f %6.1f%% %10.1f %8.1f\n", k->name, k->calls, 1e3 * k->seconds, 100 * k->seconds / total,
+               2e-9 * k->macs / k->seconds, 1e-9 * k->moved / k->seconds);
+}
+
+static void write_kinds(JsonWriter *w, const Kind *kinds, int count) {
+    json_write_key(w, "ops");
+    json_write_array(w);
+    for (const Kind *k = kinds; k < kinds + count; k++) {
+        json_write_object(w);
+        json_write_key(w, "op"), json_write_string(w, k->name);
+        json_write_key(w, "calls"), json_write_int(w, k->calls);
+        json_write_key(w, "ms"), json_write_double(w, 1e3 * k->seconds);
+        json_write_key(w, "gflop"), json_write_double(w, 2e-9 * k->macs);
+        json_write_key(w, "gb_least"), json_write_double(w, 1e-9 * k->least);
+        json_write_key(w, "gb_moved"), json_write_double(w, 1e-9 * k->moved);
+        json_write_end(w);
     }
+    json_write_end(w);
 }
 
 static void print_steps(const Plan *p, const double *seconds, int rounds) {
     printf("%-48s %18s %10s %10s %8s\n", "step", "output", "ms", "GFLOP/s", "GB/s");
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
         const Node *n = p->steps[i].call.node;
-        Cost c = cost_node(p->graph, n);
+        double macs = cost_node(p->graph, n).macs, bytes = call_bytes(&p->steps[i].call);
+        if (p->steps[i].kernel->moves) bytes = p->steps[i].kernel->moves(&p->steps[i].call);
         char shape[96] = "";
         if (n->n_out) shape_print(shape, sizeof shape, out_shape(p->graph, n, 0));
         printf("%-48s %18s %10.3f %10.1f %8.1f\n", n->name, shape, 1e3 * seconds[i] / rounds,
-               2e-9 * c.macs * rounds / seconds[i], 1e-9 * c.bytes * rounds / seconds[i]);
+               2e-9 * macs * rounds / seconds[i], 1e-9 * bytes * rounds / seconds[i]);
     }
 }
 
@@ -96,40 +146,46 @@ static double device_mib(const Plan *p) {
     return (double)most / 0x1p20;
 }
 
+static void print_json(const Bench *b, const Plan *p, const char *device, const double *ms, double gflops,
+                       const Kind *kinds, int n_kinds) {
+    double median = ms[b->rounds / 2];
+    JsonWriter w = {0};
+    json_write_object(&w);
+    json_write_key(&w, "what"), json_write_string(&w, b->what);
+    json_write_key(&w, "device"), json_write_string(&w, device);
+    json_write_key(&w, "batch"), json_write_int(&w, b->batch);
+    json_write_key(&w, "ms"), json_write_double(&w, median);
+    json_write_key(&w, "ms_best"), json_write_double(&w, ms[0]);
+    json_write_key(&w, "images_per_s"), json_write_double(&w, 1e3 * b->batch / median);
+    json_write_key(&w, "gflops"), json_write_double(&w, gflops);
+    json_write_key(&w, "arena_mb"), json_write_double(&w, (double)p->arena_bytes / 0x1p20);
+    json_write_key(&w, "device_mb"), json_write_double(&w, device_mib(p));
+    json_write_key(&w, "peak_rss_mb"), json_write_double(&w, peak_rss_mib());
+    if (b->ops) write_kinds(&w, kinds, n_kinds);
+    json_write_end(&w);
+    puts(json_writer_text(&w));
+    json_writer_free(&w);
+}
+
 static bool measure(const Bench *b, Plan *p, const char *device, double macs, Err *err) {
     double *ms = mem_zalloc((size_t)b->rounds, sizeof *ms), *seconds = mem_zalloc((size_t)p->n_steps, sizeof *seconds);
     p->options.no_capture = b->no_capture;
-    if (!time_rounds(b, p, ms, err)) {
-        free(seconds);
-        free(ms);
-        return false;
-    }
-    qsort(ms, (size_t)b->rounds, sizeof *ms, by_size);
-    double median = ms[b->rounds / 2], gflops = 2e-6 * macs / median;
-    if (b->json) {
-        JsonWriter w = {0};
-        json_write_object(&w);
-        json_write_key(&w, "what"), json_write_string(&w, b->what);
-        json_write_key(&w, "device"), json_write_string(&w, device);
-        json_write_key(&w, "batch"), json_write_int(&w, b->batch);
-        json_write_key(&w, "ms"), json_write_double(&w, median);
-        json_write_key(&w, "ms_best"), json_write_double(&w, ms[0]);
-        json_write_key(&w, "images_per_s"), json_write_double(&w, 1e3 * b->batch / median);
-        json_write_key(&w, "gflops"), json_write_double(&w, gflops);
-        json_write_key(&w, "arena_mb"), json_write_double(&w, (double)p->arena_bytes / 0x1p20);
-        json_write_key(&w, "device_mb"), json_write_double(&w, device_mib(p));
-        json_write_key(&w, "peak_rss_mb"), json_write_double(&w, peak_rss_mib());
-        json_write_end(&w);
-        puts(json_writer_text(&w));
-        json_writer_free(&w);
-    } else {
-        printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
-               b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
-    }
-    bool ok = true;
+    bool ok = time_rounds(b, p, ms, err);
     for (int i = 0; ok && i < b->rounds && (b->ops || b->steps); i++) ok = plan_run_timed(p, seconds, err);
-    if (b->ops) print_ops(p, seconds, b->rounds);
-    if (b->steps) print_steps(p, seconds, b->rounds);
+    if (ok) {
+        int n_kinds;
+        Kind *kinds = find_kinds(p, seconds, b->rounds, &n_kinds);
+        qsort(ms, (size_t)b->rounds, sizeof *ms, by_size);
+        double median = ms[b->rounds / 2], gflops = 2e-6 * macs / median;
+        if (b->json)
+            print_json(b, p, device, ms, gflops, kinds, n_kinds);
+        else
+            printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
+                   b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
+        if (b->ops && !b->json) print_kinds(kinds, n_kinds);
+        if (b->steps) print_steps(p, seconds, b->rounds);
+        free(kinds);
+    }
     free(seconds);
     free(ms);
     return ok;
@@ -196,11 +252,40 @@ static bool bench_peak(const Bench *b, Backend *backend, Err *err) {
     return true;
 }
 
+/* Bytes read and written by the device's own copy of what no cache holds: what kernels are held against. */
+static bool bench_copy(const Bench *b, Backend *d, Err *err) {
+    const size_t bytes = d->host_memory ? (size_t)64 << 20 : (size_t)1 << 30;
+    void *from = NULL, *to = NULL;
+    BackendMark *mark[2] = {0};
+    double *ms = mem_zalloc((size_t)b->rounds, sizeof *ms);
+    bool ok = d->alloc(d, &from, bytes, err) && d->alloc(d, &to, bytes, err) && d->mark_new(d, &mark[0], err) &&
+              d->mark_new(d, &mark[1], err);
+    for (int i = -3; ok && i < b->rounds; i++) {
+        double seconds = 0;
+        ok = d->mark(d, mark[0], STREAM_COMPUTE, err) && d->copy(d, to, from, bytes, STREAM_COMPUTE, err) &&
+             d->mark(d, mark[1], STREAM_COMPUTE, err) && d->await(d, mark[1], err) &&
+             d->elapsed(d, mark[0], mark[1], &seconds, err);
+        if (i >= 0) ms[i] = 1e3 * seconds;
+    }
+    qsort(ms, (size_t)b->rounds, sizeof *ms, by_size);
+    double median = ms[b->rounds / 2], gb_per_s = 2e-6 * (double)bytes / median;
+    if (ok && b->json)
+        printf("{\"what\":\"copy\",\"ms\":%.4f,\"gb_per_s\":%.1f}\n", median, gb_per_s);
+    else if (ok)
+        printf("copy on %s: %.1f GB/s, bytes read and written\n", d->description, gb_per_s);
+    for (int i = 0; i < 2; i++)
+        if (mark[i]) d->mark_free(d, mark[i]);
+    d->free(d, from);
+    d->free(d, to);
+    free(ms);
+    return ok;
+}
+
 static bool run(const Cli *cli, Log *log, Err *err) {
     const char *what = cli->argument_count ? cli->arguments[0] : "infer";
-    bool training = strcmp(what, "train") == 0, peak = strcmp(what, "peak") == 0;
-    if (cli->argument_count > 1 || (!training && !peak && strcmp(what, "infer") != 0))
-        return err_set(err, EXIT_USAGE, "command line: bench takes infer, train or peak");
+    bool training = strcmp(what, "train") == 0, peak = strcmp(what, "peak") == 0, copy = strcmp(what, "copy") == 0;
+    if (cli->argument_count > 1 || (!training && !peak && !copy && strcmp(what, "infer") != 0))
+        return err_set(err, EXIT_USAGE, "command line: bench takes infer, train, peak or copy");
     int64_t batch = training ? 8 : 1, rounds = 15;
     Config config;
     Backend backend = {0};
@@ -219,6 +304,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         ok = peak       ? bench_peak(&b, &backend, err)
+             : copy     ? bench_copy(&b, &backend, err)
              : training ? bench_train(&b, &config, classes, &backend, err)
                         : bench_infer(&b, &config, classes, &backend, err);
     }
@@ -230,8 +316,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 const CliCommand command_bench = {
     .name = "bench",
     .also = "benchmark",
-    .arguments = "infer|train|peak",
-    .summary = "time inference or a training step on random pictures, or the processor's own peak",
+    .arguments = "infer|train|peak|copy",
+    .summary = "time inference or a training step on random pictures; the processor's peak, the device's copy",
     .flags = flags,
     .flag_count = COUNTOF(flags),
     .config = true,

@@ -34,6 +34,8 @@ typedef struct {
     void (*release)(void *prepared);
     /* optional: scratch bytes where only prepare() finds out, instead of workspace() */
     size_t (*prepared_workspace)(const void *prepared);
+    /* optional, for reports: bytes that a run moves from and to memory, where it goes through operands more than once */
+    double (*moves)(const KernelCall *call);
 } Kernel;
 
 /* Streams: what is queued on one is done in order; between streams only marks order. */
@@ -115,5 +117,9 @@ bool backend_kernels_cuda(const Kernel *const **kernels, Err *err);
 
 static inline const Shape *call_in(const KernelCall *c, int i) { return in_shape(c->graph, c->node, i); }
 static inline const Shape *call_out(const KernelCall *c, int i) { return out_shape(c->graph, c->node, i); }
+
+/* The fewest bytes that a call can move: every operand once, those that it updates twice; results that nobody reads are
+ * none. */
+double call_bytes(const KernelCall *c);
 
 #endif

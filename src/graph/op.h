@@ -73,6 +73,8 @@ enum {
     HYPER_COUNT = 16
 };
 
+const char *attention_name(AttentionKind kind); /* "mala", as in configs */
+
 /* Whether every channel of this gradient sums to 0 by mathematics, as what comes out of a batch norm's backward does
  * (a shift of all rows changes nothing behind it): the gradient of a bias in front of it is then exactly 0. Summing
  * would leave rounding noise, which AdamW's division by its own size turns into steps. */

@@ -110,3 +110,9 @@ static double attention_bwd_macs(const Graph *g, const Node *n) {
 const OpDef op_def_attention_bwd = {.name = "attention_bwd", .min_in = 6, .max_in = 6, .n_out = 3,
                                     .flags = OPF_NO_GRAD, .features = 1 << 0 | 1 << 1 | 1 << 4, .features_out = 1 << 0,
                                     .infer = attention_bwd_infer, .macs = attention_bwd_macs};
+
+const char *attention_name(AttentionKind kind) {
+    static const char *const name[] = {
+        [ATTN_MALA] = "mala", [ATTN_SOFTMAX] = "softmax", [ATTN_LINEAR] = "linear", [ATTN_INLINE] = "inline"};
+    return name[kind];
+}

@@ -12,9 +12,6 @@
 
 #define FILE_LIMIT ((size_t)64 << 20)
 
-static const char *const attention_words[] = {
-    [ATTN_MALA] = "mala", [ATTN_SOFTMAX] = "softmax", [ATTN_LINEAR] = "linear", [ATTN_INLINE] = "inline"};
-
 /* ---- reading: their words become ours, and the config's own table judges the values ---- */
 
 /* Copies one value: a number, a word, or a flat list of them. */
@@ -233,7 +230,7 @@ static void write_model_args(JsonWriter *w, const MavitConfig *m) {
     json_write_key(w, "projection"), json_write_int(w, m->projection);
     json_write_key(w, "attention");
     json_write_array(w);
-    for (int i = 0; i < MAVIT_STAGES; i++) json_write_string(w, attention_words[m->attention[i]]);
+    for (int i = 0; i < MAVIT_STAGES; i++) json_write_string(w, attention_name(m->attention[i]));
     json_write_end(w);
     json_write_end(w);
 }
@@ -291,7 +288,7 @@ static void print_page(FILE *f, const char *name, const Config *c, int class_cou
     fprintf(f, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", name);
     fprintf(f, class_count ? ", %d classes.\n\n" : ", as a backbone of four stages.\n\n", class_count);
     fputs("* attention by stage:", f);
-    for (int i = 0; i < MAVIT_STAGES; i++) fprintf(f, "%s %s", i ? "," : "", attention_words[m.attention[i]]);
+    for (int i = 0; i < MAVIT_STAGES; i++) fprintf(f, "%s %s", i ? "," : "", attention_name(m.attention[i]));
     fputc('\n', f);
     print_preprocessing(f, c);
     fputs("* `" HUB_WEIGHTS "`: the weights, under the names of the released checkpoints\n"

@@ -103,7 +103,16 @@ static void attention_bwd_run(const KernelCall *c) {
                  (a.size.kind == ATTN_SOFTMAX ? attention_softmax_backward<T> : attention_linear_backward<T>)(a));
 }
 
+/* In features (B,N,C), as the heads of attention_linear.cu, attention_softmax.cu and attention_taps.cu count them */
+static double forward_moves(const KernelCall *c) {
+    int inputs = c->node->attr.attention.kind == ATTN_SOFTMAX ? 4 : 5;
+    return (inputs + (c->out[0] != NULL) + (c->out[1] != NULL)) * in_bytes(c, 0) / 4;
+}
+static double backward_moves(const KernelCall *c) {
+    return (c->node->attr.attention.kind == ATTN_SOFTMAX ? 6 + 5 + 6 + 2 : 7 + 5 + 2) * in_bytes(c, 0);
+}
+
 CUDA_KERNEL(attention, .run = attention_run, .types = KERNEL_TYPES_ALL, .workspace = forward_work,
-            .prepare = prepare_forward, .release = rope_release)
+            .prepare = prepare_forward, .release = rope_release, .moves = forward_moves)
 CUDA_KERNEL(attention_bwd, .run = attention_bwd_run, .types = KERNEL_TYPES_ALL, .workspace = backward_work,
-            .prepare = prepare_backward, .release = rope_release)
+            .prepare = prepare_backward, .release = rope_release, .moves = backward_moves)

@@ -142,7 +142,11 @@ static void batch_norm_run(const KernelCall *c) {
     });
 }
 
-CUDA_KERNEL(batch_norm, .run = batch_norm_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace)
+/* x twice: for its statistics, and to be normed */
+static double batch_norm_moves(const KernelCall *c) { return call_bytes(c) + (c->out[0] ? in_bytes(c, 0) : 0); }
+
+CUDA_KERNEL(batch_norm, .run = batch_norm_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace,
+            .moves = batch_norm_moves)
 
 static void batch_norm_eval_run(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 0)), channels = shape_last(call_in(c, 0));
@@ -240,7 +244,11 @@ static void batch_norm_bwd_run(const KernelCall *c) {
     });
 }
 
-CUDA_KERNEL(batch_norm_bwd, .run = batch_norm_bwd_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace)
+/* dy and x twice: for the sums, and for dx */
+static double batch_norm_bwd_moves(const KernelCall *c) { return call_bytes(c) + (c->out[0] ? 2 * in_bytes(c, 0) : 0); }
+
+CUDA_KERNEL(batch_norm_bwd, .run = batch_norm_bwd_run, .types = FEATURE_TYPES, .workspace = batch_norm_workspace,
+            .moves = batch_norm_bwd_moves)
 
 /* ---- weights that contain the norm behind them; a block has an output channel ---- */
 

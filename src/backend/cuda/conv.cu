@@ -135,11 +135,15 @@ static void conv2d_dw_run(const KernelCall *c) {
     if (c->out[1]) column_sum(c, (float *)c->out[1], c->in[0], in_type(c, 0), shape_rows(dy), shape_last(dy));
 }
 
+/* the bias is a pass of its own over y, db one over dy */
+static double conv_moves(const KernelCall *c) { return call_bytes(c) + 2 * out_bytes(c, 0); }
+static double conv_dw_moves(const KernelCall *c) { return call_bytes(c) + (c->out[1] ? in_bytes(c, 0) : 0); }
+
 CUDA_KERNEL(conv2d, .run = conv2d_run, .types = FEATURE_TYPES, .workspace = conv_workspace, .prepare = conv_prepare,
-            .release = conv_release)
+            .release = conv_release, .moves = conv_moves)
 CUDA_KERNEL(conv2d_packed, .run = conv2d_packed_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
-            .prepare = conv_prepare, .release = conv_release)
+            .prepare = conv_prepare, .release = conv_release, .moves = conv_moves)
 CUDA_KERNEL(conv2d_dx, .run = conv2d_dx_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
             .prepare = conv_prepare, .release = conv_release)
 CUDA_KERNEL(conv2d_dw, .run = conv2d_dw_run, .types = FEATURE_TYPES, .workspace = conv_workspace,
-            .prepare = conv_prepare, .release = conv_release)
+            .prepare = conv_prepare, .release = conv_release, .moves = conv_dw_moves)

@@ -161,6 +161,14 @@ static inline DType out_type(const KernelCall *c, int i) {
     return graph_value(c->graph, node_out(c->graph, c->node, i))->dtype;
 }
 
+/* their size in memory */
+static inline double in_bytes(const KernelCall *c, int i) {
+    return (double)shape_count(call_in(c, i)) * (double)dtype_size(in_type(c, i));
+}
+static inline double out_bytes(const KernelCall *c, int i) {
+    return (double)shape_count(call_out(c, i)) * (double)dtype_size(out_type(c, i));
+}
+
 /* CUDA_KERNEL(gelu, .run = gelu_run, .workspace = ...) in the order of struct Kernel */
 #define CUDA_KERNEL(name, ...) \
     extern "C" { \

@@ -57,6 +57,11 @@ static void linear_run(const KernelCall *c) {
     if (c->node->attr.linear.gelu) gelu_of_output(c);
 }
 
+/* GELU goes over the product once more */
+static double linear_moves(const KernelCall *c) {
+    return call_bytes(c) + (c->node->attr.linear.gelu ? 2 * out_bytes(c, 0) : 0);
+}
+
 static void linear_dx_run(const KernelCall *c) {
     matmul_run((const Matmul *)c->prepared, c, c->out[0], c->in[0], c->in[1], NULL, NULL, c->work);
 }
@@ -86,11 +91,14 @@ static void linear_dw_run(const KernelCall *c) {
     if (c->out[1]) column_sum(c, (float *)c->out[1], c->in[0], in_type(c, 0), shape_rows(dy), shape_last(dy));
 }
 
+/* db is a pass of its own over dy */
+static double linear_dw_moves(const KernelCall *c) { return call_bytes(c) + (c->out[1] ? in_bytes(c, 0) : 0); }
+
 CUDA_KERNEL(linear, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace, .prepare = linear_prepare,
-            .release = linear_release)
+            .release = linear_release, .moves = linear_moves)
 CUDA_KERNEL(linear_packed, .run = linear_run, .types = FEATURE_TYPES, .workspace = linear_workspace,
-            .prepare = linear_prepare, .release = linear_release)
+            .prepare = linear_prepare, .release = linear_release, .moves = linear_moves)
 CUDA_KERNEL(linear_dx, .run = linear_dx_run, .types = FEATURE_TYPES, .workspace = linear_workspace,
             .prepare = linear_prepare, .release = linear_release)
 CUDA_KERNEL(linear_dw, .run = linear_dw_run, .types = FEATURE_TYPES, .workspace = linear_dw_workspace,
-            .prepare = linear_dw_prepare, .release = linear_release)
+            .prepare = linear_dw_prepare, .release = linear_release, .moves = linear_dw_moves)
