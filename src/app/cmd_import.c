@@ -19,47 +19,34 @@ static const CliFlag flags[] = {
     {"classes", 0, "FILE", "names of the classes, one a line", "class-names names", NULL, NULL},
 };
 
-typedef struct {
-    char *text, **names;
-    int count;
-} Classes;
-
-static bool read_classes(Classes *c, const char *path, Err *err) {
+/* The lines of a text, but for empty ones, become the names of the classes. */
+static bool read_classes(ModelFile *m, const char *path, Err *err) {
     uint8_t *bytes;
     size_t count;
     if (!file_read(&bytes, &count, path, MAX_CLASSES_FILE, err)) return false;
-    c->text = (char *)bytes;
-    if (!json_utf8_valid(c->text, count)) return err_set(err, EXIT_INPUT, "%s: is not UTF-8 text", path);
-    for (char *line = c->text; line < c->text + count;) {
-        char *end = line + strcspn(line, "\r\n"), *next = end + (end < c->text + count);
-        *end = '\0';
-        c->names = mem_resize(c->names, (size_t)c->count + 1, sizeof *c->names);
-        if (*line) c->names[c->count++] = line; /* what lies between \r and \n is empty */
-        line = next;
+    char *text = (char *)bytes, *rest = text;
+    bool ok = json_utf8_valid(text, count) || err_set(err, EXIT_INPUT, "%s: is not UTF-8 text", path);
+    model_classes_free(m->classes, m->class_count);
+    m->classes = NULL, m->class_count = 0, m->named = true;
+    for (const char *line; ok && (line = strsep(&rest, "\r\n"));) {
+        if (!*line) continue; /* what lies between \r and \n, too */
+        m->classes = mem_resize(m->classes, (size_t)m->class_count + 1, sizeof *m->classes);
+        m->classes[m->class_count++] = mem_strdup(line);
     }
-    return true;
+    free(bytes);
+    return ok;
 }
 
 /* Names must be as many as the head has outputs, otherwise every answer would be wrong. */
 static bool name_classes(ModelFile *m, const char *path, Err *err) {
-    Classes c = {0};
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
-    bool ok = read_classes(&c, path, err);
-    if (ok && head && head->rank > 0 && head->shape[0] != c.count)
-        ok = err_set(err, EXIT_INPUT, "%s: names %d classes, head.weight in %s has %lld", path, c.count, m->file.path,
-                     (long long)head->shape[0]);
-    if (ok) {
-        model_classes_free(m->classes, m->class_count);
-        m->classes = mem_zalloc((size_t)c.count, sizeof *m->classes);
-        m->class_count = c.count, m->named = true;
-        for (int i = 0; i < c.count; i++) m->classes[i] = mem_strdup(c.names[i]);
-    }
-    free(c.names);
-    free(c.text);
-    return ok;
+    if ((m->described && !model_file_has_classifier(m, err)) || !read_classes(m, path, err)) return false;
+    if (!head || head->rank == 0 || head->shape[0] == m->class_count) return true;
+    return err_set(err, EXIT_INPUT, "%s: names %d classes, head.weight in %s has %lld", path, m->class_count,
+                   m->file.path, (long long)head->shape[0]);
 }
 
-/* With an architecture named: every tensor has to be one of its own. */
+/* With an architecture known: every tensor has to be one of its own. */
 static bool check_model(const ModelFile *model, Err *err) {
     ExportOptions form = {.form = model->class_count ? EXPORT_CLASSIFIER : EXPORT_BACKBONE};
     Backend backend = {0};
