@@ -6,7 +6,6 @@ through mala.h, against tests/golden/full.json and against the reference model w
 
 FOLDER_OF_REFERENCE holds mavit_reference.py, a MAViT in plain PyTorch. Needs torch and safetensors."""
 import argparse
-import ctypes
 import json
 import os
 import subprocess
@@ -15,6 +14,8 @@ import tempfile
 
 import torch
 from safetensors.torch import load_file
+
+import libmala
 
 
 def same(a, b):
@@ -51,34 +52,12 @@ def views():
             torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), 'parameter': torch.nn.Parameter(base[1:3])}
 
 
-class RunnerOptions(ctypes.Structure):
-    _fields_ = [('device', ctypes.c_char_p), ('threads', ctypes.c_int), ('batch', ctypes.c_int),
-                ('tensors', ctypes.c_bool)]
-
-
-def mala_logits(library, weights, images):
-    """through mala.h"""
-    lib = ctypes.CDLL(os.path.abspath(library))
-    lib.mala_model_open.restype = lib.mala_runner_new.restype = ctypes.c_void_p
-    lib.mala_run_tensors.restype = ctypes.c_bool
-    error = ctypes.create_string_buffer(4 + 1024)
-    model = lib.mala_model_open(weights.encode(), None, 0, error)
-    assert model, error.raw[4:].split(b'\0')[0]
-    options = RunnerOptions(b'cpu', 0, len(images), True)
-    runner = lib.mala_runner_new(ctypes.c_void_p(model), ctypes.byref(options), error)
-    assert runner, error.raw[4:].split(b'\0')[0]
-    logits = torch.empty(len(images), 1000)
-    assert lib.mala_run_tensors(ctypes.c_void_p(runner), ctypes.c_void_p(logits.data_ptr()), None,
-                                ctypes.c_void_p(images.data_ptr()), len(images), error), error.raw[4:]
-    lib.mala_runner_free(ctypes.c_void_p(runner))
-    lib.mala_model_close(ctypes.c_void_p(model))
-    return logits
-
-
 def check_logits(library, ref, model, size, weights):
     """model: the reference with what mala wrote, loaded with strict=True"""
     images = ref.images_by_rule(1, 224, 224).float().contiguous()
-    own = mala_logits(library, weights, images)[0]
+    mala = libmala.Model(library, weights)
+    own = torch.from_numpy(mala.tensors(images.numpy())[0])
+    mala.close()
     with torch.no_grad():
         theirs = model.eval()(images)[0]
     kinds = ['mala', 'mala', 'softmax', 'softmax']
