@@ -6,16 +6,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "backend/backend.h"
+#include "backend/cpu/cpu.h"
 #include "base/cpus.h"
 #include "base/parallel.h"
 
 /* ---- memory ---- */
 
 /* Fresh pages are zero and cost nothing until they are touched, which matters for a large arena; the length lies in
- * front of what is handed out. Huge pages spare faults and TLB misses, but fill up what is touched in part only, as
- * working memory is where threads are fewer than slots: not worth it in the smaller allocations. */
-enum { HEADER = 4096, HUGE_FROM = 16 << 20 };
+ * front of what is handed out. */
+enum { HEADER = 4096, HUGE_FROM = 4 << 20 };
 
 static bool cpu_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
     size_t total;
@@ -27,7 +26,7 @@ static bool cpu_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
     if (p == MAP_FAILED)
         return err_set(err, EXIT_MEMORY, "cpu: no memory for %zu MB - use a smaller batch or smaller images",
                        bytes >> 20);
-    if (total >= HUGE_FROM) (void)madvise(p, total, MADV_HUGEPAGE);
+    if (total >= HUGE_FROM) (void)madvise(p, total, MADV_HUGEPAGE); /* advice: fewer page faults and TLB misses */
     memcpy(p, &total, sizeof total);
     *memory = p + HEADER;
     return true;
@@ -112,10 +111,23 @@ static bool cpu_elapsed(Backend *b, BackendMark *from, BackendMark *to, double *
     return true;
 }
 
-static void cpu_enter(Backend *b) { team_use(b->self); }
+/* ---- what belongs to one backend ---- */
+
+typedef struct {
+    Team *team;
+    CpuProducts products;
+} Cpu;
+
+CpuProducts *cpu_products(Backend *b) { return &((Cpu *)b->self)->products; }
+int cpu_threads(Backend *b) { return team_size(((Cpu *)b->self)->team); }
+
+static void cpu_enter(Backend *b) { team_use(((Cpu *)b->self)->team); }
 
 static void cpu_close(Backend *b) {
-    team_free(b->self);
+    Cpu *cpu = b->self;
+    CHECK(!cpu->products.first, "a plan outlives its backend");
+    team_free(cpu->team);
+    free(cpu);
     *b = (Backend){0};
 }
 
@@ -199,6 +211,8 @@ static void read_model_name(char *name, size_t capacity) {
 bool backend_open_cpu(Backend *out, int threads, Err *err) {
     Isa isa = {0};
     if (!choose_isa(&isa, err)) return false;
+    Cpu *cpu = mem_zalloc(1, sizeof *cpu);
+    cpu->team = team_new(threads > 0 ? threads : cpus_usable());
     *out = (Backend){.name = "cpu",
                      .kernels = isa.kernels,
                      .alloc = cpu_alloc,
@@ -220,11 +234,11 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
                      .elapsed = cpu_elapsed,
                      .enter = cpu_enter,
                      .close = cpu_close,
-                     .self = team_new(threads > 0 ? threads : cpus_usable())};
+                     .self = cpu};
     cpu_enter(out);
     char model[96];
     read_model_name(model, sizeof model);
     snprintf(out->description, sizeof out->description, "cpu: %s, %s, %d thread%s", model, isa.extension,
-             team_size(out->self), team_size(out->self) == 1 ? "" : "s");
+             team_size(cpu->team), team_size(cpu->team) == 1 ? "" : "s");
     return true;
 }

@@ -17,6 +17,9 @@ typedef struct {
 } Slot;
 
 struct CpuProduct {
+    ProductSize size;
+    int users;
+    CpuProduct *next;
     dnnl_engine_t engine;
     dnnl_primitive_t primitive;
     dnnl_memory_desc_t desc[ARRAYS];
@@ -46,20 +49,7 @@ static dnnl_status_t make(CpuProduct *p, const ProductSize *s) {
     return status;
 }
 
-bool cpu_product_new(CpuProduct **out, const ProductSize *size, Err *err) {
-    CpuProduct *p = *out = mem_zalloc(1, sizeof *p);
-    omp_set_num_threads(1); /* the library splits the work now, by the threads that it may start */
-    dnnl_status_t status = make(p, size);
-    if (!status) return true;
-    cpu_product_free(p);
-    *out = NULL;
-    return err_set(err, status == dnnl_out_of_memory ? EXIT_MEMORY : EXIT_BUG,
-                   "cpu: oneDNN cannot make a product of %lld x %lld x %lld (status %d)", (long long)size->rows,
-                   (long long)size->inner, (long long)size->columns, (int)status);
-}
-
-void cpu_product_free(CpuProduct *p) {
-    if (!p) return;
+static void free_product(CpuProduct *p) {
     for (int i = 0; i < PRODUCT_SLOTS; i++) {
         for (int k = 0; k < ARRAYS; k++)
             if (p->slots[i].memory[k]) dnnl_memory_destroy(p->slots[i].memory[k]);
@@ -68,6 +58,42 @@ void cpu_product_free(CpuProduct *p) {
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     if (p->engine) dnnl_engine_destroy(p->engine);
     free(p);
+}
+
+static bool same_size(const ProductSize *a, const ProductSize *b) {
+    return a->rows == b->rows && a->columns == b->columns && a->inner == b->inner;
+}
+
+bool cpu_product_take(CpuProducts *all, CpuProduct **out, const ProductSize *size, Err *err) {
+    CpuProduct *p = all->first;
+    while (p && !same_size(&p->size, size)) p = p->next;
+    *out = p;
+    if (p) {
+        p->users++;
+        return true;
+    }
+    p = mem_zalloc(1, sizeof *p);
+    omp_set_num_threads(1); /* the library splits the work now, by the threads that it may start */
+    dnnl_status_t status = make(p, size);
+    if (status) {
+        free_product(p);
+        return err_set(err, status == dnnl_out_of_memory ? EXIT_MEMORY : EXIT_BUG,
+                       "cpu: oneDNN cannot make a product of %lld x %lld x %lld (status %d)", (long long)size->rows,
+                       (long long)size->inner, (long long)size->columns, (int)status);
+    }
+    p->size = *size;
+    p->users = 1;
+    p->next = all->first;
+    *out = all->first = p;
+    return true;
+}
+
+void cpu_product_drop(CpuProducts *all, CpuProduct *p) {
+    if (!p || --p->users > 0) return;
+    CpuProduct **at = &all->first;
+    while (*at != p) at = &(*at)->next;
+    *at = p->next;
+    free_product(p);
 }
 
 int64_t cpu_product_scratch_floats(const CpuProduct *p) {

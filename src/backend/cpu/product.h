@@ -17,9 +17,16 @@ typedef struct {
 
 typedef struct CpuProduct CpuProduct;
 
-/* False: EXIT_MEMORY, or EXIT_BUG for a size that the library refuses. */
-bool cpu_product_new(CpuProduct **out, const ProductSize *size, Err *err);
-void cpu_product_free(CpuProduct *p);
+/* The products of a backend, which runs one node at a time: a network repeats its blocks, and nodes whose tiles are of
+ * one size share its product. Zero-initialise it; it is empty again when every product has been dropped. */
+typedef struct {
+    CpuProduct *first;
+} CpuProducts;
+
+/* The product of that size, to be dropped as often as it was taken.
+ * False: EXIT_MEMORY, or EXIT_BUG for a size that the library refuses. */
+bool cpu_product_take(CpuProducts *all, CpuProduct **out, const ProductSize *size, Err *err);
+void cpu_product_drop(CpuProducts *all, CpuProduct *p); /* NULL is nothing to do */
 /* floats that every running call needs for itself, 64-byte aligned */
 int64_t cpu_product_scratch_floats(const CpuProduct *p);
 /* slot < PRODUCT_SLOTS: calls at the same time need different ones. */

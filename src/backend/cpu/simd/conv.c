@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "backend/cpu/convolution.h"
+#include "backend/cpu/cpu.h"
 #include "backend/cpu/simd/math.h"
 
 #define PARTS CONVOLUTION_SLOTS
@@ -22,6 +23,7 @@ typedef struct {
     int64_t chunks; /* of the batch, whose weight gradients are summed in order */
     /* floats of working memory; a slot has scratch, a tile, and packed weights of a slice */
     int64_t packed, scratch, tile, slot;
+    int slots;
 } Cut;
 
 static Cut cut_of(ConvolutionKind kind, const Node *n, const Shape *x, const Shape *y) {
@@ -59,12 +61,13 @@ static void cut_bands(Cut *c) {
 }
 
 /* Makes the library's convolution of a piece, and *prepared of the cut. */
-static bool cut_finish(Cut *c, void **prepared, Err *err) {
+static bool cut_finish(Cut *c, Backend *backend, void **prepared, Err *err) {
     if (!cpu_convolution_new(&c->library, c->kind, &c->piece, err)) return false;
     c->packed = ROUND_UP(cpu_convolution_packed_floats(c->library), 16);
     c->scratch = ROUND_UP(cpu_convolution_scratch_floats(c->library), 16);
     c->tile = ROUND_UP(c->tile, 16);
     c->slot = c->scratch + c->tile + (c->slices > 1 ? c->packed : 0);
+    c->slots = MIN(cpu_threads(backend), PARTS);
     Cut *kept = *prepared = mem_zalloc(1, sizeof *kept);
     *kept = *c;
     return true;
@@ -81,11 +84,11 @@ static int64_t shared_floats(const Cut *c) { return c->slices > 1 ? 0 : c->chunk
 
 static size_t cut_work(const void *prepared) {
     const Cut *c = prepared;
-    return (size_t)(shared_floats(c) + PARTS * c->slot) * sizeof(float);
+    return (size_t)(shared_floats(c) + c->slots * c->slot) * sizeof(float);
 }
 
-/* Which slot a part may use: its thread's, so that the memory of the others is never touched, or its own where there
- * are more threads than slots. How many threads there are, the thread that starts a loop knows. */
+/* Which slot a part may use: its thread's, or its own where there are more threads than slots. How many threads there
+ * are, the thread that starts a loop knows. */
 static int slot_of(int threads, int part, int thread) { return threads <= PARTS ? thread : part; }
 
 /* to = [gelu] from, rows of channels; they may be the same */
@@ -179,7 +182,6 @@ static void product_run(const KernelCall *call, const float *bias, bool gelu) {
 }
 
 static bool prepare_y(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
-    (void)backend;
     Cut c = cut_of(CONVOLUTION_Y, n, in_shape(g, n, 0), out_shape(g, n, 0));
     c.piece.channels_last = n->op == OP_conv2d_packed;
     if (w_floats(&c.whole) > x_floats(&c.whole) && can_slice(c.whole.outs)) {
@@ -189,7 +191,7 @@ static bool prepare_y(const Graph *g, const Node *n, Backend *backend, void **pr
     } else {
         cut_bands(&c);
     }
-    return cut_finish(&c, prepared, err);
+    return cut_finish(&c, backend, prepared, err);
 }
 
 RUN(conv2d) { product_run(call, call->in[2], false); }
@@ -214,14 +216,13 @@ RUN(pack_conv) { parallel_for((int)call_in(call, 0)->dim[0], pack_filter, (void 
 KERNEL(pack_conv);
 
 static bool prepare_dx(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
-    (void)backend;
     Cut c = cut_of(CONVOLUTION_DX, n, out_shape(g, n, 0), in_shape(g, n, 0));
     if (w_floats(&c.whole) > x_floats(&c.whole) && can_slice(c.whole.ins)) {
         c.slices = c.whole.ins / SLICE;
         c.piece.ins = SLICE;
         c.tile = x_floats(&c.piece);
     }
-    return cut_finish(&c, prepared, err);
+    return cut_finish(&c, backend, prepared, err);
 }
 
 RUN(conv2d_dx) { product_run(call, NULL, false); }
@@ -237,7 +238,6 @@ typedef struct {
 } WeightGrad;
 
 static bool prepare_dw(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
-    (void)backend;
     Cut c = cut_of(CONVOLUTION_DW, n, in_shape(g, n, 1), in_shape(g, n, 0));
     c.chunks = divisor(c.whole.batch, MIN(PARTS, SUMS_FLOATS / w_floats(&c.whole)));
     if ((w_floats(&c.whole) > x_floats(&c.whole) || c.chunks == 1) && can_slice(c.whole.outs)) {
@@ -247,7 +247,7 @@ static bool prepare_dw(const Graph *g, const Node *n, Backend *backend, void **p
         c.tile = c.whole.batch * y_floats(&c.piece);
     }
     c.piece.batch = c.whole.batch / c.chunks;
-    return cut_finish(&c, prepared, err);
+    return cut_finish(&c, backend, prepared, err);
 }
 
 static void dw_chunk(void *arg, int index, int thread) {

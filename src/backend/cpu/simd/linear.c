@@ -2,8 +2,8 @@
  * cache. Tiles are cut by shape alone. */
 #include <stdlib.h>
 
+#include "backend/cpu/cpu.h"
 #include "backend/cpu/matmul.h"
-#include "backend/cpu/product.h"
 #include "backend/cpu/simd/math.h"
 #include "backend/cpu/simd/shuffle.h"
 
@@ -16,8 +16,10 @@
  * library is fast, and starts soon, where nothing is strided: the columns of a tile are copied out of B, a fraction of
  * a percent of the product's work, and the tile of y is finished on its way to where it belongs. */
 typedef struct {
+    CpuProducts *all; /* where they were taken from */
     CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
     int64_t own, b, slot;   /* floats of a slot: for the library, for a tile of B, and with a tile of y in all */
+    int slots;              /* one for each thread */
 } Made;
 
 /* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias) */
@@ -129,20 +131,21 @@ KERNEL(linear_dx);
 
 static void linear_packed_release(void *prepared) {
     Made *made = prepared;
-    for (int i = 0; i < 4; i++) cpu_product_free(made->tile[i / 2][i % 2]);
+    for (int i = 0; i < 4; i++) cpu_product_drop(made->all, made->tile[i / 2][i % 2]);
     free(made);
 }
 
 static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
-    (void)backend;
     Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0), TILE_ROWS);
     Made *made = *prepared = mem_zalloc(1, sizeof *made);
+    made->all = cpu_products(backend);
+    made->slots = MIN(cpu_threads(backend), PRODUCT_SLOTS);
     int64_t rows = CEIL_DIV(p.rows, p.row_tiles), columns = CEIL_DIV(p.columns, p.column_tiles);
     for (int i = 0; i < 4; i++) {
         bool more_rows = i / 2, more_columns = i % 2;
         if ((more_rows && p.rows % p.row_tiles == 0) || (more_columns && p.columns % p.column_tiles == 0)) continue;
         ProductSize size = {p.rows / p.row_tiles + more_rows, p.columns / p.column_tiles + more_columns, p.k};
-        if (!cpu_product_new(&made->tile[i / 2][i % 2], &size, err)) {
+        if (!cpu_product_take(made->all, &made->tile[i / 2][i % 2], &size, err)) {
             linear_packed_release(made);
             *prepared = NULL;
             return false;
@@ -156,7 +159,8 @@ static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backen
 }
 
 static size_t linear_packed_work(const void *prepared) {
-    return (size_t)((const Made *)prepared)->slot * PRODUCT_SLOTS * sizeof(float);
+    const Made *made = prepared;
+    return (size_t)(made->slots * made->slot) * sizeof(float);
 }
 
 RUN(linear_packed) {
