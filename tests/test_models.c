@@ -226,6 +226,10 @@ static void test_export_exact(void **state) {
     assert_string_equal(tensor_file_metadata(&f, "license"), "MIT");
     assert_string_equal(tensor_file_metadata(&f, "mala.arch"), "custom");
     assert_string_equal(tensor_file_metadata(&f, "mala.task"), "classify");
+    static char listed[128];
+    shell("cd data/train && LC_ALL=C ls */* | sha256sum | cut -c1-64 >../../listed");
+    read_text(listed, sizeof listed, file_in("listed"));
+    assert_memory_equal(tensor_file_metadata(&f, "mala.dataset_sha256"), listed, 64);
     for (size_t i = 0; i < f.metadata_count; i++)
         if (strstr(f.metadata[i].value, folder)) fail_msg("%s tells where the run was", f.metadata[i].key);
     tensor_file_close(&f);

@@ -326,9 +326,12 @@ static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *er
         evaluate_write_json(&metrics, m, t->train_data.classes, t->val_bad);
     else
         json_write_raw(&metrics, "{}");
-    char *path = rundir_file(&t->dir, name);
+    char *path = rundir_file(&t->dir, name), sha256[SHA256_TEXT_SIZE];
+    dataset_sha256(&t->train_data, sha256);
+    ModelFacts facts = {.ema = judged_role(t) == ROLE_EMA, .metrics = json_writer_text(&metrics),
+                        .dataset_sha256 = sha256};
     bool ok = model_file_save(path, &t->state, judged_role(t), t->config, t->train_data.classes,
-                              t->train_data.class_count, json_writer_text(&metrics), err);
+                              t->train_data.class_count, &facts, err);
     free(path);
     json_writer_free(&metrics);
     return ok;

@@ -233,3 +233,14 @@ void dataset_path(const Dataset *d, size_t index, char out[DATASET_PATH_MAX]) {
                        : snprintf(out, DATASET_PATH_MAX, "%s%s%s", d->root, between, path);
     CHECK(length >= 0 && length < DATASET_PATH_MAX, "path of %d bytes", length);
 }
+
+void dataset_sha256(const Dataset *d, char out[SHA256_TEXT_SIZE]) {
+    Sha256 s;
+    sha256_init(&s);
+    for (size_t i = 0; i < d->count; i++) {
+        const char *path = d->text + d->offset[i];
+        sha256_add(&s, path, strlen(path));
+        sha256_add(&s, "\n", 1);
+    }
+    sha256_text(&s, out);
+}

@@ -3,7 +3,7 @@
 #ifndef MALA_DATASET_H
 #define MALA_DATASET_H
 
-#include "base/base.h"
+#include "base/sha256.h"
 
 #define DATASET_PATH_MAX 4096 /* bytes of a full path, its '\0' included: what the kernel opens */
 
@@ -38,6 +38,10 @@ bool dataset_open_list(Dataset *out, const char *list, Err *err);
 bool dataset_open_paths(Dataset *out, const char *const *paths, size_t count, Err *err);
 
 void dataset_close(Dataset *d);
+
+/* What it is called whatever machine it lies on: SHA-256 of the pictures' paths below the root, a line each. It tells
+ * which pictures there were, not what is in them: reading them all would take longer than many a training. */
+void dataset_sha256(const Dataset *d, char out[SHA256_TEXT_SIZE]);
 
 /* The path to open sample `index` by, into DATASET_PATH_MAX bytes. Samples keep their index for good. */
 void dataset_path(const Dataset *d, size_t index, char out[DATASET_PATH_MAX]);

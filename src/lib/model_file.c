@@ -252,10 +252,9 @@ void model_file_close(ModelFile *m) {
 }
 
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
-                     int class_count, const char *metrics, Err *err) {
+                     int class_count, const ModelFacts *facts, Err *err) {
     ModelMetadata metadata;
-    model_metadata_init(&metadata, config, classes, class_count,
-                        &(ModelFacts){.ema = role == ROLE_EMA, .metrics = metrics});
+    model_metadata_init(&metadata, config, classes, class_count, facts);
     bool ok = weights_save(path, s, role, metadata.pairs, metadata.count, err);
     model_metadata_free(&metadata);
     return ok;

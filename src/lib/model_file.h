@@ -4,6 +4,7 @@
 
 #include "lib/config.h"
 #include "lib/device.h"
+#include "lib/model_metadata.h"
 #include "data/loader.h"
 #include "io/weights.h"
 #include "task/classify.h"
@@ -52,8 +53,8 @@ WeightsPolicy config_weights_policy(const Config *c, HeadPolicy head, Log *log);
  * description; float32 without this call. False: EXIT_USAGE where the device cannot. */
 bool config_set_precision(Backend *b, const Config *c, bool training, Err *err);
 
-/* Writes weights of a role with metadata: config, class names, and `metrics` (a JSON object). */
+/* Writes weights of a role with metadata: config, class names, and what the facts say. */
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
-                     int class_count, const char *metrics, Err *err);
+                     int class_count, const ModelFacts *facts, Err *err);
 
 #endif

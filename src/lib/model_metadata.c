@@ -62,6 +62,7 @@ void model_metadata_init(ModelMetadata *out, const Config *c, char *const *class
     if (class_count > 0) add_classes(out, classes, class_count);
     add(out, "mala.ema", facts->ema ? "true" : "false");
     add(out, "mala.metrics", facts->metrics);
+    add(out, "mala.dataset_sha256", facts->dataset_sha256);
     add(out, "license", facts->license);
 }
 

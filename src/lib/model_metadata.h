@@ -1,6 +1,8 @@
 /* model_metadata.h - what a model file says about itself beside its tensors, as pairs of text: enough to use the
- * network without asking anybody. No date and no host: the same run gives the same bytes. format          "pt", which
- * other readers insist on mala.version    of the program that wrote it mala.task       "classify" or "features"
+ * network without asking anybody. No date and no host: the same run gives the same bytes.
+ *     format          "pt", which other readers insist on
+ *     mala.version    of the program that wrote it
+ *     mala.task       "classify" or "features"
  *     mala.arch       "mavit_t", ... or "custom"
  *     mala.config     the whole config: JSON
  *     mala.preprocess from picture to tensor: {"size", "crop_pct", "interpolation", "antialias", "channels",
@@ -8,6 +10,7 @@
  *     mala.classes    JSON list, by class index; no part of a backbone
  *     mala.ema        "true": averaged weights
  *     mala.metrics    what the evaluation measured: JSON
+ *     mala.dataset_sha256  of the training pictures, as dataset.h has it
  *     mala.golden     golden.h adds it
  *     license         of the weights, when it is known */
 #ifndef MALA_MODEL_METADATA_H
@@ -19,10 +22,10 @@
 typedef struct {
     const char *task; /* or NULL: "classify" */
     bool ema;
-    const char *metrics, *license; /* or NULL */
+    const char *metrics, *dataset_sha256, *license; /* or NULL */
 } ModelFacts;
 
-#define MODEL_METADATA_MAX 10
+#define MODEL_METADATA_MAX 12
 
 typedef struct {
     StoredPair pairs[MODEL_METADATA_MAX];

@@ -22,6 +22,7 @@ static void describe(ModelMetadata *out, const ModelFile *m, bool classifier, co
     ModelFacts facts = {.task = classifier ? "classify" : "features",
                         .ema = ema ? strcmp(ema, "true") == 0 : f->averaged,
                         .metrics = classifier ? tensor_file_metadata(f, "mala.metrics") : NULL,
+                        .dataset_sha256 = tensor_file_metadata(f, "mala.dataset_sha256"),
                         .license = license ? license : tensor_file_metadata(f, "license")};
     Config shared = without_paths(&m->config);
     shared.options.target = &shared;
