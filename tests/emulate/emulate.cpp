@@ -60,11 +60,27 @@ struct Fiber {
     int parity; /* which of the warp's two slots the next exchange uses */
 };
 
+/* What a lane hands to its warp. */
+union Handed {
+    float x;
+    const char *row;
+    struct {
+        float a[8], b[4];
+    } factors;
+};
+
+/* What a warp's exchange makes of it; the first lane to look makes it. */
+struct Product {
+    bool made;
+    float c[16][8];
+};
+
 struct Block {
     Context scheduler;
     std::vector<Fiber> fibers = std::vector<Fiber>(MAX_THREADS);
     char *stacks, *shared_end, *shared;
-    float slot[2][MAX_THREADS];
+    Handed slot[2][MAX_THREADS];
+    Product product[2][MAX_THREADS / WARP];
     Fiber *current;
     int count;
     const std::function<void()> *thread;
@@ -110,18 +126,70 @@ void barrier() { wait_for(AT_BARRIER); }
 
 static int index_of(const Fiber *f) { return (int)(f - this_block()->fibers.data()); }
 
-float warp_from(float x, int lane) {
+/* What all lanes of the warp hand in; it stands until the next exchange but one. */
+static const Handed *exchange(const Handed &mine, Product **product = NULL) {
     Block *b = this_block();
     Fiber *f = b->current;
-    float *slot = b->slot[f->parity];
+    Handed *slot = b->slot[f->parity];
     int me = index_of(f);
+    Product *made = &b->product[f->parity][me / WARP];
     f->parity ^= 1;
-    slot[me] = x;
+    slot[me] = mine;
+    made->made = false;
     wait_for(IN_WARP);
-    return slot[me / WARP * WARP + lane % WARP];
+    if (product) *product = made;
+    return slot + me / WARP * WARP;
 }
 
+float warp_from(float x, int lane) { return exchange(Handed{x})[lane % WARP].x; }
+
 float warp_xor(float x, int mask) { return warp_from(x, (index_of(this_block()->current) % WARP) ^ mask); }
+
+static int this_lane() { return index_of(this_block()->current) % WARP; }
+
+void emu_load_tiles(uint32_t *to, const void *row, bool turned) {
+    const Block *b = this_block();
+    const char *at = (const char *)row;
+    CHECK((uintptr_t)at % 16 == 0 && at >= b->shared && at + 16 <= b->shared_end,
+          "%s: tiles are loaded from shared memory, in rows on 16 bytes", b->name);
+    Handed mine;
+    mine.row = at;
+    const Handed *all = exchange(mine);
+    const int lane = this_lane(), across = lane % 4 * 2, down = lane / 4;
+    for (int tile = 0; tile < 4; tile++) {
+        uint16_t x[2];
+        for (int i = 0; i < 2; i++)
+            memcpy(&x[i], all[tile * 8 + (turned ? across + i : down)].row + 2 * (turned ? down : across + i), 2);
+        to[tile] = x[0] | (uint32_t)x[1] << 16;
+    }
+}
+
+/* a: of each lane's row lane / 4, and the one 8 below, pairs lane % 4 of columns, and those 8 to the right; b: the same
+ * of columns and pairs of rows */
+static void make_product(Product *p, const Handed *all) {
+    float a[16][16], b[16][8];
+    for (int lane = 0; lane < WARP; lane++) {
+        const int line = lane / 4, pair = lane % 4 * 2;
+        for (int i = 0; i < 8; i++) a[line + i / 2 % 2 * 8][pair + i / 4 * 8 + i % 2] = all[lane].factors.a[i];
+        for (int i = 0; i < 4; i++) b[pair + i / 2 * 8 + i % 2][line] = all[lane].factors.b[i];
+    }
+    memset(p->c, 0, sizeof p->c);
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++) p->c[row][column] += a[row][k] * b[k][column];
+    p->made = true;
+}
+
+void emu_mma(float *c, const float *a, const float *b) {
+    Handed mine;
+    memcpy(mine.factors.a, a, sizeof mine.factors.a);
+    memcpy(mine.factors.b, b, sizeof mine.factors.b);
+    Product *p;
+    const Handed *all = exchange(mine, &p);
+    if (!p->made) make_product(p, all);
+    const int lane = this_lane();
+    for (int i = 0; i < 4; i++) c[i] += p->c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+}
 
 /* Lets go what waits for something that has now happened. */
 static bool release(Block *b) {

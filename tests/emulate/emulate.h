@@ -62,6 +62,20 @@ float warp_xor(float x, int mask);
 static inline void warp_barrier() { warp_from(0, 0); }
 char *shared_memory();
 
+/* ---- tensor cores, as mma.cuh says and PTX's ldmatrix and mma.sync are written down ---- */
+
+void emu_load_tiles(uint32_t *to, const void *row, bool turned);
+template <bool TURNED> inline void warp_load_tiles(uint32_t (&to)[4], const void *row) { emu_load_tiles(to, row, TURNED); }
+
+/* c (16, 8) += a (16, 16) b (16, 8); a: 8 numbers of the lane, b: 4 */
+void emu_mma(float *c, const float *a, const float *b);
+template <class T> inline void warp_mma(float *c, const uint32_t (&a)[4], uint32_t above, uint32_t below) {
+    const uint32_t words[] = {a[0], a[1], a[2], a[3], above, below};
+    float x[12];
+    for (int i = 0; i < 12; i++) x[i] = to_float(T{(uint16_t)(words[i / 2] >> i % 2 * 16)});
+    emu_mma(c, x, x + 8);
+}
+
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
 /* ---- launching ---- */

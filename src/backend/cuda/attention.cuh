@@ -6,6 +6,8 @@
 #ifndef MALA_CUDA_ATTENTION_CUH
 #define MALA_CUDA_ATTENTION_CUH
 
+#include <string.h>
+
 #include "backend/cuda/mma.cuh"
 
 #define MAX_HEAD 96
@@ -75,11 +77,34 @@ static inline size_t take_bytes(size_t *used, size_t bytes) {
 template <class T> struct alignas(4 * sizeof(T)) Quad { T x[4]; };
 template <class T> struct alignas(16) Oct { T x[8]; };
 
+/* Stores are of one number, 8 or 16 bytes: of a struct, where much is in registers, the compiler stores the parts one by
+ * one. word(x): as many features as make up 8 bytes. */
+template <class T> __device__ inline uint64_t word(const float *x) {
+    uint64_t bits = 0;
+    UNROLL for (int i = 0; i < 8 / (int)sizeof(T); i++) {
+        T feature = from_float<T>(x[i]);
+        if constexpr (sizeof(T) == 2) {
+            uint16_t part;
+            memcpy(&part, &feature, sizeof part);
+            bits |= (uint64_t)part << 16 * i;
+        } else {
+            uint32_t part;
+            memcpy(&part, &feature, sizeof part);
+            bits |= (uint64_t)part << 32 * i;
+        }
+    }
+    return bits;
+}
+template <class T> __device__ inline void store_16(T *p, const float *x) {
+    *(unsigned __int128 *)p = (unsigned __int128)word<T>(x + 8 / sizeof(T)) << 64 | word<T>(x);
+}
+
 template <class T> __device__ inline Quad<T> load_quad(const T *p) { return *(const Quad<T> *)p; }
 template <class T> __device__ inline void store_quad(T *p, const float *x) {
-    Quad<T> v;
-    UNROLL for (int i = 0; i < 4; i++) v.x[i] = from_float<T>(x[i]);
-    *(Quad<T> *)p = v;
+    if constexpr (sizeof(T) == 2)
+        *(uint64_t *)p = word<T>(x);
+    else
+        store_16(p, x);
 }
 
 /* channel .. channel + 8 of a token's head; zeros from d on. 16-bit heads lie on 16 bytes if 8 divides d. */
@@ -101,9 +126,7 @@ template <class T> __device__ inline void store_oct(T *head, int channel, int d,
     if (sizeof(T) == 4 || d % 8) {
         UNROLL for (int i = 0; i < 8; i += 4) if (channel + i < d) store_quad(head + channel + i, x + i);
     } else if (channel < d) {
-        Oct<T> v;
-        UNROLL for (int i = 0; i < 8; i++) v.x[i] = from_float<T>(x[i]);
-        *(Oct<T> *)(head + channel) = v;
+        store_16(head + channel, x);
     }
 }
 

@@ -74,7 +74,8 @@ __device__ static inline void store_row_sums(float *sums, float *scratch, const 
 
 /* parts (B * heads * chunks, 2 + D, D): sums of phi(k), of v, and of R phi(k)^T v; blocks (chunks, heads, B) */
 template <class T, int D>
-__global__ void __launch_bounds__(2 * D) linear_sums(AttentionSize s, float *parts, const T *qkvo, int chunk) {
+__global__ void __launch_bounds__(2 * D, sizeof(T) == 4 ? 1 : 256 / D)
+    linear_sums(AttentionSize s, float *parts, const T *qkvo, int chunk) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH;
     SharedMemory shared;
     T *turned = shared.take<T>(STEP * ROW), *values = shared.take<T>(STEP * ROW);
@@ -210,10 +211,10 @@ __global__ void __launch_bounds__(APPLY_THREADS, sizeof(T) == 4 ? 3 : 0)
         UNROLL for (int n = 0; n < WarpShare<T, D>::N; n++) r[n].fill(0);
         mma<D, false, false>(r, turned + mine.token * ROW, ROW, kv + mine.column, Matrix<T, D>::STRIDE);
         barrier();
+        MmaTile<T> of_r, of_v, mean;
+        of_r.rows(r_factor + mine.token);
+        of_v.rows(v_factor + mine.token);
         UNROLL for (int n = 0; n < WarpShare<T, D>::N; n++) {
-            MmaTile<T> of_r, of_v, mean;
-            of_r.rows(r_factor + mine.token);
-            of_v.rows(v_factor + mine.token);
             mean.columns(mean_v + mine.column + n * 16);
             UNROLL for (int e = 0; e < r[n].N; e++) r[n].x(e) = r[n].x(e) * of_r.x(e) + of_v.x(e) * mean.x(e);
             r[n].store(tile + mine.token * (D + 4) + mine.column + n * 16, D + 4);

@@ -23,24 +23,17 @@ __global__ void reorder_weights(To *to, const From *from, int64_t count, int ins
         to[i] = from_float<To>(to_float(from[files]));
 }
 
-/* y = y + bias, or gelu of that; in place */
-template <class T, bool GELU> __global__ void add_bias(T *y, const float *bias, int64_t count, int channels) {
-    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * Pack<T>::N;
-    int channel = (int)(i % channels);
-    int64_t end = MIN(i + Pack<T>::N, count);
-    Pack<T> v = {};
-    bool whole = i + Pack<T>::N <= count;
-    if (whole) v = pack_load(y + i);
-    for (int64_t at = i; at < end; at++) {
-        float x = to_float(whole ? v.x[at - i] : y[at]) + bias[channel];
-        T result = from_float<T>(GELU ? gelu(x) : x);
-        if (whole)
-            v.x[at - i] = result;
-        else
-            y[at] = result;
-        if (++channel == channels) channel = 0;
+/* y = y + bias, or gelu of that; in place. A thread takes V channels of a pixel. */
+template <class T, int V, bool GELU> __global__ void add_bias(T *y, const float *bias, int64_t pieces, int of_pixel) {
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= pieces) return;
+    Vec<T, V> v = vec_load<V>(y + i * V);
+    const Vec<float, V> b = vec_load<V>(bias + i % of_pixel * V);
+    UNROLL for (int k = 0; k < V; k++) {
+        float x = to_float(v.x[k]) + b.x[k];
+        v.x[k] = from_float<T>(GELU ? gelu(x) : x);
     }
-    if (whole) pack_store(y + i, v);
+    vec_store(y + i * V, v);
 }
 
 /* ---- sizes ---- */
@@ -97,12 +90,12 @@ static void bias_and_gelu(const KernelCall *c) {
     int64_t count = shape_count(call_out(c, 0));
     int channels = (int)shape_last(call_out(c, 0));
     const float *bias = (const float *)c->in[2];
-    WITH_FEATURE(out_type(c, 0), T, {
-        dim3 grid((unsigned)CEIL_DIV(count, (int64_t)THREADS * Pack<T>::N));
+    WITH_PACKS(out_type(c, 0), channels, T, V, {
+        dim3 grid((unsigned)CEIL_DIV(count, (int64_t)THREADS * V));
         if (c->node->attr.conv.gelu)
-            launch(c, add_bias<T, true>, grid, dim3(THREADS), 0, (T *)c->out[0], bias, count, channels);
+            launch(c, add_bias<T, V, true>, grid, dim3(THREADS), 0, (T *)c->out[0], bias, count / V, channels / V);
         else
-            launch(c, add_bias<T, false>, grid, dim3(THREADS), 0, (T *)c->out[0], bias, count, channels);
+            launch(c, add_bias<T, V, false>, grid, dim3(THREADS), 0, (T *)c->out[0], bias, count / V, channels / V);
     });
 }
 
