@@ -200,7 +200,7 @@ static void test_pth(void **state) {
     static const float data[64] = {1, 2, 3};
     Buffer seed = seed_file("tests/golden/checkpoint.pth"), pickles[] = {{0}, seed_file("tests/fuzz/seeds/checkpoint.pkl")};
     buffer_put_pickle(&pickles[0], "x8002 } ( 'model' } ( 'a' " MATRIX " 'b' " TENSOR(SIX, "1", "2 2", "1 2") " u "
-                      "'args' argparse:Namespace ) new } ( 'x' 1 u b u .");
+                      "'metadata' } ( 'a' 'b' 'c' 'd' u 'args' argparse:Namespace ) new } ( 'x' 1 u b u .");
     int accepted = 0, total = case_count();
     for (int i = 0; i < total; i++) {
         Rng r = rng_make(2, RNG_TEST, (uint64_t)i, 0);
