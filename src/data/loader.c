@@ -62,8 +62,8 @@ static bool is_bad(const Err *err) { return err->code == EXIT_INPUT || err->code
  * one sample (it stands in for a bad one): the first keeps it. */
 static bool keep_image(Loader *l, uint32_t sample, const Image *image) {
     size_t bytes = 3 * (size_t)image->width * (size_t)image->height + sizeof *image;
-    if (!l->kept || atomic_fetch_add(&l->kept_bytes, bytes) + bytes > l->options.keep_bytes) {
-        if (l->kept) atomic_fetch_sub(&l->kept_bytes, bytes);
+    if (atomic_fetch_add(&l->kept_bytes, bytes) + bytes > l->options.keep_bytes) {
+        atomic_fetch_sub(&l->kept_bytes, bytes);
         return false;
     }
     Image *copy = mem_zalloc(1, sizeof *copy), *none = NULL;
@@ -74,9 +74,21 @@ static bool keep_image(Loader *l, uint32_t sample, const Image *image) {
     return false;
 }
 
+/* What evaluation keeps of a picture is its result, since nothing in it is drawn: *image becomes that, or stays. */
+static bool replace_by_result(const Loader *l, Image *image, const uint8_t *pixels) {
+    Image result;
+    Err err = {0};
+    if (!image_new(&result, l->options.eval_transform.width, l->options.eval_transform.height, &err)) return false;
+    memcpy(result.pixels, pixels, l->sample_bytes);
+    image_free(image);
+    *image = result;
+    return true;
+}
+
 /* One file to pixels. who: the sample whose random draws are used. */
 static bool load_sample(Loader *l, uint8_t *pixels, uint32_t sample, uint32_t who, Resizer *resizer, Err *err) {
     const Image *kept = l->kept ? atomic_load(&l->kept[sample]) : NULL;
+    bool train = l->options.train, ok = true;
     Image image;
     if (kept) {
         image = *kept;
@@ -85,14 +97,17 @@ static bool load_sample(Loader *l, uint8_t *pixels, uint32_t sample, uint32_t wh
         dataset_path(l->data, sample, path);
         if (!image_load(&image, path, err)) return false;
     }
-    bool ok;
-    if (l->options.train) {
+    if (train) {
         Rng rng = rng_make(l->options.seed, RNG_AUGMENT, who, l->epoch);
         ok = transform_train(resizer, pixels, &image, &l->options.train_transform, &rng, err);
+    } else if (kept) {
+        memcpy(pixels, image.pixels, l->sample_bytes);
     } else {
         ok = transform_eval(resizer, pixels, &image, &l->options.eval_transform, err);
     }
-    if (!kept && !keep_image(l, sample, &image)) image_free(&image);
+    if (kept) return ok;
+    bool keep = ok && l->kept && (train || replace_by_result(l, &image, pixels));
+    if (!keep || !keep_image(l, sample, &image)) image_free(&image);
     return ok;
 }
 

@@ -24,7 +24,7 @@ typedef struct {
     bool train;     /* shuffled order and train_transform; else the data set's order and eval_transform */
     LastBatch last; /* evaluation: LAST_SHORT only */
     uint64_t seed;
-    size_t keep_bytes; /* decoded pictures kept for later epochs, the first that fit; 0: none */
+    size_t keep_bytes; /* decoded pictures (of evaluation: transformed) kept for later epochs, the first that fit */
     BadPolicy on_bad;
     double max_bad; /* BAD_SKIP: share of the data set that may be bad before the loader stops, 0 to 1 */
     TrainTransform train_transform;
