@@ -3,6 +3,9 @@
 
     python3 scripts/bench/compare_speed.py --reference DIR [--threads 2] [--rounds 5] >scripts/bench/results/NAME.json
 
+Where the machine is to be had for short times only, --parts FILE keeps every measurement, a line each, and a call
+measures for --seconds at most what FILE lacks; the record is printed when nothing is missing.
+
 --reference is the folder of mavit_reference.py. Of PyTorch's modes the fastest of each row is the one compared with.
 Peak memory is that of the whole process. The peak of the machine is measured by `mala bench peak` in the same rounds."""
 import argparse
@@ -11,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROWS = [('infer', 1), ('infer', 8), ('train', 8)]
@@ -26,6 +30,47 @@ def last_json(command):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def commands_of(what, batch, a):
+    """By name, what measures a row in one round."""
+    commands = {'mala': ['./mala', 'bench', what, '--batch', str(batch), '--threads', str(a.threads), '--rounds',
+                         '9' if what == 'infer' else '4', '--json']}
+    for mode in MODES[what]:
+        if a.modes is None or mode in a.modes:
+            commands[mode] = [sys.executable, os.path.join(HERE, 'pytorch_speed.py'), '--reference', a.reference,
+                              '--what', what, '--batch', str(batch), '--mode', mode, '--threads', str(a.threads),
+                              '--rounds', '5']
+    return commands
+
+
+def read_parts(path):
+    if not path or not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return {tuple(key): result for key, result in map(json.loads, f)}
+
+
+def measure(a, chosen):
+    """Results by (what, batch, name), in the order of the rounds; None when time was up before all were there."""
+    done, end = read_parts(a.parts), time.monotonic() + (a.seconds or float('inf'))
+    runs = {}
+    for round_ in range(a.rounds):
+        todo = {(what, batch, name): c for what, batch in chosen for name, c in commands_of(what, batch, a).items()}
+        todo[('peak', 0, 'mala')] = ['./mala', 'bench', 'peak', '--threads', str(a.threads), '--json']
+        for key, command in todo.items():
+            if (round_, *key) not in done:
+                if time.monotonic() > end:
+                    print(f'stopped in round {round_ + 1} of {a.rounds}', file=sys.stderr)
+                    return None
+                done[(round_, *key)] = last_json(command)
+                if a.parts:
+                    with open(a.parts, 'a') as f:
+                        f.write(json.dumps([(round_, *key), done[(round_, *key)]]) + '\n')
+            if done[(round_, *key)]:
+                runs.setdefault(key, []).append(done[(round_, *key)])
+        print(f'round {round_ + 1} of {a.rounds}', file=sys.stderr)
+    return runs
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument('--reference', required=True)
@@ -33,25 +78,13 @@ def main():
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--rows', nargs='*', help='only these, as infer:1')
     p.add_argument('--modes', nargs='*', help='only these of PyTorch')
+    p.add_argument('--parts', metavar='FILE', help='measurements so far; those that are there are not repeated')
+    p.add_argument('--seconds', type=float, help='begin no measurement after that time')
     a = p.parse_args()
     chosen = [(what, batch) for what, batch in ROWS if a.rows is None or f'{what}:{batch}' in a.rows]
-    runs = {}
-    for round_ in range(a.rounds):
-        for what, batch in chosen:
-            commands = {'mala': ['./mala', 'bench', what, '--batch', str(batch), '--threads', str(a.threads),
-                                 '--rounds', '9' if what == 'infer' else '4', '--json']}
-            for mode in MODES[what]:
-                if a.modes is None or mode in a.modes:
-                    commands[mode] = [sys.executable, os.path.join(HERE, 'pytorch_speed.py'), '--reference', a.reference,
-                                      '--what', what, '--batch', str(batch), '--mode', mode, '--threads', str(a.threads),
-                                      '--rounds', '5']
-            for name, command in commands.items():
-                result = last_json(command)
-                if result:
-                    runs.setdefault((what, batch, name), []).append(result)
-        peak = last_json(['./mala', 'bench', 'peak', '--threads', str(a.threads), '--json'])
-        runs.setdefault(('peak', 0, 'mala'), []).append(peak)
-        print(f'round {round_ + 1} of {a.rounds}', file=sys.stderr)
+    runs = measure(a, chosen)
+    if runs is None:
+        sys.exit(75)
 
     peak = statistics.median(r['gflops'] for r in runs[('peak', 0, 'mala')])
     rows = []
