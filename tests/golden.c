@@ -190,8 +190,8 @@ static void upload_scalars(Plan *p, const ClassifyGraph *c, const OptimizerConfi
 }
 
 static void test_nano_train(void **state) {
-    (void)state;
     ClassifySpec spec = nano_spec();
+    spec.unfused = *(const bool *)*state;
     ClassifyGraph c = classify_train_graph(&spec, 2, 64, 96);
     State s;
     OK(state_new(&s, c.graph, backend, classify_train_roles(&spec), &err));
@@ -344,7 +344,8 @@ static void test_full(void **state) {
 
 int golden_run(Backend *on, bool full) {
     backend = on;
-    static unsigned plain = 0, fused = FUSE_ALL;
+    static unsigned plain = 0, fused = FUSE_ALL, products = FUSE_ALL & ~FUSE_GELU_DWCONV;
+    static bool no = false, yes = true;
     const struct CMUnitTest tests[] = {
         {"attention_mala", test_attention, NULL, NULL, "mala"},
         {"attention_softmax", test_attention, NULL, NULL, "softmax"},
@@ -352,7 +353,9 @@ int golden_run(Backend *on, bool full) {
         {"attention_inline", test_attention, NULL, NULL, "inline"},
         {"nano_eval", test_nano_eval, NULL, NULL, &plain},
         {"nano_eval_fused", test_nano_eval, NULL, NULL, &fused},
-        {"nano_train", test_nano_train, NULL, NULL, NULL},
+        {"nano_eval_gelu_in_products", test_nano_eval, NULL, NULL, &products},
+        {"nano_train", test_nano_train, NULL, NULL, &no},
+        {"nano_train_unfused", test_nano_train, NULL, NULL, &yes},
         {"trajectory", test_trajectory, NULL, NULL, NULL},
         /* the released sizes stay last */
         {"full", test_full, NULL, NULL, &plain},

@@ -377,9 +377,9 @@ static void test_shared_parameter(void **state) {
 /* clang-format off */
 static const OpId without_row[] = {
     /* training */
-    OP_conv2d_dx, OP_conv2d_dw, OP_linear_dx, OP_linear_dw, OP_dwconv_dx, OP_dwconv_dw, OP_layer_norm_bwd,
-    OP_batch_norm, OP_batch_norm_bwd, OP_gelu_bwd, OP_silu_bwd, OP_attention_bwd, OP_residual_bwd, OP_zeros,
-    OP_mean_pool_bwd, OP_cross_entropy, OP_cross_entropy_bwd, OP_drop_path, OP_grad_norm, OP_adamw, OP_ema,
+    OP_conv2d_dx, OP_conv2d_dw, OP_linear_dx, OP_linear_dw, OP_dwconv_dx, OP_dwconv_dw, OP_dwconv_gelu_bwd,
+    OP_layer_norm_bwd, OP_batch_norm, OP_batch_norm_bwd, OP_gelu_bwd, OP_silu_bwd, OP_attention_bwd, OP_residual_bwd,
+    OP_zeros, OP_mean_pool_bwd, OP_cross_entropy, OP_cross_entropy_bwd, OP_drop_path, OP_grad_norm, OP_adamw, OP_ema,
     /* fusion */
     OP_fold_batch_norm, OP_pack_conv, OP_conv2d_packed, OP_transpose, OP_linear_packed, OP_multiply,
     /* lower precision */

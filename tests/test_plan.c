@@ -1,5 +1,6 @@
 /* test_plan.c - memory planning: reuse on and off give the same bits, so do 1 and 2 threads, and the verifier finds
- * every fault that is planted in a good plan. */
+ * every fault that is planted in a good plan. Training's fusion changes nothing but rounding. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,9 +51,7 @@ typedef struct {
     Plan *plan;
 } Run;
 
-static void run_open(Run *r, int threads, bool no_reuse, bool recompute) {
-    ClassifySpec spec = small_spec();
-    spec.recompute = recompute;
+static void run_open_spec(Run *r, ClassifySpec spec, int threads, bool no_reuse) {
     OK(backend_open_cpu(&r->backend, threads, &err));
     r->graph = classify_train_graph(&spec, 3, 96, 64);
     OK(state_new(&r->state, r->graph.graph, &r->backend, classify_train_roles(&spec), &err));
@@ -62,6 +61,12 @@ static void run_open(Run *r, int threads, bool no_reuse, bool recompute) {
                 (PlanOptions){.no_reuse = no_reuse}, &err));
 }
 
+static void run_open(Run *r, int threads, bool no_reuse, bool recompute) {
+    ClassifySpec spec = small_spec();
+    spec.recompute = recompute;
+    run_open_spec(r, spec, threads, no_reuse);
+}
+
 static void run_close(Run *r) {
     plan_free(r->plan);
     state_free(&r->state);
@@ -69,27 +74,33 @@ static void run_close(Run *r) {
     r->backend.close(&r->backend);
 }
 
+/* Runs a step on random pictures; its loss. */
+static float train_step(Run *r, int step) {
+    OptimizerConfig o = {.lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
+                         .ema_decay = 0.9f, .total_steps = 3};
+    uint8_t pixels[3 * 96 * 64 * 3];
+    Rng random = rng_make(3, RNG_TEST, (uint64_t)step, 0);
+    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)rng_u32(&random);
+    float hyper[HYPER_COUNT], loss;
+    optimizer_hyper(&o, step, hyper);
+    OK(plan_upload(r->plan, r->graph.images, pixels, sizeof pixels, &err));
+    OK(plan_upload(r->plan, r->graph.targets, (int32_t[]){1, 6, 0}, 12, &err));
+    OK(plan_upload(r->plan, r->graph.hyper, hyper, sizeof hyper, &err));
+    OK(plan_upload(r->plan, r->graph.scale, &(float){1}, 4, &err));
+    OK(plan_upload(r->plan, r->graph.counter, (uint64_t[]){5, (uint64_t)step}, 16, &err));
+    plan_run(r->plan);
+    OK(plan_download(r->plan, r->graph.loss, &loss, 4, &err));
+    assert_true(loss > 0.5f && loss < 5);
+    return loss;
+}
+
 /* Three steps; the hash of the losses and of every state buffer. */
 static uint64_t train_hash(int threads, bool no_reuse, bool recompute) {
     Run r;
     run_open(&r, threads, no_reuse, recompute);
-    OptimizerConfig o = {.lr = 1e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
-                         .ema_decay = 0.9f, .total_steps = 3};
     uint64_t h = 0xcbf29ce484222325u;
     for (int step = 0; step < 3; step++) {
-        uint8_t pixels[3 * 96 * 64 * 3];
-        Rng random = rng_make(3, RNG_TEST, (uint64_t)step, 0);
-        for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)rng_u32(&random);
-        float hyper[HYPER_COUNT], loss;
-        optimizer_hyper(&o, step, hyper);
-        OK(plan_upload(r.plan, r.graph.images, pixels, sizeof pixels, &err));
-        OK(plan_upload(r.plan, r.graph.targets, (int32_t[]){1, 6, 0}, 12, &err));
-        OK(plan_upload(r.plan, r.graph.hyper, hyper, sizeof hyper, &err));
-        OK(plan_upload(r.plan, r.graph.scale, &(float){1}, 4, &err));
-        OK(plan_upload(r.plan, r.graph.counter, (uint64_t[]){5, (uint64_t)step}, 16, &err));
-        plan_run(r.plan);
-        OK(plan_download(r.plan, r.graph.loss, &loss, 4, &err));
-        assert_true(loss > 0.5f && loss < 5);
+        float loss = train_step(&r, step);
         h = hash_bytes(h, &loss, 4);
     }
     for (StateRole role = 0; role < ROLE_COUNT; role++)
@@ -262,13 +273,57 @@ static void test_random_graphs(void **state) {
     backend.close(&backend);
 }
 
+static int op_nodes(const Graph *g, OpId op) {
+    int count = 0;
+    for (int32_t i = 0; i < g->n_nodes; i++) count += g->nodes[i].op == op;
+    return count;
+}
+
+/* GELU in the feed-forward's convolution, four blocks: the same parameters in the same order, the same gradients. */
+static void test_training_fusion(void **state) {
+    (void)state;
+    ClassifySpec plain = small_spec();
+    plain.unfused = true;
+    Run on, off;
+    run_open(&on, 2, false, false);
+    run_open_spec(&off, plain, 2, false);
+    const Graph *a = on.graph.graph, *b = off.graph.graph;
+    assert_int_equal(op_nodes(a, OP_dwconv_gelu_bwd), 4);
+    assert_int_equal(op_nodes(b, OP_dwconv_gelu_bwd), 0);
+    assert_int_equal(op_nodes(a, OP_gelu), op_nodes(b, OP_gelu) - 4);
+    assert_int_equal(op_nodes(a, OP_gelu_bwd), op_nodes(b, OP_gelu_bwd) - 4);
+    float loss = train_step(&off, 0);
+    assert_true(fabsf(train_step(&on, 0) - loss) < 1e-5f * loss);
+    assert_int_equal(a->n_params, b->n_params);
+    for (int32_t p = 0; p < a->n_params; p++) {
+        assert_string_equal(a->params[p].name, b->params[p].name);
+        if (a->params[p].buffer) continue;
+        int64_t n = state_count(&on.state, p);
+        assert_int_equal(n, state_count(&off.state, p));
+        float *x = mem_zalloc((size_t)n, sizeof *x), *y = mem_zalloc((size_t)n, sizeof *y);
+        OK(state_read(&on.state, ROLE_GRAD, p, x, &err));
+        OK(state_read(&off.state, ROLE_GRAD, p, y, &err));
+        double difference = 0, size = 0;
+        for (int64_t i = 0; i < n; i++) {
+            difference += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+            size += (double)y[i] * y[i];
+        }
+        if (!(sqrt(difference) <= 1e-4 * sqrt(size)))
+            fail_msg("%s: gradients differ by %.3g of %.3g", a->params[p].name, sqrt(difference), sqrt(size));
+        free(x);
+        free(y);
+    }
+    run_close(&on);
+    run_close(&off);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan_is_valid_and_smaller), cmocka_unit_test(test_reuse_changes_no_bit),
         cmocka_unit_test(test_recomputing_changes_no_bit), cmocka_unit_test(test_recomputing_keeps_less),
         cmocka_unit_test(test_threads_change_no_bit),     cmocka_unit_test(test_verifier_finds_overlaps),
         cmocka_unit_test(test_verifier_finds_near_misses), cmocka_unit_test(test_verifier_finds_order_and_bounds),
-        cmocka_unit_test(test_random_graphs),
+        cmocka_unit_test(test_random_graphs),              cmocka_unit_test(test_training_fusion),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,6 +81,7 @@ static const char *const rule[OP_COUNT] = {
     [OP_dwconv] = "T44:T",
     [OP_dwconv_dx] = "T4:T",
     [OP_dwconv_dw] = "TT:44",
+    [OP_dwconv_gelu_bwd] = "TT4:T44",
     [OP_layer_norm] = "T44:T44",
     [OP_layer_norm_bwd] = "TT444:T44",
     [OP_batch_norm] = "T4444:T44",

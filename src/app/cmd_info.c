@@ -7,7 +7,6 @@
 
 #include "lib/model_file.h"
 #include "pass/cost.h"
-#include "pass/fuse.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print one JSON object", NULL, NULL, NULL},
@@ -72,7 +71,8 @@ static bool plan_sizes(Table *t, const ClassifySpec *spec, const Config *c, int 
     bool ok = true;
     for (int training = 0; ok && training < 2; training++) {
         ClassifyGraph g = training ? classify_train_graph(spec, batch, c->input.size[0], c->input.size[1])
-                                   : classify_eval_graph(spec, batch, c->input.size[0], c->input.size[1], FUSE_ALL);
+                                   : classify_eval_graph(spec, batch, c->input.size[0], c->input.size[1],
+                                                         classify_eval_fusion(&backend));
         State state = {0};
         Plan *plan = NULL;
         ok = state_new(&state, g.graph, &backend,

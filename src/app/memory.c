@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "lib/model_file.h"
-#include "pass/fuse.h"
 
 size_t network_memory_total(const NetworkMemory *n) {
     return n->weights + n->gradients + n->moments + n->average + n->cast + n->statistics + n->activations +
@@ -47,7 +46,8 @@ bool memory_predict(MemoryNeeds *out, const Config *c, int classes, int batch, b
     }
     if (ok) {
         out->evaluation.batch = train && c->eval.batch_size != AUTO_INT ? c->eval.batch_size : batch;
-        ClassifyGraph g = classify_eval_graph(&spec, out->evaluation.batch, height, width, FUSE_ALL);
+        ClassifyGraph g = classify_eval_graph(&spec, out->evaluation.batch, height, width,
+                                              classify_eval_fusion(backend));
         ok = measure(&out->evaluation, &g, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, (Val[]){g.logits, g.prob}, 2, backend,
                      err);
         classify_graph_free(&g);

@@ -33,19 +33,19 @@ static void emit_conv2d(OnnxBuilder *b, const Node *n) {
                      ATTR(INTS("kernel_shape", k, k), INTS("strides", s, s), INTS("pads", p, p, p, p))));
 }
 
-static void emit_dwconv(OnnxBuilder *b, const Node *n) {
-    int32_t k = n->attr.dwconv.kernel, p = k / 2;
-    Tensor x = input(b, n, 0);
-    Tensor y = onnx_node(
-        b, "Conv", IN(x, input(b, n, 1), input(b, n, 2)),
-        ATTR(INT("group", shape_last(in_shape(b->graph, n, 0))), INTS("kernel_shape", k, k), INTS("pads", p, p, p, p)));
-    result(b, n, n->attr.dwconv.residual ? binary(b, "Add", x, y) : y);
-}
-
 /* ORT and others recognise these five nodes as one GELU. */
 static Tensor gelu(OnnxBuilder *b, Tensor x) {
     Tensor y = onnx_node(b, "Erf", IN(binary(b, "Div", x, onnx_scalar(b, sqrtf(2)))), NO_ATTR);
     return binary(b, "Mul", binary(b, "Mul", x, binary(b, "Add", y, onnx_scalar(b, 1))), onnx_scalar(b, 0.5f));
+}
+
+static void emit_dwconv(OnnxBuilder *b, const Node *n) {
+    int32_t k = n->attr.dwconv.kernel, p = k / 2;
+    Tensor x = n->attr.dwconv.gelu ? gelu(b, input(b, n, 0)) : input(b, n, 0);
+    Tensor y = onnx_node(
+        b, "Conv", IN(x, input(b, n, 1), input(b, n, 2)),
+        ATTR(INT("group", shape_last(in_shape(b->graph, n, 0))), INTS("kernel_shape", k, k), INTS("pads", p, p, p, p)));
+    result(b, n, n->attr.dwconv.residual ? binary(b, "Add", x, y) : y);
 }
 
 /* Over a map: a 1x1 convolution. Over rows: Gemm. */

@@ -1,7 +1,5 @@
 #include "lib/predictor.h"
 
-#include "pass/fuse.h"
-
 static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool float_images,
                             Err *err) {
     ClassifySpec spec = config_classify(c, classes);
@@ -11,7 +9,7 @@ static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend 
     int height = c->input.size[0], width = c->input.size[1];
     size_t element = float_images ? sizeof(float) : sizeof(uint8_t);
     *p = (Predictor){.batch = batch, .classes = classes, .image_bytes = (size_t)height * (size_t)width * 3 * element};
-    p->graph = classify_eval_graph(&spec, batch, height, width, FUSE_ALL);
+    p->graph = classify_eval_graph(&spec, batch, height, width, classify_eval_fusion(backend));
     return state_new(&p->state, p->graph.graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err);
 }
 

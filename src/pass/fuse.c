@@ -1,6 +1,7 @@
 #include "pass/fuse.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     const Graph *from;
@@ -8,7 +9,7 @@ typedef struct {
     unsigned patterns;
     Val *map;       /* [values of from]: the value's id in to */
     int32_t *uses;  /* [values of from]: readers, plus one where the caller keeps it */
-    bool *absorbed; /* [nodes of from]: becomes part of its only reader */
+    bool *absorbed; /* [nodes of from]: becomes part of its only reader; complete for the readers of a node first */
 } Fuse;
 
 static Val mapped(const Fuse *f, Val v) { return v == NO_VAL ? NO_VAL : f->map[v]; }
@@ -36,7 +37,9 @@ static const Node *absorbs(const Fuse *f, const Node *n) {
     if (n->op == OP_batch_norm_eval && f->patterns & FUSE_BATCH_NORM) {
         p = only_producer(f, node_in(g, n, 0), OP_conv2d);
         if (!p) p = only_producer(f, node_in(g, n, 0), OP_linear);
-    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && packed) {
+    } else if (n->op == OP_dwconv && f->patterns & FUSE_GELU_DWCONV && !n->attr.dwconv.gelu) {
+        p = only_producer(f, node_in(g, n, 0), OP_gelu);
+    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && packed && !f->absorbed[n - g->nodes]) {
         p = only_producer(f, node_in(g, n, 0), OP_linear);
         /* a norm that goes into its product takes the GELU along */
         if (!p && (p = only_producer(f, node_in(g, n, 0), OP_batch_norm_eval)) && !absorbs(f, p)) p = NULL;
@@ -82,10 +85,18 @@ static void rewrite_node(Fuse *f, const Node *n) {
     const Graph *g = f->from;
     Val out = n->n_out ? node_out(g, n, 0) : NO_VAL;
     const Node *p = absorbs(f, n);
+    /* what is emitted for this node bears its name: that is scope + op */
+    size_t scope = strlen(n->name) - strlen(node_def(n)->name);
+    if (scope > 0) graph_push(f->to, "%.*s", (int)scope - 1, n->name);
     if (p && n->op == OP_batch_norm_eval) {
         f->map[out] = emit_with_batch_norm(f, p, n, false);
     } else if (p && p->op == OP_batch_norm_eval) {
         f->map[out] = emit_with_batch_norm(f, absorbs(f, p), p, true);
+    } else if (p && p->op == OP_gelu) {
+        Attr attr = n->attr;
+        attr.dwconv.gelu = true;
+        Val in[] = {mapped(f, node_in(g, p, 0)), mapped(f, node_in(g, n, 1)), mapped(f, node_in(g, n, 2))};
+        f->map[out] = emit1(f->to, OP_dwconv, attr, in, 3);
     } else if (n->op == OP_conv2d) {
         f->map[out] = emit_conv(f, n->attr, mapped(f, node_in(g, n, 0)), mapped(f, node_in(g, n, 1)),
                                 mapped(f, node_in(g, n, 2)), false);
@@ -102,6 +113,7 @@ static void rewrite_node(Fuse *f, const Node *n) {
         graph_emit(f->to, n->op, n->attr, in, n->n_in, outs);
         for (int i = 0; i < n->n_out; i++) f->map[node_out(g, n, i)] = outs[i];
     }
+    if (scope > 0) graph_pop(f->to);
 }
 
 static void copy_sources(Fuse *f) {
@@ -121,7 +133,7 @@ Graph *fuse(const Graph *g, unsigned patterns, Val *keep, int n_keep) {
     for (size_t v = 0; v < n; v++) f.map[v] = NO_VAL;
     count_uses(&f, keep, n_keep);
     copy_sources(&f);
-    for (int32_t i = 0; i < g->n_nodes; i++) {
+    for (int32_t i = g->n_nodes - 1; i >= 0; i--) {
         const Node *p = absorbs(&f, &g->nodes[i]);
         if (p) f.absorbed[p - g->nodes] = true;
     }

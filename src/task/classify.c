@@ -28,18 +28,24 @@ static ClassifyGraph graph_empty(void) {
     return c;
 }
 
-/* Puts the graph of c, forward only, into its compute type. */
-static void lower(ClassifyGraph *c, DType compute, bool training) {
-    if (compute == DT_F32) return;
+/* Fuses the graph of c, forward only, and puts it into its compute type. */
+static void rewrite(ClassifyGraph *c, unsigned fusion, DType compute, bool training) {
     Val *all[] = {&c->images, &c->targets, &c->counter, &c->hyper, &c->scale, &c->logits, &c->prob, &c->loss,
                   &c->stage[0], &c->stage[1], &c->stage[2], &c->stage[3]};
     Val keep[COUNTOF(all)];
     int n = 0;
     for (size_t i = 0; i < COUNTOF(all); i++)
         if (*all[i] != NO_VAL) keep[n++] = *all[i];
-    Graph *lowered = precision_lower(c->graph, compute, training, keep, n);
-    graph_free(c->graph);
-    c->graph = lowered;
+    if (fusion) {
+        Graph *fused = fuse(c->graph, fusion, keep, n);
+        graph_free(c->graph);
+        c->graph = fused;
+    }
+    if (compute != DT_F32) {
+        Graph *lowered = precision_lower(c->graph, compute, training, keep, n);
+        graph_free(c->graph);
+        c->graph = lowered;
+    }
     n = 0;
     for (size_t i = 0; i < COUNTOF(all); i++)
         if (*all[i] != NO_VAL) *all[i] = keep[n++];
@@ -59,7 +65,7 @@ ClassifyGraph classify_train_graph(const ClassifySpec *spec, int batch, int heig
     mavit_features(&nn, &spec->model, x, c.stage);
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.loss = op_cross_entropy(g, c.logits, c.targets, spec->smoothing);
-    lower(&c, spec->compute, true);
+    rewrite(&c, spec->unfused ? 0 : FUSE_TRAINING, spec->compute, true);
     g = c.graph;
 
     int32_t n_values = g->n_values;
@@ -77,24 +83,21 @@ unsigned classify_train_roles(const ClassifySpec *spec) {
     return spec->ema ? roles | 1u << ROLE_EMA : roles;
 }
 
-static void fuse_graph(ClassifyGraph *c, unsigned fusion) {
-    Val keep[] = {c->images, c->logits, c->prob};
-    Graph *fused = fuse(c->graph, fusion, keep, COUNTOF(keep));
-    graph_free(c->graph);
-    c->graph = fused;
-    c->images = keep[0], c->logits = keep[1], c->prob = keep[2];
-    for (int i = 0; i < MAVIT_STAGES; i++) c->stage[i] = NO_VAL;
-}
-
 ClassifyGraph classify_eval_graph(const ClassifySpec *spec, int batch, int height, int width, unsigned fusion) {
     ClassifyGraph c = graph_empty();
     Nn nn = {.g = c.graph, .counter = NO_VAL};
     mavit_features(&nn, &spec->model, images_input(&c, spec, batch, height, width), c.stage);
     c.logits = mavit_classifier(&nn, &spec->model, c.stage[MAVIT_STAGES - 1]);
     c.prob = op_softmax(c.graph, c.logits);
-    if (fusion) fuse_graph(&c, fusion);
-    lower(&c, spec->compute, false);
+    for (int i = 0; fusion && i < MAVIT_STAGES; i++) c.stage[i] = NO_VAL;
+    rewrite(&c, fusion, spec->compute, false);
     return c;
+}
+
+/* The CPU's products take a GELU on tiles that lie in cache: there, none is taken twice at the edges of a convolution's
+ * bands. */
+unsigned classify_eval_fusion(const Backend *backend) {
+    return backend->host_memory ? FUSE_ALL & ~(unsigned)FUSE_GELU_DWCONV : FUSE_ALL;
 }
 
 void classify_graph_free(ClassifyGraph *c) {

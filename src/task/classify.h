@@ -13,6 +13,7 @@ typedef struct {
     bool soft_targets;     /* targets f32 (B,K) instead of labels i32 (B) */
     bool ema;
     bool recompute;        /* training: less memory, more arithmetic, the same bits (pass/autodiff.h) */
+    bool unfused;          /* the training graph as the model wrote it, for comparisons */
     bool float_images;     /* images arrive normalised, f32, instead of u8 */
     DType compute;         /* of features: f32, bf16 or f16 (graph/op.h); what a caller reads is f32 in any case */
 } ClassifySpec;
@@ -38,6 +39,8 @@ unsigned classify_train_roles(const ClassifySpec *spec);
 
 /* Forward only, running statistics; fusion: FUSE_* patterns, 0 for the graph as written. */
 ClassifyGraph classify_eval_graph(const ClassifySpec *spec, int batch, int height, int width, unsigned fusion);
+/* The patterns that serve a backend best. */
+unsigned classify_eval_fusion(const Backend *backend);
 void classify_graph_free(ClassifyGraph *c);
 
 /* ---- metrics, on the host ---- */

@@ -1,6 +1,8 @@
 /* ref_dwconv.c - the definition of the depthwise convolution and its gradients. */
 #include "backend/cpu/ref.h"
 
+#include <math.h>
+
 typedef struct {
     int64_t batch, height, width, channels;
 } Picture;
@@ -16,6 +18,12 @@ static int64_t at(const Picture *p, int64_t b, int64_t i, int64_t j, int64_t c) 
     return ((b * p->height + i) * p->width + j) * p->channels + c;
 }
 
+static double cdf(double x) { return 0.5 * (1 + erf(x / sqrt(2))); }
+static double density(double x) { return exp(-x * x / 2) / sqrt(2 * acos(-1)); }
+
+/* what the convolution is taken of: x, or gelu(x) */
+static double taken(const Node *n, double x) { return n->attr.dwconv.gelu ? x * cdf(x) : x; }
+
 REF(dwconv) {
     const double *x = in[0], *w = in[1], *bias = in[2];
     const Picture p = picture_of(g, n);
@@ -25,11 +33,11 @@ REF(dwconv) {
             for (int64_t j = 0; j < p.width; j++)
                 for (int64_t c = 0; c < p.channels; c++) {
                     int64_t here = at(&p, b, i, j, c);
-                    double sum = bias[c] + (n->attr.dwconv.residual ? x[here] : 0);
+                    double sum = bias[c] + (n->attr.dwconv.residual ? taken(n, x[here]) : 0);
                     for (int64_t r = 0; r < k; r++)
                         for (int64_t s = 0; s < k; s++) {
                             int64_t from = at(&p, b, i + r - pad, j + s - pad, c);
-                            if (from >= 0) sum += x[from] * w[(c * k + r) * k + s];
+                            if (from >= 0) sum += taken(n, x[from]) * w[(c * k + r) * k + s];
                         }
                     out[0][here] = sum;
                 }
@@ -70,7 +78,14 @@ REF(dwconv_dw) {
                     for (int64_t r = 0; r < k; r++)
                         for (int64_t s = 0; s < k; s++) {
                             int64_t from = at(&p, b, i + r - pad, j + s - pad, c);
-                            if (from >= 0) dw[(c * k + r) * k + s] += d * x[from];
+                            if (from >= 0) dw[(c * k + r) * k + s] += d * taken(n, x[from]);
                         }
                 }
+}
+
+REF(dwconv_gelu_bwd) {
+    double *dy = in[0], *x = in[1], *w = in[2], *dx = out[0];
+    ref_dwconv_dx(g, n, (double *[]){dy, w}, (double *[]){dx});
+    for (int64_t i = 0; i < shape_count(in_shape(g, n, 1)); i++) dx[i] *= cdf(x[i]) + x[i] * density(x[i]);
+    ref_dwconv_dw(g, n, (double *[]){dy, x}, (double *[]){out[1], out[2]});
 }
