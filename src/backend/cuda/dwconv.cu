@@ -12,6 +12,8 @@
  * stands for; in the gradient where a thread reads x, once an element.
  *
  * Kernels other than 3 and 5 take plain loops. */
+#include <string.h>
+
 #include "backend/cuda/columns.cuh"
 
 #define PIXEL_BYTES 128 /* channels of a tile */
@@ -80,11 +82,20 @@ template <> struct Raw<float, 1> { typedef uint32_t Type; };
 template <> struct Raw<bf16, 1> { typedef uint16_t Type; };
 template <> struct Raw<f16, 1> { typedef uint16_t Type; };
 
-/* of V features in shared memory, where they lie: as one number they could be taken apart through local memory alone */
-template <int V, class T> __device__ static inline void gelu_in_place(T *at) {
-    Vec<T, V> v = vec_load<V>(at);
-    UNROLL for (int i = 0; i < V; i++) v.x[i] = from_float<T>(gelu(to_float(v.x[i])));
-    vec_store(at, v);
+/* of V features copied as one number: taken apart by shifts, as an array in between would lie in local memory */
+template <class T, int V> __device__ static inline typename Raw<T, V>::Type gelu_of(typename Raw<T, V>::Type word) {
+    typedef typename Raw<T, V>::Type Word;
+    typename Raw<T, 1>::Type bits;
+    Word result = 0;
+    UNROLL for (int i = 0; i < V; i++) {
+        T x;
+        bits = (typename Raw<T, 1>::Type)(word >> (8 * sizeof(T) * i));
+        memcpy(&x, &bits, sizeof x);
+        x = from_float<T>(gelu(to_float(x)));
+        memcpy(&bits, &x, sizeof bits);
+        result = (Word)(result | (Word)((Word)bits << (8 * sizeof(T) * i)));
+    }
+    return result;
 }
 
 /* Copies rows x columns pixels from (y0, x0) on into shared memory (rows, columns, t.group), channels from `first` on;
@@ -105,11 +116,8 @@ __device__ static inline void stage(T *to, const T *picture, const Tiles &t, int
                 v[i] = *(const Word *)(picture + ((int64_t)y * t.width + x) * t.channels + channel);
         }
         UNROLL for (int i = 0; i < BATCH; i++)
-            if (pixel + i * slots < rows * columns) {
-                T *at = to + (pixel + i * slots) * t.group + pack * V;
-                *(Word *)at = v[i];
-                if constexpr (GELU) gelu_in_place<V>(at);
-            }
+            if (pixel + i * slots < rows * columns)
+                *(Word *)(to + (pixel + i * slots) * t.group + pack * V) = GELU ? gelu_of<T, V>(v[i]) : v[i];
     }
 }
 
