@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "backend/cuda/columns.cuh"
+#include "backend/cuda/gelu.cuh"
 
 #define PIXEL_BYTES 128 /* channels of a tile */
 #define STRIP 2         /* columns of a thread */
@@ -38,8 +39,6 @@ __device__ static inline GeluPair gelu_pair(float x) {
     return {x * cdf, cdf + x * (0.39894228f * e)};
 }
 
-__device__ static inline float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); }
-
 /* ---- tiles ---- */
 
 struct Tiles {
@@ -47,7 +46,7 @@ struct Tiles {
     int tile_height, tile_width, down, across; /* tiles of a picture */
     int group, groups;                         /* channels of a block: even, and whole packs if rows of them are */
     int strips, threads;
-    int64_t count; /* tiles in all */
+    int count; /* tiles in all: blocks, of which a grid has fewer than 2^31 */
 };
 
 static Tiles tiles_of(const Shape *x, DType type, int most_height) {
@@ -61,7 +60,7 @@ static Tiles tiles_of(const Shape *x, DType type, int most_height) {
     t.groups = CEIL_DIV(t.channels, t.group);
     t.strips = CEIL_DIV(t.tile_width, STRIP);
     t.threads = ROUND_UP(MAX(t.strips * t.group / 2, t.group / width), WARP); /* to stage a pixel, and to compute */
-    t.count = x->dim[0] * t.down * t.across;
+    t.count = (int)x->dim[0] * t.down * t.across;
     return t;
 }
 
@@ -71,9 +70,9 @@ static int strip_columns(const Tiles &t) { return t.strips * STRIP; }
 struct TileAt {
     int64_t picture;
     int y, x;
-    __device__ TileAt(const Tiles &t, int64_t tile)
-        : picture(tile / (t.down * t.across)), y((int)(tile / t.across % t.down) * t.tile_height),
-          x((int)(tile % t.across) * t.tile_width) {}
+    __device__ TileAt(const Tiles &t, int tile)
+        : picture(tile / (t.down * t.across)), y(tile / t.across % t.down * t.tile_height),
+          x(tile % t.across * t.tile_width) {}
 };
 
 /* V features as one number to be copied: the compiler takes structs apart, and stores their parts one by one. */
@@ -162,7 +161,7 @@ __global__ void __launch_bounds__(256)
     T *tile = shared.take<T>(rows * columns * t.group);
     float *weights = shared.take<float>(K * K * t.group);
     const int first = (int)(blockIdx.x % t.groups) * t.group;
-    const TileAt at(t, blockIdx.x / t.groups);
+    const TileAt at(t, (int)blockIdx.x / t.groups);
     const int64_t picture = at.picture * t.height * t.width * t.channels;
     stage_weights(weights, w, t, first, K * K, flip);
     stage<T, V, GELU>(tile, x + picture, t, at.y - PAD, at.x - PAD, rows, columns, first, t.height, t.width);
@@ -267,14 +266,14 @@ CUDA_KERNEL(dwconv_dx, .run = dwconv_dx_run, .types = FEATURE_TYPES)
 /* Without GELU: w, dx, residual are not looked at. dx may be NULL. */
 template <class T, int V, int K, bool GELU>
 __global__ void __launch_bounds__(256)
-    dwconv_dw(float *parts, T *dx, const T *dy, const T *x, const float *w, bool residual, int64_t share, Tiles t) {
+    dwconv_dw(float *parts, T *dx, const T *dy, const T *x, const float *w, bool residual, int share, Tiles t) {
     constexpr int PAD = K / 2, IN = STRIP + K - 1;
     const int inner = t.strips * STRIP, columns = inner + K - 1, rows = t.tile_height + K - 1;
     SharedMemory shared;
     T *outer = shared.take<T>(rows * columns * t.group), *tile = shared.take<T>(t.tile_height * inner * t.group);
     [[maybe_unused]] float *weights = shared.take<float>(GELU ? K * K * t.group : 0);
     const int first = (int)(blockIdx.x % t.groups) * t.group;
-    const int64_t part = blockIdx.x / t.groups, end = MIN(t.count, (part + 1) * share);
+    const int part = (int)blockIdx.x / t.groups, end = MIN(t.count, (part + 1) * share);
     const int pairs = t.group / 2, strip = threadIdx.x / pairs, c = threadIdx.x % pairs * 2;
     Vec<float, 2> dw[K * K] = {}, db = {};
     [[maybe_unused]] Vec<float, 2> k[GELU ? K * K : 1] = {};
@@ -286,7 +285,7 @@ __global__ void __launch_bounds__(256)
             if (residual) k[K * K / 2].x[0] += 1.0f, k[K * K / 2].x[1] += 1.0f;
         }
     }
-    for (int64_t i = part * share; i < end; i++) {
+    for (int i = part * share; i < end; i++) {
         const TileAt at(t, i);
         const int64_t picture = at.picture * t.height * t.width * t.channels;
         const int end_y = MIN(t.height, at.y + t.tile_height), end_x = MIN(t.width, at.x + t.tile_width);
@@ -338,7 +337,7 @@ __global__ void __launch_bounds__(256)
         }
     }
     /* over the strips, a row of taps at a time; db comes last */
-    float *scratch = (float *)shared_memory(), *out = parts + part * (K * K + 1) * t.channels;
+    float *scratch = (float *)shared_memory(), *out = parts + (int64_t)part * (K * K + 1) * t.channels;
     UNROLL for (int r = 0; r <= K; r++) {
         const int taps = r < K ? K : 1;
         barrier();
@@ -381,19 +380,19 @@ __global__ void dwconv_dw_plain(float *dw, float *db, const T *dy, const T *x, b
 }
 
 /* Tiles of a block: some two thousand blocks keep a GPU busy to the end. */
-static int64_t dw_share(const Tiles &t) { return CEIL_DIV(t.count, MAX(1, MIN(t.count, 2048 / t.groups))); }
+static int dw_share(const Tiles &t) { return CEIL_DIV(t.count, MAX(1, MIN(t.count, 2048 / t.groups))); }
 
 static size_t dwconv_dw_workspace(const Graph *g, const Node *n) {
     const int kernel = n->attr.dwconv.kernel;
     Tiles t = tiles_of(in_shape(g, n, 0), node_compute_type(g, n), DW_HEIGHT);
     if (kernel != 3 && kernel != 5) return 0;
-    return (size_t)(CEIL_DIV(t.count, dw_share(t)) * (kernel * kernel + 1) * t.channels) * sizeof(float);
+    return (size_t)CEIL_DIV(t.count, dw_share(t)) * (size_t)((kernel * kernel + 1) * t.channels) * sizeof(float);
 }
 
 /* dw, db: outputs. GELU: dx and w are the op's too. */
 template <class T, int V, int K, bool GELU> static void launch_dw(const KernelCall *c, void *dw, void *db) {
     Tiles t = tiles_of(call_in(c, 0), in_type(c, 0), DW_HEIGHT);
-    const int64_t share = dw_share(t), shares = CEIL_DIV(t.count, share);
+    const int share = dw_share(t), shares = CEIL_DIV(t.count, share);
     size_t tiles = shared_size<T>((t.tile_height + K - 1) * (strip_columns(t) + K - 1) * t.group) +
                    shared_size<T>(t.tile_height * strip_columns(t) * t.group) +
                    shared_size<float>(GELU ? K * K * t.group : 0);
@@ -402,7 +401,7 @@ template <class T, int V, int K, bool GELU> static void launch_dw(const KernelCa
            MAX(tiles, shared_size<float>(K * t.strips * t.group)), parts, GELU ? (T *)c->out[0] : (T *)NULL,
            (const T *)c->in[0], (const T *)c->in[1], GELU ? (const float *)c->in[2] : (const float *)NULL,
            c->node->attr.dwconv.residual, share, t);
-    run_add_parts(c, dw, (int64_t)K * K * t.channels, db, t.channels, parts, (int)shares);
+    run_add_parts(c, dw, (int64_t)K * K * t.channels, db, t.channels, parts, shares);
 }
 
 template <class T> static void launch_dw_plain(const KernelCall *c, void *dw, void *db) {
