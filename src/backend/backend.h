@@ -59,7 +59,7 @@ struct Backend {
     char chosen[160];         /* why, when nobody asked for it by name; else empty */
     const Kernel *const *kernels; /* [OP_COUNT]; NULL: no kernel for that op */
     bool host_memory;             /* the host may write and read device memory itself */
-    unsigned types; /* bit set of 1 << DType: compute types it has for networks, TF32 with more than one; 0: f32 alone */
+    unsigned types; /* bit set of 1 << DType: compute types of networks, with more than one TF32, too; 0: f32 alone */
     DType best;     /* the one that a precision of "auto" takes */
     /* set by who opened it, before plans are made: */
     DType compute; /* compute type of the networks on it; f32 unless set */

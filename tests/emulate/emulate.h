@@ -65,7 +65,9 @@ char *shared_memory();
 /* ---- tensor cores, as mma.cuh says and PTX's ldmatrix and mma.sync are written down ---- */
 
 void emu_load_tiles(uint32_t *to, const void *row, bool turned);
-template <bool TURNED> inline void warp_load_tiles(uint32_t (&to)[4], const void *row) { emu_load_tiles(to, row, TURNED); }
+template <bool TURNED> inline void warp_load_tiles(uint32_t (&to)[4], const void *row) {
+    emu_load_tiles(to, row, TURNED);
+}
 
 /* c (16, 8) += a (16, 16) b (16, 8); a: 8 numbers of the lane, b: 4 */
 void emu_mma(float *c, const float *a, const float *b);

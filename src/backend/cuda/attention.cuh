@@ -77,8 +77,8 @@ static inline size_t take_bytes(size_t *used, size_t bytes) {
 template <class T> struct alignas(4 * sizeof(T)) Quad { T x[4]; };
 template <class T> struct alignas(16) Oct { T x[8]; };
 
-/* Stores are of one number, 8 or 16 bytes: of a struct, where much is in registers, the compiler stores the parts one by
- * one. word(x): as many features as make up 8 bytes. */
+/* Stores are of one number, 8 or 16 bytes: of a struct, where much is in registers, the compiler stores the parts one
+ * by one. word(x): as many features as make up 8 bytes. */
 template <class T> __device__ inline uint64_t word(const float *x) {
     uint64_t bits = 0;
     UNROLL for (int i = 0; i < 8 / (int)sizeof(T); i++) {

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* CUDA's current device is the calling thread's own, cuda:0 at first, so every method says which one it means. A failure
- * shows at once in whatever is asked of the device next. */
+/* CUDA's current device is the calling thread's own, cuda:0 at first, so every method says which one it means. A
+ * failure shows at once in whatever is asked of the device next. */
 static void cuda_enter(Backend *b) { (void)device_select(cuda_of(b)->device, &(Err){0}); }
 
 /* ---- memory ---- */

@@ -1,9 +1,9 @@
 /* mma.cuh - products of 16x16 tiles by a warp: float32 sums in registers, operands of a feature type in memory. Tensor
- * cores where the GPU has them for the type (f16 from sm_75, bf16 from sm_80 on), else, and for float32, multiplications
- * by every lane. Tensor cores are asked by PTX's ldmatrix and mma.sync, whose division of a tile among lanes is written
- * down, and which tests/emulate/ follows word for word. (nvcuda::wmma hides it, so that a vector spread over a tile has
- * to go through memory; and of bf16 it makes 32-bit loads from no particular memory instead of ldmatrix.)
- *
+ * cores where the GPU has them for the type (f16 from sm_75, bf16 from sm_80 on), else, and for float32,
+ * multiplications by every lane. Tensor cores are asked by PTX's ldmatrix and mma.sync, whose division of a tile
+ * multiplications by every lane. Tensor cores are asked by PTX's ldmatrix and mma.sync, whose division of a tile
+ * among lanes is written down, and which tests/emulate/ follows word for word. (nvcuda::wmma hides it, so that a
+ * vector spread over a tile must go through memory; and of bf16 it makes 32-bit loads from no particular memory.)
  * Every lane of the warp calls every function with the same arguments. 16-bit operands lie in shared memory; operands'
  * rows start on 16 bytes, rows of sums on 8. rows() and columns() spread a vector over the tile as the sums are, and
  * what works element by element may then be done on x(i). */
@@ -44,27 +44,27 @@ template <class T> __device__ inline void warp_mma(float *c, const uint32_t (&a)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 template <>
 __device__ inline void warp_mma<bf16>(float *c, const uint32_t (&a)[4], uint32_t above, uint32_t below) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(above), "r"(below));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(above), "r"(below));
 }
 template <>
 __device__ inline void warp_mma<f16>(float *c, const uint32_t (&a)[4], uint32_t above, uint32_t below) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(above), "r"(below));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(above), "r"(below));
 }
 #else
 template <>
 __device__ inline void warp_mma<f16>(float *c, const uint32_t (&a)[4], uint32_t above, uint32_t below) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(above));
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[2]), "r"(a[3]), "r"(below));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(above));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[2]), "r"(a[3]), "r"(below));
 }
 #endif
 #endif
