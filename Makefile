@@ -146,8 +146,8 @@ test-deps:
 check-rooms:
 	@scripts/check_rooms.sh
 
-test: check-rooms cuda-verdict
-	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS=$(CUDA_VERDICT)
+test: check-rooms cuda-verdict $(B)/emulate/mala
+	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) tests/gpu_scripts.sh"
 
 asan:
 	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" run-tests

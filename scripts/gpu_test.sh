@@ -4,16 +4,18 @@
 # without it the training parts run on made ones.
 #   scripts/gpu_test.sh --emulated    the same parts, small, on the host emulation
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=scripts/gpu_programs.sh
 . scripts/gpu_programs.sh
 out=$B/test-gpu
 rm -rf "$out" && mkdir -p "$out"
 if [ -n "$emulated" ]; then
-    repeats=2 kinds="--train 2 --val 1 --scenes 0 --size 64" like_steps=3 ops_part=gelu
+    repeats=2 kinds="--train 2 --val 1 --scenes 0 --size 64" like_steps=3 ops_part=gelu large=16
+    network="model.name=custom" sizes="--batch 2 --size 32" too_much="--batch 65536 --size 224"
     small="model.dims=8,16,24,32 model.depths=1,1,1,1 model.heads=1,1,1,1 model.projection=32 input.size=32 train.batch_size=8"
 else
-    repeats=20 kinds="" like_steps=200 ops_part="" small=""
+    repeats=20 kinds="" like_steps=200 ops_part="" small="" large=1024
+    network="--model mavit_t" sizes="--batch 256 --size 224" too_much="--batch 512 --size 2048"
 fi
 
 part() { # part NAME COMMAND...
@@ -69,14 +71,71 @@ unpack() { # unpack PACK SPLIT DIR
     tar xzf "$MALA_DATA/$1.tar.gz" -C "$3" --transform 's|.*/\([^/]*/[^/]*\)$|\1|' -T "$3.list"
 }
 
+# `auto` takes the GPU and says so; one that is not there is exit code 6, not the CPU.
+device() {
+    # shellcheck disable=SC2086
+    "$mala" bench infer $network $small --size 32 --rounds 1 2>&1 | tee "$out/auto" | grep 'cuda:0.*(auto: the first usable GPU)' ||
+        { cat "$out/auto"; return 1; }
+    "$mala" bench infer --device cuda:99
+    [ $? = 6 ]
+}
+
+# What `mala plan` says is within 2 % of what is taken, for a training step and for inference. Beside it lies what no plan
+# can know: the context and the libraries.
+memory() {
+    for what in train infer; do
+        [ $what = train ] && train=--train || train=
+        # shellcheck disable=SC2086
+        "$mala" plan --device cuda $train $network $small $sizes --json >"$out/plan_$what" &&
+            "$mala" bench $what --device cuda $network $small $sizes --rounds 1 --json >"$out/taken_$what" || return 1
+        sed -n 's/.*"\(training\|inference\)":{[^}]*"total":\([0-9]*\).*/\2/p' "$out/plan_$what" >"$out/bytes"
+        sed -n 's/.*"device_mb":\([0-9.]*\),"beside_mb":\([0-9.]*\).*/\1 \2/p' "$out/taken_$what" >>"$out/bytes"
+        tr '\n' ' ' <"$out/bytes" | awk -v what=$what '{
+            said = $1 / 1048576
+            printf "%s: %.1f MiB predicted, %.1f taken, %.1f beside them\n", what, said, $2, $3
+            exit !($2 > 0 && said / $2 > 0.98 && said / $2 < 1.02)
+        }' || return 1
+    done
+}
+
+# More than there is: exit code 6, and a line that says how much is missing.
+memory_full() {
+    # shellcheck disable=SC2086
+    "$mala" bench train --device cuda $network $small $too_much 2>"$out/full"
+    [ $? = 6 ] && cat "$out/full" && grep 'no memory for .* MiB' "$out/full"
+}
+
+# A folder's pictures, decoded by one thread and by all: the same lines; in float32 the same first classes as on the CPU,
+# but for one in a hundred, where two are equally likely.
+folder() {
+    weights=$out/run_cuda/weights/last.safetensors
+    "$mala" infer "$out/pictures/val" --weights "$weights" --device cuda --json train.threads=1 >"$out/one_thread" &&
+        "$mala" infer "$out/pictures/val" --weights "$weights" --device cuda --json >"$out/all_threads" &&
+        cmp "$out/one_thread" "$out/all_threads" || return 1
+    for device in cpu cuda; do
+        "$mala" infer "$out/pictures/val" --weights "$weights" --device $device --precision float32 --topk 1 --json |
+            sed 's/,"score.*//' >"$out/classes_$device" || return 1
+    done
+    paste -d ' ' "$out/classes_cpu" "$out/classes_cuda" |
+        awk '{n++; other += $1 != $2} END {print other + 0, "of", n, "classes differ"; exit n < 10 || other > n / 100}'
+}
+
+# Our kernels from the portable code that a GPU newer than the build would translate.
+portable() { CUDA_FORCE_PTX_JIT=1 "$ops" layer_norm && CUDA_FORCE_PTX_JIT=1 "$ops" attention; }
+
 sanitize() { compute-sanitizer --tool "$1" --error-exitcode 9 "$ops"; }
 
 part ops "$ops" $ops_part # every case in float32, bfloat16 and float16 against the double reference, twice with the same bits
-part golden "$golden"
+[ -n "$emulated" ] || part golden "$golden"
+part device device
+part memory memory
+part memory_full memory_full
 # shellcheck disable=SC2086
 part pictures "$mala" synth "$out/pictures" --seed 1 $kinds
 part same_bits_float32 same_bits float32 2
 part same_bits_bfloat16 same_bits bfloat16 "$repeats"
+part large_batch train cuda bfloat16 demo "$out/pictures" --epochs 1 train.batch_size=$large sched.warmup_epochs=0.25
+part folder folder
 if [ -n "${MALA_DATA:-}" ] && [ -z "$emulated" ]; then
     unpack cifar10_jpg train_10k "$out/cifar10/train" && unpack cifar10_jpg test_2k "$out/cifar10/val"
     unpack flowers5 train "$out/flowers5/train" && unpack flowers5 val "$out/flowers5/val"
@@ -87,12 +146,20 @@ else
     part like_cpu like_cpu demo "$out/pictures" --epochs 5
 fi
 if [ -n "$emulated" ]; then
-    :
-elif command -v compute-sanitizer >/dev/null; then # side by side, since each leaves the GPU idle most of the time
-    for tool in memcheck racecheck initcheck synccheck; do part "sanitizer_$tool" sanitize "$tool" & done
-    wait
+    echo "golden: make test runs it; portable, second_gpu, sanitizer_*: on a GPU alone"
 else
-    echo "compute-sanitizer: skipped, not installed (package cuda-sanitizer)"
+    part portable portable
+    if [ "$(nvidia-smi -L | grep -c GPU)" -gt 1 ]; then
+        part second_gpu "$mala" bench infer --device cuda:1
+    else
+        echo "second_gpu: skipped, there is one"
+    fi
+    if command -v compute-sanitizer >/dev/null; then # side by side, since each leaves the GPU idle most of the time
+        for tool in memcheck racecheck initcheck synccheck; do part "sanitizer_$tool" sanitize "$tool" & done
+        wait
+    else
+        echo "compute-sanitizer: skipped, not installed (package cuda-sanitizer)"
+    fi
 fi
 failed=$(grep -c FAILED "$out/summary")
 echo "test-gpu: $failed parts failed"

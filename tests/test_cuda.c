@@ -147,7 +147,7 @@ static void test_memory_and_copies(void **state) {
     Backend b;
     OK(backend_open_cuda(&b, 0, &err));
     void *x, *y, *nothing;
-    size_t now, most;
+    size_t now, most, beside;
     OK(b.alloc(&b, &x, 1000, &err) && b.alloc(&b, &y, 1000, &err) && b.alloc(&b, &nothing, 0, &err));
     assert_null(nothing);
     assert_int_equal((uintptr_t)x % 256, 0);
@@ -158,11 +158,11 @@ static void test_memory_and_copies(void **state) {
     OK(b.upload(&b, x, host, 1000, STREAM_COMPUTE, &err) && b.copy(&b, y, x, 1000, STREAM_COMPUTE, &err) &&
        b.download(&b, back, y, 1000, STREAM_COMPUTE, &err) && b.wait(&b, STREAM_COMPUTE, &err));
     assert_memory_equal(host, back, 1000);
-    b.memory_used(&b, &now, &most);
+    b.memory_used(&b, &now, &most, &beside);
     assert_int_equal(now, 2000);
     b.free(&b, x);
     b.free(&b, y);
-    b.memory_used(&b, &now, &most);
+    b.memory_used(&b, &now, &most, &beside);
     assert_int_equal(now, 0);
     assert_int_equal(most, 2000);
     b.close(&b);

@@ -32,10 +32,11 @@ printf '{"gpu":"%s","driver":"%s","toolkit":"%s","commit":"%s","date":"%s"}\n' \
 seconds_left() { echo $((start + 420 - $(date +%s))); }
 
 # A row of mala's, with the time of every kind of op.
-bench() { # bench WHAT MODEL BATCH SIZE
+bench() { # bench WHAT MODEL BATCH SIZE [FLAG]
     echo "mala $*" >&2
-    with_libraries "$mala" bench "$1" --device cuda --model "$2" --batch "$3" --size "$4" --rounds "$rounds" --ops --json \
-        >"$record.row" || printf '{"what":"%s","batch":%s,"error":"failed"}\n' "$1" "$3" >"$record.row"
+    # shellcheck disable=SC2086
+    with_libraries "$mala" bench "$1" --device cuda --model "$2" --batch "$3" --size "$4" --rounds "$rounds" --json \
+        ${5:---ops} >"$record.row" || printf '{"what":"%s","batch":%s,"error":"failed"}\n' "$1" "$3" >"$record.row"
     sed "s/^{/{\"program\":\"mala\",\"model\":\"$2\",\"size\":\"$4\",/" "$record.row" >>"$record.json"
 }
 
@@ -91,13 +92,16 @@ rounds=15
 with_libraries "$mala" bench copy --device cuda --rounds "$rounds" --json | sed 's/^{/{"program":"mala",/' >>"$record.json"
 if [ -n "$emulated" ]; then
     bench infer mavit_t 1 32
+    bench infer mavit_t 1 32 --upload
     steps infer 1 32
     [ -z "${REFERENCE:-}" ] || pytorch eager infer T 1 32 32 --device cpu --tiny
 else
     bench train mavit_t 256 224
+    bench train mavit_t 256 224 --upload
     bench infer mavit_t 256 224
     bench infer mavit_t 1 512x2048
     bench train mavit_t 256 32
+    bench train mavit_t 256 32 --no-capture
     bench infer mavit_t 1 224
     for model in mavit_s mavit_b; do bench train $model 256 224; done
     bench infer mavit_t 1 2048

@@ -54,7 +54,7 @@ def compare(rows):
     """A line for each thing measured: mala, PyTorch's two ways, and mala's ratio to each and to the faster one."""
     of = {}
     for row in rows:
-        if row['what'] in ('infer', 'train'):
+        if row['what'] in ('infer', 'train') and not row.get('upload') and row.get('capture', True):
             of.setdefault(key_of(row), {})['mala' if row['program'] == 'mala' else row['mode']] = row
     lines = []
     for key, by in of.items():
@@ -120,17 +120,30 @@ def of_rows(lines, what, size, batch):
     return None
 
 
-def print_derived(out, lines):
+def over_plain(rows, lines, name, way):
+    """Times of rows of mala's in another way, over those of the same network as it is benched otherwise."""
+    derived = {}
+    for row in rows:
+        plain = next((x['mala'] for x in lines if way(row) and 'ms' in row and
+                      (x['what'], x['model'], x['size'], x['batch']) == key_of(row)), None)
+        if plain and 'ms' in plain:
+            what, model, size, batch = key_of(row)
+            derived[f'{name}, {what} {model} {size} batch {batch}: time over that without'] = [row['ms'] / plain['ms'], None]
+    return derived
+
+
+def print_derived(out, rows, lines):
     small, wide = of_rows(lines, 'infer', '224x224', 256), of_rows(lines, 'infer', '512x2048', 1)
     train = of_rows(lines, 'train', '224x224', 256)
-    derived = {}
+    derived = over_plain(rows, lines, 'pictures uploaded for every step', lambda row: row.get('upload'))
+    derived |= over_plain(rows, lines, 'steps launched one by one', lambda row: not row.get('capture', True))
     if small and wide:
         derived['time per pixel, 512x2048 against 224x224'] = [
             wide['ms'] / (512 * 2048) / (small['ms'] / (256 * 224 * 224)), TIME_PER_PIXEL]
     if train:
         derived['MB of activations an image, MAViT-T training'] = [train['arena_mb'] * 2**20 / 1e6 / 256, ACTIVATIONS_MB]
     for name, (value, most) in derived.items():
-        print(f'* {name}: {value:.2f}, at most {most}', file=out)
+        print(f"* {name}: {value:.2f}{f', at most {most}' if most else ''}", file=out)
     print(file=out)
     return {name: value for name, (value, most) in derived.items()}
 
@@ -166,7 +179,7 @@ def main():
               f"{machine['commit']}. A copy on the device {text(summary['copy_gb_per_s'], '{:.0f} GB/s')}, read and written; "
               f"a large bfloat16 product {text(product, '{:.0f} TFLOP/s') or 'not measured'}.\n", file=out)
         print_comparison(out, comparison)
-        summary['derived'] = print_derived(out, comparison)
+        summary['derived'] = print_derived(out, rows, comparison)
         for row in rows:
             if row.get('ops') and copies:
                 of_row = kernels(row, copies[0], product)

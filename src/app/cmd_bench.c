@@ -15,6 +15,7 @@ static const CliFlag flags[] = {
     {"batch", 'b', "N", "pictures a step (1 for infer, 8 for train)", "batch-size", NULL, NULL},
     {"size", 0, "HxW", "height and width, or one number for both", "imgsz img-size", "input.size", NULL},
     {"no-capture", 0, NULL, "launch every step by itself instead of replaying a recorded run (GPU)", NULL, NULL, NULL},
+    {"upload", 0, NULL, "bring new pictures for every step, as training does, and time all rounds at once", NULL, NULL, NULL},
     {"rounds", 0, "N", "timed steps (15)", NULL, NULL, NULL},
     {"ops", 0, NULL, "time and bytes moved by op, longest first; with --json, too", NULL, NULL, NULL},
     {"steps", 0, NULL, "time of every step, in order", NULL, NULL, NULL},
@@ -22,8 +23,11 @@ static const CliFlag flags[] = {
 
 typedef struct {
     int batch, rounds;
-    bool ops, steps, json, no_capture;
+    bool ops, steps, json, no_capture, upload;
     const char *what;
+    Val images; /* the network's input, and what is brought there with upload */
+    const uint8_t *pixels;
+    size_t pixel_bytes;
 } Bench;
 
 static int by_size(const void *a, const void *b) {
@@ -121,45 +125,61 @@ static void print_steps(const Plan *p, const double *seconds, int rounds) {
     }
 }
 
-/* Milliseconds of each round on the device's own clock, after a warm-up that also records the run where it can be. */
+static bool time_between(Backend *d, BackendMark *const mark[2], double *ms, Err *err) {
+    double seconds = 0;
+    bool ok = d->mark(d, mark[1], STREAM_COMPUTE, err) && d->await(d, mark[1], err) &&
+              d->elapsed(d, mark[0], mark[1], &seconds, err);
+    *ms = 1e3 * seconds;
+    return ok;
+}
+
+/* Milliseconds of each round on the device's own clock, after a warm-up that also records the run where it can be. With
+ * upload nothing waits between rounds, and each is given its share of the time of all. */
 static bool time_rounds(const Bench *b, Plan *p, double *ms, Err *err) {
     Backend *d = p->backend;
     BackendMark *mark[2] = {0};
     bool ok = d->mark_new(d, &mark[0], err) && d->mark_new(d, &mark[1], err);
     for (int i = -3; ok && i < b->rounds; i++) {
-        double seconds = 0;
-        ok = d->mark(d, mark[0], STREAM_COMPUTE, err);
+        if (b->upload) ok = plan_stage(p, b->images, b->pixels, b->pixel_bytes, err);
+        if (!b->upload || i <= 0) ok = ok && d->mark(d, mark[0], STREAM_COMPUTE, err);
         plan_run(p);
-        ok = ok && d->mark(d, mark[1], STREAM_COMPUTE, err) && d->await(d, mark[1], err) &&
-             d->elapsed(d, mark[0], mark[1], &seconds, err) && plan_healthy(p, err);
-        if (i >= 0) ms[i] = 1e3 * seconds;
+        if (!b->upload) ok = ok && time_between(d, mark, &ms[MAX(i, 0)], err) && plan_healthy(p, err);
+    }
+    if (ok && b->upload) {
+        ok = time_between(d, mark, &ms[0], err) && plan_healthy(p, err);
+        for (int i = b->rounds - 1; i >= 0; i--) ms[i] = ms[0] / b->rounds;
     }
     for (int i = 0; i < 2; i++)
         if (mark[i]) d->mark_free(d, mark[i]);
     return ok;
 }
 
-/* MiB of device memory held at most; 0 where that is the host's. */
-static double device_mib(const Plan *p) {
-    size_t now = 0, most = 0;
-    if (p->backend->memory_used) p->backend->memory_used(p->backend, &now, &most);
-    return (double)most / 0x1p20;
+/* Bytes of device memory held at most, and taken beside; 0 where that is the host's. */
+static void device_bytes(const Plan *p, size_t *most, size_t *beside) {
+    size_t now;
+    *most = *beside = 0;
+    if (p->backend->memory_used) p->backend->memory_used(p->backend, &now, most, beside);
 }
 
 static void print_json(const Bench *b, const Plan *p, const char *device, const double *ms, double gflops,
                        const Kind *kinds, int n_kinds) {
     double median = ms[b->rounds / 2];
+    size_t most, beside;
+    device_bytes(p, &most, &beside);
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "what"), json_write_string(&w, b->what);
     json_write_key(&w, "device"), json_write_string(&w, device);
     json_write_key(&w, "batch"), json_write_int(&w, b->batch);
+    json_write_key(&w, "upload"), json_write_bool(&w, b->upload);
+    json_write_key(&w, "capture"), json_write_bool(&w, !b->no_capture);
     json_write_key(&w, "ms"), json_write_double(&w, median);
     json_write_key(&w, "ms_best"), json_write_double(&w, ms[0]);
     json_write_key(&w, "images_per_s"), json_write_double(&w, 1e3 * b->batch / median);
     json_write_key(&w, "gflops"), json_write_double(&w, gflops);
     json_write_key(&w, "arena_mb"), json_write_double(&w, (double)p->arena_bytes / 0x1p20);
-    json_write_key(&w, "device_mb"), json_write_double(&w, device_mib(p));
+    json_write_key(&w, "device_mb"), json_write_double(&w, (double)most / 0x1p20);
+    json_write_key(&w, "beside_mb"), json_write_double(&w, (double)beside / 0x1p20);
     json_write_key(&w, "peak_rss_mb"), json_write_double(&w, peak_rss_mib());
     if (b->ops) write_kinds(&w, kinds, n_kinds);
     json_write_end(&w);
@@ -198,12 +218,13 @@ static uint8_t *random_pixels(size_t bytes) {
     return pixels;
 }
 
-static bool bench_infer(const Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
+static bool bench_infer(Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
     Predictor p;
     if (!predictor_open_random(&p, c, classes, backend, b->batch, true, err)) return false;
     uint8_t *pixels = random_pixels(p.image_bytes * (size_t)b->batch);
     ClassifySpec spec = config_classify(c, classes);
     ClassifyGraph plain = classify_eval_graph(&spec, b->batch, c->input.size[0], c->input.size[1], 0);
+    b->images = p.graph.images, b->pixels = pixels, b->pixel_bytes = p.image_bytes * (size_t)b->batch;
     bool ok = predictor_run(&p, NULL, NULL, pixels, b->batch, err) &&
               measure(b, p.plan, backend->description, cost_total(plain.graph, "").macs, err);
     classify_graph_free(&plain);
@@ -212,7 +233,7 @@ static bool bench_infer(const Bench *b, const Config *c, int classes, Backend *b
     return ok;
 }
 
-static bool bench_train(const Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
+static bool bench_train(Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
     ClassifySpec spec = config_classify(c, classes);
     spec.compute = backend->compute;
     ClassifyGraph g = classify_train_graph(&spec, b->batch, c->input.size[0], c->input.size[1]);
@@ -222,16 +243,17 @@ static bool bench_train(const Bench *b, const Config *c, int classes, Backend *b
     float hyper[HYPER_COUNT];
     optimizer_hyper(&o, 0, hyper);
     size_t bytes = (size_t)b->batch * (size_t)c->input.size[0] * (size_t)c->input.size[1] * 3;
-    uint8_t *pixels = random_pixels(bytes);
     int32_t *labels = mem_zalloc((size_t)b->batch, sizeof *labels);
     bool ok = state_new(&s, g.graph, backend, classify_train_roles(&spec), err) && state_init(&s, 0, err) &&
-              plan_new(&p, g.graph, backend, &s, &g.loss, 1, (PlanOptions){0}, err) &&
-              plan_upload(p, g.images, pixels, bytes, err) &&
-              plan_upload(p, g.targets, labels, (size_t)b->batch * sizeof *labels, err) &&
-              plan_upload(p, g.scale, &(float){1}, sizeof(float), err) &&
-              plan_upload(p, g.counter, (uint64_t[]){0, 0}, 16, err) &&
-              plan_upload(p, g.hyper, hyper, sizeof hyper, err) &&
-              measure(b, p, backend->description, cost_total(g.graph, "").macs, err);
+              plan_new(&p, g.graph, backend, &s, &g.loss, 1, (PlanOptions){0}, err);
+    uint8_t *pixels = ok ? random_pixels(bytes) : NULL;
+    b->images = g.images, b->pixels = pixels, b->pixel_bytes = bytes;
+    ok = ok && plan_upload(p, g.images, pixels, bytes, err) &&
+         plan_upload(p, g.targets, labels, (size_t)b->batch * sizeof *labels, err) &&
+         plan_upload(p, g.scale, &(float){1}, sizeof(float), err) &&
+         plan_upload(p, g.counter, (uint64_t[]){0, 0}, 16, err) &&
+         plan_upload(p, g.hyper, hyper, sizeof hyper, err) &&
+         measure(b, p, backend->description, cost_total(g.graph, "").macs, err);
     free(labels);
     free(pixels);
     plan_free(p);
@@ -301,6 +323,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .steps = cli_flag(cli, "steps"),
                    .json = cli_flag(cli, "json"),
                    .no_capture = cli_flag(cli, "no-capture"),
+                   .upload = cli_flag(cli, "upload"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         ok = peak       ? bench_peak(&b, &backend, err)

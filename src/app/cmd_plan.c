@@ -44,6 +44,7 @@ static void write_network(JsonWriter *w, const char *key, const NetworkMemory *n
     json_write_key(w, "batch"), json_write_int(w, n->batch);
     for (size_t i = 0; i < COUNTOF(rows); i++) json_write_key(w, rows[i].key), json_write_uint(w, row_bytes(n, i));
     json_write_key(w, "total"), json_write_uint(w, network_memory_total(n));
+    json_write_key(w, "page_locked_host"), json_write_uint(w, n->transfers);
     json_write_end(w);
 }
 
@@ -78,6 +79,8 @@ static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, 
         putchar('\n');
     }
     printf("%-20s %12.1f\n", "in all", (double)m->total / 0x1p20);
+    if (!b->host_memory)
+        printf("page-locked on the host %.1f\n", (double)(m->training.transfers + m->evaluation.transfers) / 0x1p20);
     if (!b->host_memory)
         printf("and the CUDA context with its libraries, about %.0f (an estimate, not part of the sum)\n",
                (double)CUDA_CONTEXT_ESTIMATE / 0x1p20);

@@ -26,6 +26,7 @@ static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, 
     out->workspace = p->work_bytes;
     out->inputs = p->input_bytes;
     out->staging = plan_device_bytes(p) - p->arena_bytes - p->constant_bytes - p->work_bytes - p->input_bytes;
+    out->transfers = plan_transfer_bytes(p);
     free(layout.offset);
     plan_free(p);
     return true;

@@ -11,6 +11,7 @@ typedef struct {
     size_t weights, gradients, moments, average, cast, statistics; /* state, run/state.h */
     size_t activations, constants, workspace;                      /* of the plan, run/plan.h */
     size_t inputs, staging; /* staging: the second copy that the next step's inputs are uploaded to */
+    size_t transfers;       /* on the host, page-locked; no part of the total */
 } NetworkMemory;
 
 typedef struct {

@@ -68,8 +68,9 @@ struct Backend {
     void (*free)(Backend *b, void *memory);
     /* optional: the contents of a range are no longer wanted; its pages may go back to the system */
     void (*discard)(Backend *b, void *memory, size_t bytes);
-    /* optional: bytes of device memory that this backend holds, now and at most so far */
-    void (*memory_used)(Backend *b, size_t *now, size_t *most);
+    /* optional: bytes of device memory that this backend holds, now and at most so far, and what is taken beside them: by
+     * the device's own program state, by libraries, by other programs */
+    void (*memory_used)(Backend *b, size_t *now, size_t *most, size_t *beside);
     /* host memory that transfers run fastest from and to, beside other work (page-locked); zeroed, 256-byte aligned */
     bool (*host_alloc)(Backend *b, void **memory, size_t bytes, Err *err);
     void (*host_free)(Backend *b, void *memory);

@@ -99,6 +99,8 @@ bool plan_run_timed(Plan *p, double *seconds, Err *err);
 
 /* Device memory that a plan takes, in bytes; with options.measure, that it would take. */
 size_t plan_device_bytes(const Plan *p);
+/* Likewise host memory for transfers, which on a GPU is page-locked. */
+size_t plan_transfer_bytes(const Plan *p);
 
 /* Whether a step finds this operand in Plan.borrowed. */
 bool plan_borrows(const Plan *p, int32_t step, Val operand);

@@ -28,6 +28,14 @@ static int kept_index(const Plan *p, Val kept) {
 
 /* ---- what it takes ---- */
 
+static size_t kept_bytes(const Plan *p) {
+    size_t bytes = 0;
+    for (int i = 0; i < p->n_keep; i++) bytes += ROUND_UP(value_bytes(p, p->keep[i]), (size_t)ALIGNMENT);
+    return bytes;
+}
+
+size_t plan_transfer_bytes(const Plan *p) { return 2 * kept_bytes(p) + (p->backend->host_memory ? 0 : 2 * p->input_bytes); }
+
 static bool open_marks(Plan *p, Err *err) {
     Backend *b = p->backend;
     PlanPipe *s = &p->pipe;
@@ -39,14 +47,11 @@ static bool open_marks(Plan *p, Err *err) {
 bool plan_pipe_open(Plan *p, Err *err) {
     Backend *b = p->backend;
     PlanPipe *s = &p->pipe;
-    size_t kept = 0;
     s->kept_offset = mem_zalloc((size_t)p->n_keep, sizeof *s->kept_offset);
-    for (int i = 0; i < p->n_keep; i++) {
-        s->kept_offset[i] = kept;
-        kept += ROUND_UP(value_bytes(p, p->keep[i]), (size_t)ALIGNMENT);
-    }
+    for (int i = 1; i < p->n_keep; i++)
+        s->kept_offset[i] = s->kept_offset[i - 1] + ROUND_UP(value_bytes(p, p->keep[i - 1]), (size_t)ALIGNMENT);
     bool ok = open_marks(p, err);
-    for (int i = 0; ok && i < 2; i++) ok = b->host_alloc(b, (void **)&s->kept[i], kept, err);
+    for (int i = 0; ok && i < 2; i++) ok = b->host_alloc(b, (void **)&s->kept[i], kept_bytes(p), err);
     if (!ok || b->host_memory) return ok;
     int inputs = 0;
     for (Val v = 0; v < p->graph->n_values; v++) inputs += graph_value(p->graph, v)->kind == V_INPUT;

@@ -64,9 +64,14 @@ static void cuda_free(Backend *b, void *memory) {
     device_free(memory);
 }
 
-static void cuda_memory_used(Backend *b, size_t *now, size_t *most) {
-    *now = cuda_of(b)->allocated;
-    *most = cuda_of(b)->most_allocated;
+static void cuda_memory_used(Backend *b, size_t *now, size_t *most, size_t *beside) {
+    const Cuda *c = cuda_of(b);
+    size_t left = c->info.memory;
+    cuda_enter(b);
+    (void)device_memory_free(&left, &(Err){0});
+    *now = c->allocated;
+    *most = c->most_allocated;
+    *beside = c->info.memory - MIN(c->info.memory, left + c->allocated);
 }
 
 static bool cuda_host_alloc(Backend *b, void **memory, size_t bytes, Err *err) {
