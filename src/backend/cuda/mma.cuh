@@ -1,9 +1,9 @@
 /* mma.cuh - products of 16x16 tiles by a warp: float32 sums in registers, operands of a feature type in memory. Tensor
  * cores where the GPU has them for the type (f16 from sm_75, bf16 from sm_80 on), else, and for float32,
  * multiplications by every lane. Tensor cores are asked by PTX's ldmatrix and mma.sync, whose division of a tile
- * multiplications by every lane. Tensor cores are asked by PTX's ldmatrix and mma.sync, whose division of a tile
  * among lanes is written down, and which tests/emulate/ follows word for word. (nvcuda::wmma hides it, so that a
  * vector spread over a tile must go through memory; and of bf16 it makes 32-bit loads from no particular memory.)
+ *
  * Every lane of the warp calls every function with the same arguments. 16-bit operands lie in shared memory; operands'
  * rows start on 16 bytes, rows of sums on 8. rows() and columns() spread a vector over the tile as the sums are, and
  * what works element by element may then be done on x(i). */
