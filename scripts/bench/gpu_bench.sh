@@ -34,10 +34,12 @@ seconds_left() { echo $((start + 420 - $(date +%s))); }
 # A row of mala's, with the time of every kind of op.
 bench() { # bench WHAT MODEL BATCH SIZE [FLAG]
     echo "mala $*" >&2
+    mark=
+    [ "${5:-}" != train.recompute=true ] || mark='"recompute":true,'
     # shellcheck disable=SC2086
     with_libraries "$mala" bench "$1" --device cuda --model "$2" --batch "$3" --size "$4" --rounds "$rounds" --json \
         ${5:---ops} >"$record.row" || printf '{"what":"%s","batch":%s,"error":"failed"}\n' "$1" "$3" >"$record.row"
-    sed "s/^{/{\"program\":\"mala\",\"model\":\"$2\",\"size\":\"$4\",/" "$record.row" >>"$record.json"
+    sed "s/^{/{\"program\":\"mala\",$mark\"model\":\"$2\",\"size\":\"$4\",/" "$record.row" >>"$record.json"
 }
 
 # Every step's time, its arithmetic and the memory it moves.
@@ -93,11 +95,13 @@ with_libraries "$mala" bench copy --device cuda --rounds "$rounds" --json | sed 
 if [ -n "$emulated" ]; then
     bench infer mavit_t 1 32
     bench infer mavit_t 1 32 --upload
+    bench train mavit_t 1 32 train.recompute=true
     steps infer 1 32
     [ -z "${REFERENCE:-}" ] || pytorch eager infer T 1 32 32 --device cpu --tiny
 else
     bench train mavit_t 256 224
     bench train mavit_t 256 224 --upload
+    bench train mavit_t 256 224 train.recompute=true
     bench infer mavit_t 256 224
     bench infer mavit_t 1 512x2048
     bench train mavit_t 256 32
