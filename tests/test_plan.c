@@ -104,7 +104,8 @@ static uint64_t train_hash(int threads, bool no_reuse, bool recompute) {
         h = hash_bytes(h, &loss, 4);
     }
     for (StateRole role = 0; role < ROLE_COUNT; role++)
-        if (r.state.buffer[role]) h = hash_bytes(h, r.state.buffer[role], (size_t)state_role_length(&r.state, role) * sizeof(float));
+        if (r.state.buffer[role])
+            h = hash_bytes(h, r.state.buffer[role], (size_t)state_role_length(&r.state, role) * sizeof(float));
     run_close(&r);
     return h;
 }

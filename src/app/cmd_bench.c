@@ -15,7 +15,7 @@ static const CliFlag flags[] = {
     {"batch", 'b', "N", "pictures a step (1 for infer, 8 for train)", "batch-size", NULL, NULL},
     {"size", 0, "HxW", "height and width, or one number for both", "imgsz img-size", "input.size", NULL},
     {"no-capture", 0, NULL, "launch every step by itself instead of replaying a recorded run (GPU)", NULL, NULL, NULL},
-    {"upload", 0, NULL, "bring new pictures for every step, as training does, and time all rounds at once", NULL, NULL, NULL},
+    {"upload", 0, NULL, "bring new pictures for every step, as training does; times all as one", NULL, NULL, NULL},
     {"rounds", 0, "N", "timed steps (15)", NULL, NULL, NULL},
     {"ops", 0, NULL, "time and bytes moved by op, longest first; with --json, too", NULL, NULL, NULL},
     {"steps", 0, NULL, "time of every step, in order", NULL, NULL, NULL},
@@ -200,7 +200,8 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         if (b->json)
             print_json(b, p, device, ms, gflops, kinds, n_kinds);
         else
-            printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
+            printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB"
+                   "\n",
                    b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);

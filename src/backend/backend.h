@@ -34,7 +34,7 @@ typedef struct {
     void (*release)(void *prepared);
     /* optional: scratch bytes where only prepare() finds out, instead of workspace() */
     size_t (*prepared_workspace)(const void *prepared);
-    /* optional, for reports: bytes that a run moves from and to memory, where it goes through operands more than once */
+    /* optional, for reports: bytes that a run moves, where it goes through operands more than once */
     double (*moves)(const KernelCall *call);
 } Kernel;
 
@@ -68,8 +68,8 @@ struct Backend {
     void (*free)(Backend *b, void *memory);
     /* optional: the contents of a range are no longer wanted; its pages may go back to the system */
     void (*discard)(Backend *b, void *memory, size_t bytes);
-    /* optional: bytes of device memory that this backend holds, now and at most so far, and what is taken beside them: by
-     * the device's own program state, by libraries, by other programs */
+    /* optional: bytes of device memory that this backend holds, now and at most so far, and what is taken beside them,
+     * by the device's own program state, by libraries, by other programs */
     void (*memory_used)(Backend *b, size_t *now, size_t *most, size_t *beside);
     /* host memory that transfers run fastest from and to, beside other work (page-locked); zeroed, 256-byte aligned */
     bool (*host_alloc)(Backend *b, void **memory, size_t bytes, Err *err);

@@ -73,8 +73,9 @@ static Val lower_source(Lower *l, const Value *x) {
 Graph *precision_lower(const Graph *g, DType compute, bool training, Val *keep, int n_keep) {
     CHECK(dtype_is_float(compute), "no compute type: %s", dtype_name(compute));
     size_t n = (size_t)g->n_values;
-    Lower l = {.from = g, .to = graph_new(), .compute = compute, .training = training, .map = mem_zalloc(n, sizeof(Val)),
-               .wide = mem_zalloc(n, sizeof(Val)), .narrow = mem_zalloc(n, sizeof(Val))};
+    Lower l = {.from = g, .to = graph_new(), .compute = compute, .training = training,
+               .map = mem_zalloc(n, sizeof(Val)), .wide = mem_zalloc(n, sizeof(Val)),
+               .narrow = mem_zalloc(n, sizeof(Val))};
     for (size_t v = 0; v < n; v++) l.map[v] = l.wide[v] = l.narrow[v] = NO_VAL;
     if (training && compute != DT_F32) cast_weights(&l);
     /* in the order of ids, so that without casts they stay; a node comes with its first output */

@@ -10,8 +10,8 @@
  * it, it is cast back. keep[n_keep] is changed to the new ids and keeps its types. With DT_F32 the new graph is the old
  * one, id for id.
  *
- * Training graphs are lowered before autodiff, whose program then follows. With `training`, one cast of the whole buffer
- * at the start of every run fills ROLE_CAST, and readers of weights read there: some hundred launches less than a cast
+ * Training graphs are lowered before autodiff, whose program then follows. With `training`, one cast of the whole
+ * buffer at the start of every run fills ROLE_CAST, and readers of weights read there: some hundred launches less than a cast
  * for each weight, and what is cast in vain (norms' gains, depthwise weights) is under 2 % of it. Not left to AdamW,
  * which has the weights at hand and would spare 4 bytes of 6 a parameter, a thousandth of a step's at 224x224: so the
  * copy is never older than the weights, whoever wrote them.

@@ -34,7 +34,9 @@ static size_t kept_bytes(const Plan *p) {
     return bytes;
 }
 
-size_t plan_transfer_bytes(const Plan *p) { return 2 * kept_bytes(p) + (p->backend->host_memory ? 0 : 2 * p->input_bytes); }
+size_t plan_transfer_bytes(const Plan *p) {
+    return 2 * kept_bytes(p) + (p->backend->host_memory ? 0 : 2 * p->input_bytes);
+}
 
 static bool open_marks(Plan *p, Err *err) {
     Backend *b = p->backend;
