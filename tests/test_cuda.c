@@ -554,7 +554,7 @@ static void test_prediction(void **state) {
         OK(config_open_measuring(&kernels, &c, &err) && memory_predict(&m, &c, CLASSES, 4, train, &kernels, &err));
         emu_set_gpu(NULL);
         OK(backend_open_cuda(&b, 0, &err));
-        ClassifySpec spec = config_classify(&c, CLASSES);
+        ClassifySpec spec = config_classify_on(&c, CLASSES, &b);
         ClassifyGraph g = classify_train_graph(&spec, 4, c.input.size[0], c.input.size[1]);
         if (train)
             OK(state_new(&weights, g.graph, &b, classify_train_roles(&spec), &err) &&

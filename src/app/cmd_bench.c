@@ -235,8 +235,7 @@ static bool bench_infer(Bench *b, const Config *c, int classes, Backend *backend
 }
 
 static bool bench_train(Bench *b, const Config *c, int classes, Backend *backend, Err *err) {
-    ClassifySpec spec = config_classify(c, classes);
-    spec.compute = backend->compute;
+    ClassifySpec spec = config_classify_on(c, classes, backend);
     ClassifyGraph g = classify_train_graph(&spec, b->batch, c->input.size[0], c->input.size[1]);
     State s = {0};
     Plan *p = NULL;

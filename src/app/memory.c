@@ -33,9 +33,8 @@ static bool measure(NetworkMemory *out, const ClassifyGraph *g, unsigned roles, 
 }
 
 bool memory_predict(MemoryNeeds *out, const Config *c, int classes, int batch, bool train, Backend *backend, Err *err) {
-    ClassifySpec spec = config_classify(c, classes);
+    ClassifySpec spec = config_classify_on(c, classes, backend);
     spec.model.classes = classes;
-    spec.compute = backend->compute;
     int height = c->input.size[0], width = c->input.size[1];
     *out = (MemoryNeeds){0};
     bool ok = true;

@@ -139,8 +139,7 @@ static bool open_network(Trainer *t, Err *err) {
     const Config *c = t->config;
     int height = c->input.size[0], width = c->input.size[1];
     if (!config_open_backend(&t->backend, c, err) || !config_set_precision(&t->backend, c, true, err)) return false;
-    t->spec = config_classify(c, t->train_data.class_count);
-    t->spec.compute = t->backend.compute;
+    t->spec = config_classify_on(c, t->train_data.class_count, &t->backend);
     t->loss_scale.scale = t->spec.compute == DT_F16 ? LOSS_SCALE_FIRST : 1;
     t->graph = classify_train_graph(&t->spec, t->batch, height, width);
     Val keep[] = {t->graph.loss, t->graph.norm};

@@ -12,6 +12,7 @@ enum { BAD_IMAGE_SKIP, BAD_IMAGE_ERROR };
 enum { INTERPOLATION_BICUBIC, INTERPOLATION_BILINEAR };
 enum { CROP_RRC, CROP_PAD, CROP_NONE };
 enum { PRECISION_AUTO, PRECISION_FLOAT32, PRECISION_TF32, PRECISION_BFLOAT16, PRECISION_FLOAT16 };
+enum { RECOMPUTE_AUTO, RECOMPUTE_NONE, RECOMPUTE_CHEAP };
 typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA, DEVICE_UNKNOWN } DeviceKind;
 
 /* "or auto" on an int: AUTO_INT; on a double: NaN (AUTO_FLOAT). A list is auto as a whole. */
@@ -66,7 +67,7 @@ typedef struct {
         int64_t seed;
         int threads;   /* or auto */
         int precision; /* PRECISION_* */
-        bool recompute;
+        int recompute; /* RECOMPUTE_* */
         bool deterministic;
     } train;
     struct {

@@ -103,8 +103,10 @@ const Option config_table[] = {
              "compute threads; auto: all usable CPUs"),
     ENUM("train.precision", train.precision, "auto", PRECISIONS, "amp amp_dtype dtype",
          "what features are computed in (weights and updates stay float32); auto: bfloat16 on a GPU, else float32"),
-    BOOL("train.recompute", train.recompute, "false", "grad_checkpointing use_checkpoint gradient_checkpointing",
-         "keep fewer activations for the gradient and compute the rest once more: less memory, slower, the same bits"),
+    ENUM("train.recompute", train.recompute, "auto", "auto none cheap",
+         "grad_checkpointing use_checkpoint gradient_checkpointing",
+         "activations that are not kept for the gradient but computed once more, to the same bits: none, or those that "
+         "cost a pass over memory; auto: cheap on a GPU, else none"),
     BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads"),
 
     INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, 65536, "val_batch_size", "images per step; auto: train's"),

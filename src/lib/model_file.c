@@ -16,11 +16,18 @@ ClassifySpec config_classify(const Config *c, int classes) {
     ClassifySpec s = {.model = config_mavit(c, classes),
                       .smoothing = (float)c->train.smoothing,
                       .ema = c->train.ema,
-                      .recompute = c->train.recompute};
+                      .recompute = c->train.recompute == RECOMPUTE_CHEAP};
     for (int i = 0; i < 3; i++) {
         s.mean[i] = (float)c->input.mean[i];
         s.std[i] = (float)c->input.std[i];
     }
+    return s;
+}
+
+ClassifySpec config_classify_on(const Config *c, int classes, const Backend *backend) {
+    ClassifySpec s = config_classify(c, classes);
+    s.compute = backend->compute;
+    if (c->train.recompute == RECOMPUTE_AUTO) s.recompute = !backend->host_memory;
     return s;
 }
 

@@ -2,9 +2,8 @@
 
 static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend *backend, int batch, bool float_images,
                             Err *err) {
-    ClassifySpec spec = config_classify(c, classes);
+    ClassifySpec spec = config_classify_on(c, classes, backend);
     spec.model.classes = classes;
-    spec.compute = backend->compute;
     spec.float_images = float_images;
     int height = c->input.size[0], width = c->input.size[1];
     size_t element = float_images ? sizeof(float) : sizeof(uint8_t);
