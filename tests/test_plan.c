@@ -142,7 +142,7 @@ static void test_recomputing_keeps_less(void **state) {
     run_open(&kept, 1, false, false);
     run_open(&again, 1, false, true);
     OK(plan_verify(again.plan, &err));
-    assert_true(again.plan->arena_bytes < kept.plan->arena_bytes * 3 / 4);
+    assert_true(again.plan->arena_bytes < kept.plan->arena_bytes * 4 / 5);
     const Plan *p = again.plan;
     int32_t loss = 0;
     while (p->steps[loss].call.node->op != OP_cross_entropy) loss++;
@@ -280,7 +280,8 @@ static int op_nodes(const Graph *g, OpId op) {
     return count;
 }
 
-/* GELU in the feed-forward's convolution, four blocks: the same parameters in the same order, the same gradients. */
+/* GELU in the feed-forward's convolution, four blocks, and in the stem's norms, three: the same parameters in the same
+ * order, the same gradients. */
 static void test_training_fusion(void **state) {
     (void)state;
     ClassifySpec plain = small_spec();
@@ -291,8 +292,8 @@ static void test_training_fusion(void **state) {
     const Graph *a = on.graph.graph, *b = off.graph.graph;
     assert_int_equal(op_nodes(a, OP_dwconv_gelu_bwd), 4);
     assert_int_equal(op_nodes(b, OP_dwconv_gelu_bwd), 0);
-    assert_int_equal(op_nodes(a, OP_gelu), op_nodes(b, OP_gelu) - 4);
-    assert_int_equal(op_nodes(a, OP_gelu_bwd), op_nodes(b, OP_gelu_bwd) - 4);
+    assert_int_equal(op_nodes(a, OP_gelu), op_nodes(b, OP_gelu) - 7);
+    assert_int_equal(op_nodes(a, OP_gelu_bwd), op_nodes(b, OP_gelu_bwd) - 7);
     float loss = train_step(&off, 0);
     assert_true(fabsf(train_step(&on, 0) - loss) < 1e-5f * loss);
     assert_int_equal(a->n_params, b->n_params);

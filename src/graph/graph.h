@@ -100,7 +100,7 @@ typedef enum { ATTN_MALA, ATTN_SOFTMAX, ATTN_LINEAR, ATTN_INLINE } AttentionKind
 typedef union {
     struct { int32_t kernel, stride, pad; int32_t in_height, in_width; bool gelu; } conv; /* in_*: conv2d_dx alone */
     struct { int32_t kernel; bool residual, gelu; } dwconv;
-    struct { float eps, momentum; } norm;
+    struct { float eps, momentum; bool gelu; } norm;
     struct { AttentionKind kind; int32_t heads; } attention;
     struct { float mean[3], std[3]; DType dtype; } normalize; /* dtype: of the output; 0 is f32 */
     struct { DType dtype; } cast;

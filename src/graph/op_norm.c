@@ -68,7 +68,8 @@ const OpDef op_def_layer_norm_bwd = {.name = "layer_norm_bwd", .min_in = 5, .max
 /* y = (x - mean) rstd g + b, mean and rstd = 1 / sqrt(var + eps) of each channel over the rows of the batch. Updates
  * running = (1 - momentum) running + momentum of_batch, where the batch's variance is the unbiased one, divided by
  * rows - 1. A single row has no unbiased variance; it counts as 0. A channel whose variance is not finite leaves its
- * running statistics alone: a step that is skipped for it must not destroy them.
+ * running statistics alone: a step that is skipped for it must not destroy them. With attr gelu y is the gelu of that,
+ * which itself is never stored: the gradient computes it again.
  * x (...,C), g, b, running mean, running var (C) -> y (...,C), mean (C), rstd (C). */
 static const char *batch_norm_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = in_shape(g, n, 0);
@@ -80,8 +81,9 @@ static const char *batch_norm_infer(const Graph *g, const Node *n, Type out[MAX_
 
 static void batch_norm_grad(Graph *g, Node n, const Val *dout, Val *din) {
     only_y_has_gradient(&n, dout);
-    Val in[] = {dout[0], node_in(g, &n, 0), node_in(g, &n, 1), node_out(g, &n, 1), node_out(g, &n, 2)};
-    graph_emit(g, OP_batch_norm_bwd, (Attr){0}, in, 5, din);
+    Val in[] = {dout[0], node_in(g, &n, 0), node_in(g, &n, 1), node_out(g, &n, 1), node_out(g, &n, 2),
+                n.attr.norm.gelu ? node_in(g, &n, 2) : NO_VAL};
+    graph_emit(g, OP_batch_norm_bwd, n.attr, in, 6, din);
 }
 
 const OpDef op_def_batch_norm = {.name = "batch_norm", .min_in = 5, .max_in = 5, .n_out = 3, .flags = OPF_INPLACE0,
@@ -91,22 +93,24 @@ const OpDef op_def_batch_norm = {.name = "batch_norm", .min_in = 5, .max_in = 5,
 Val op_batch_norm(Graph *g, Val x, Val gain, Val bias, Val running_mean, Val running_var, float eps, float momentum) {
     Val out[3];
     Val in[] = {x, gain, bias, running_mean, running_var};
-    graph_emit(g, OP_batch_norm, (Attr){.norm = {eps, momentum}}, in, 5, out);
+    graph_emit(g, OP_batch_norm, (Attr){.norm = {.eps = eps, .momentum = momentum}}, in, 5, out);
     return out[0];
 }
 
 /* With h = (x - mean) rstd and means over the rows:
  * dg = sum of dy h;  db = sum of dy;  dx = g rstd (dy - mean(dy) - h mean(dy h)).
- * dy, x (...,C), g, mean, rstd (C) -> dx (...,C), dg (C), db (C). */
+ * With attr gelu, dy gelu'(h g + b) stands for dy.
+ * dy, x (...,C), g, mean, rstd (C), b (C) or absent without gelu -> dx (...,C), dg (C), db (C). */
 static const char *batch_norm_bwd_infer(const Graph *g, const Node *n, Type out[MAX_OUT]) {
     const Shape *x = in_shape(g, n, 1);
     if (!shape_equal(in_shape(g, n, 0), x)) return "dy and x must have the same shape";
     out[0] = (Type){*x, DT_F32};
     out[1] = out[2] = vector(shape_last(x));
-    return vectors_misfit(g, n, 2, 5, shape_last(x));
+    if (n->attr.norm.gelu != (n->n_in > 5 && node_in(g, n, 5) != NO_VAL)) return "b must be present with gelu alone";
+    return vectors_misfit(g, n, 2, n->attr.norm.gelu ? 6 : 5, shape_last(x));
 }
 
-const OpDef op_def_batch_norm_bwd = {.name = "batch_norm_bwd", .min_in = 5, .max_in = 5, .n_out = 3,
+const OpDef op_def_batch_norm_bwd = {.name = "batch_norm_bwd", .min_in = 5, .max_in = 6, .n_out = 3,
                                      .flags = OPF_NO_GRAD | OPF_INPLACE0, .features = 1 << 0 | 1 << 1,
                                      .features_out = 1 << 0, .infer = batch_norm_bwd_infer};
 

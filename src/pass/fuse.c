@@ -39,7 +39,12 @@ static const Node *absorbs(const Fuse *f, const Node *n) {
         if (!p) p = only_producer(f, node_in(g, n, 0), OP_linear);
     } else if (n->op == OP_dwconv && f->patterns & FUSE_GELU_DWCONV && !n->attr.dwconv.gelu) {
         p = only_producer(f, node_in(g, n, 0), OP_gelu);
-    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && packed && !f->absorbed[n - g->nodes]) {
+    } else if (n->op == OP_gelu && f->absorbed[n - g->nodes]) {
+        return NULL;
+    } else if (n->op == OP_gelu && f->patterns & FUSE_BATCH_NORM_GELU &&
+               (p = only_producer(f, node_in(g, n, 0), OP_batch_norm))) {
+        return p;
+    } else if (n->op == OP_gelu && f->patterns & FUSE_GELU && packed) {
         p = only_producer(f, node_in(g, n, 0), OP_linear);
         /* a norm that goes into its product takes the GELU along */
         if (!p && (p = only_producer(f, node_in(g, n, 0), OP_batch_norm_eval)) && !absorbs(f, p)) p = NULL;
@@ -97,6 +102,12 @@ static void rewrite_node(Fuse *f, const Node *n) {
         attr.dwconv.gelu = true;
         Val in[] = {mapped(f, node_in(g, p, 0)), mapped(f, node_in(g, n, 1)), mapped(f, node_in(g, n, 2))};
         f->map[out] = emit1(f->to, OP_dwconv, attr, in, 3);
+    } else if (p && p->op == OP_batch_norm) {
+        Attr attr = p->attr;
+        attr.norm.gelu = true;
+        Val in[5];
+        for (int i = 0; i < 5; i++) in[i] = mapped(f, node_in(g, p, i));
+        f->map[out] = emit1(f->to, OP_batch_norm, attr, in, 5);
     } else if (n->op == OP_conv2d) {
         f->map[out] = emit_conv(f, n->attr, mapped(f, node_in(g, n, 0)), mapped(f, node_in(g, n, 1)),
                                 mapped(f, node_in(g, n, 2)), false);

@@ -12,8 +12,9 @@ enum {
     FUSE_GELU = 4,         /* GELU on the tile that the product has just left in cache; needs FUSE_PACKED */
     FUSE_RESIDUAL = 8,     /* likewise x + gamma * product, gamma in the weights */
     FUSE_GELU_DWCONV = 16, /* GELU before a depthwise convolution goes into that, ahead of FUSE_GELU */
-    FUSE_ALL = 31,
-    FUSE_TRAINING = FUSE_GELU_DWCONV /* those with a gradient */
+    FUSE_BATCH_NORM_GELU = 32, /* a batch's own BatchNorm takes the GELU behind it along */
+    FUSE_ALL = 63,
+    FUSE_TRAINING = FUSE_GELU_DWCONV | FUSE_BATCH_NORM_GELU /* those with a gradient */
 };
 
 /* A new graph with the same inputs (in order) and parameters; keep[n_keep] is changed to the values' new ids. */

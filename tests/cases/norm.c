@@ -1,7 +1,7 @@
 /* norm.c - cases of LayerNorm and BatchNorm. */
 #include "op_case.h"
 
-enum { ROWS, CHANNELS, OFFSET }; /* OFFSET: mean of x, in units of its range, to provoke cancellation */
+enum { ROWS, CHANNELS, OFFSET, GELU }; /* OFFSET: mean of x, in units of its range, to provoke cancellation */
 
 static Val rows_input(Graph *g, const int *d) {
     return case_input(g, "x", SHAPE(d[ROWS], d[CHANNELS]), d[OFFSET] - 1, d[OFFSET] + 1);
@@ -16,7 +16,9 @@ static void build_batch_norm(Graph *g, const int *d) {
     Val x = rows_input(g, d), gain = case_input(g, "g", SHAPE(d[CHANNELS]), 0.5, 1.5);
     Val bias = case_input(g, "b", SHAPE(d[CHANNELS]), -1, 1);
     Val mean = case_state(g, "running_mean", SHAPE(d[CHANNELS]), -1, 1);
-    op_batch_norm(g, x, gain, bias, mean, case_state(g, "running_var", SHAPE(d[CHANNELS]), 0.5, 2), 1e-5f, 0.1f);
+    Val var = case_state(g, "running_var", SHAPE(d[CHANNELS]), 0.5, 2), out[3];
+    Attr attr = {.norm = {.eps = 1e-5f, .momentum = 0.1f, .gelu = d[GELU]}};
+    graph_emit(g, OP_batch_norm, attr, (Val[]){x, gain, bias, mean, var}, 5, out);
 }
 
 static void build_batch_norm_eval(Graph *g, const int *d) {
@@ -53,6 +55,9 @@ const OpCase norm_cases[] = {
     {.name = "batch_norm 1003x32", .build = build_batch_norm, .d = {1003, 32, 0}},
     {.name = "batch_norm 98x512", .build = build_batch_norm, .d = {98, 512, 0}},
     {.name = "batch_norm 601x20, far from 0", .build = build_batch_norm, .d = {601, 20, 50}, .tolerance = 2e-4},
+    {.name = "gelu batch_norm 3x17", .build = build_batch_norm, .d = {3, 17, 0, 1}},
+    {.name = "gelu batch_norm 17x3", .build = build_batch_norm, .d = {17, 3, 0, 1}},
+    {.name = "gelu batch_norm 1003x32", .build = build_batch_norm, .d = {1003, 32, 0, 1}},
     {.name = "batch_norm_eval 17x33", .build = build_batch_norm_eval, .d = {17, 33, 0}, .no_grad = true},
     {.name = "batch_norm_eval 401x64", .build = build_batch_norm_eval, .d = {401, 64, 0}, .no_grad = true},
     {.name = "fold_batch_norm 17x3", .build = build_fold, .d = {17, 3}, .no_grad = true},

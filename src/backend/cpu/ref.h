@@ -13,6 +13,9 @@ extern const RefFn op_ref[OP_COUNT];
 /* The number of bf16 or f16 nearest to x, ties to even; x itself for f32, as everywhere in the reference. */
 double ref_round(double x, DType dtype);
 
+double ref_gelu_of(double x);
+double ref_gelu_slope(double x);
+
 #define REF(op) void ref_##op(const Graph *g, const Node *n, double *const *in, double *const *out)
 #define OP(name, summary) REF(name);
 #include "graph/ops.def"

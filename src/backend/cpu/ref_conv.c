@@ -2,7 +2,6 @@
  * an input element under it; they differ in which two of the three arrays are read. */
 #include "backend/cpu/ref.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +82,6 @@ REF(conv2d_packed) {
                     plain[((o * ins + i) * k + r) * k + s] = in[1][((o * k + r) * k + s) * ins + i];
     ref_conv2d(g, n, (double *[]){in[0], plain, in[2]}, out);
     for (int64_t i = 0; n->attr.conv.gelu && i < shape_count(out_shape(g, n, 0)); i++)
-        out[0][i] *= 0.5 * erfc(-out[0][i] * sqrt(0.5));
+        out[0][i] = ref_gelu_of(out[0][i]);
     free(plain);
 }

@@ -1,8 +1,6 @@
 /* ref_dwconv.c - the definition of the depthwise convolution and its gradients. */
 #include "backend/cpu/ref.h"
 
-#include <math.h>
-
 typedef struct {
     int64_t batch, height, width, channels;
 } Picture;
@@ -18,11 +16,8 @@ static int64_t at(const Picture *p, int64_t b, int64_t i, int64_t j, int64_t c) 
     return ((b * p->height + i) * p->width + j) * p->channels + c;
 }
 
-static double cdf(double x) { return 0.5 * (1 + erf(x / sqrt(2))); }
-static double density(double x) { return exp(-x * x / 2) / sqrt(2 * acos(-1)); }
-
 /* what the convolution is taken of: x, or gelu(x) */
-static double taken(const Node *n, double x) { return n->attr.dwconv.gelu ? x * cdf(x) : x; }
+static double taken(const Node *n, double x) { return n->attr.dwconv.gelu ? ref_gelu_of(x) : x; }
 
 REF(dwconv) {
     const double *x = in[0], *w = in[1], *bias = in[2];
@@ -86,6 +81,6 @@ REF(dwconv_dw) {
 REF(dwconv_gelu_bwd) {
     double *dy = in[0], *x = in[1], *w = in[2], *dx = out[0];
     ref_dwconv_dx(g, n, (double *[]){dy, w}, (double *[]){dx});
-    for (int64_t i = 0; i < shape_count(in_shape(g, n, 1)); i++) dx[i] *= cdf(x[i]) + x[i] * density(x[i]);
+    for (int64_t i = 0; i < shape_count(in_shape(g, n, 1)); i++) dx[i] *= ref_gelu_slope(x[i]);
     ref_dwconv_dw(g, n, (double *[]){dy, x}, (double *[]){out[1], out[2]});
 }

@@ -7,6 +7,8 @@
 
 static double normal_cdf(double x) { return 0.5 * erfc(-x / sqrt(2)); }
 static double normal_pdf(double x) { return exp(-x * x / 2) / sqrt(2 * PI); }
+double ref_gelu_of(double x) { return x * normal_cdf(x); }
+double ref_gelu_slope(double x) { return normal_cdf(x) + x * normal_pdf(x); }
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 REF(normalize) {
@@ -33,13 +35,13 @@ REF(cast) {
 
 REF(gelu) {
     int64_t count = shape_count(out_shape(g, n, 0));
-    for (int64_t i = 0; i < count; i++) out[0][i] = in[0][i] * normal_cdf(in[0][i]);
+    for (int64_t i = 0; i < count; i++) out[0][i] = ref_gelu_of(in[0][i]);
 }
 
 REF(gelu_bwd) {
     const double *dy = in[0], *x = in[1];
     int64_t count = shape_count(out_shape(g, n, 0));
-    for (int64_t i = 0; i < count; i++) out[0][i] = dy[i] * (normal_cdf(x[i]) + x[i] * normal_pdf(x[i]));
+    for (int64_t i = 0; i < count; i++) out[0][i] = dy[i] * ref_gelu_slope(x[i]);
 }
 
 REF(silu) {

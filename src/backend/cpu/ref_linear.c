@@ -1,11 +1,7 @@
 /* ref_linear.c - the definition of the matrix products. */
 #include "backend/cpu/ref.h"
 
-#include <math.h>
-
 static double *operand(const Node *n, double *const *in, int i) { return i < n->n_in ? in[i] : NULL; }
-
-static double gelu(double x) { return 0.5 * x * (1 + erf(x / sqrt(2))); }
 
 REF(linear) {
     const double *x = in[0], *w = in[1], *b = operand(n, in, 2);
@@ -15,7 +11,7 @@ REF(linear) {
         for (int64_t o = 0; o < outs; o++) {
             double sum = b ? b[o] : 0;
             for (int64_t i = 0; i < ins; i++) sum += x[r * ins + i] * w[o * ins + i];
-            out[0][r * outs + o] = n->attr.linear.gelu ? gelu(sum) : sum;
+            out[0][r * outs + o] = n->attr.linear.gelu ? ref_gelu_of(sum) : sum;
         }
     }
 }
@@ -63,7 +59,7 @@ REF(linear_packed) {
         for (int64_t o = 0; o < outs; o++) {
             double sum = b ? b[o] : 0;
             for (int64_t i = 0; i < ins; i++) sum += x[r * ins + i] * wt[i * outs + o];
-            if (n->attr.linear.gelu) sum = gelu(sum);
+            if (n->attr.linear.gelu) sum = ref_gelu_of(sum);
             out[0][r * outs + o] = x0 ? x0[r * outs + o] + sum : sum;
         }
     }

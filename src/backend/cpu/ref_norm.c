@@ -67,7 +67,10 @@ REF(batch_norm) {
         double unbiased = rows > 1 ? m.var * (double)rows / (double)(rows - 1) : 0;
         mean[c] = m.mean;
         rstd[c] = 1 / sqrt(m.var + (double)n->attr.norm.eps);
-        for (int64_t i = c; i < rows * channels; i += channels) y[i] = (x[i] - mean[c]) * rstd[c] * gain[c] + bias[c];
+        for (int64_t i = c; i < rows * channels; i += channels) {
+            y[i] = (x[i] - mean[c]) * rstd[c] * gain[c] + bias[c];
+            if (n->attr.norm.gelu) y[i] = ref_gelu_of(y[i]);
+        }
         if (!isfinite(m.var)) continue;
         running_mean[c] = (1 - momentum) * running_mean[c] + momentum * m.mean;
         running_var[c] = (1 - momentum) * running_var[c] + momentum * unbiased;
@@ -75,7 +78,7 @@ REF(batch_norm) {
 }
 
 REF(batch_norm_bwd) {
-    const double *dy = in[0], *x = in[1], *gain = in[2], *mean = in[3], *rstd = in[4];
+    const double *dy = in[0], *x = in[1], *gain = in[2], *mean = in[3], *rstd = in[4], *bias = in[5];
     double *dx = out[0], *dg = out[1], *db = out[2];
     int64_t count = shape_count(in_shape(g, n, 1)), channels = shape_last(in_shape(g, n, 1));
     double *h = mem_zalloc((size_t)count, sizeof *h), *dh = mem_zalloc((size_t)count, sizeof *dh);
@@ -83,9 +86,10 @@ REF(batch_norm_bwd) {
         dg[c] = db[c] = 0;
         for (int64_t i = c; i < count; i += channels) {
             h[i] = (x[i] - mean[c]) * rstd[c];
-            dh[i] = dy[i] * gain[c];
-            dg[c] += dy[i] * h[i];
-            db[c] += dy[i];
+            double d = n->attr.norm.gelu ? dy[i] * ref_gelu_slope(h[i] * gain[c] + bias[c]) : dy[i];
+            dh[i] = d * gain[c];
+            dg[c] += d * h[i];
+            db[c] += d;
         }
         normalized_dx(dx + c, dh + c, h + c, rstd[c], count / channels, channels);
     }

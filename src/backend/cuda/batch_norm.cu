@@ -1,7 +1,8 @@
 /* batch_norm.cu - BatchNorm over rows, its gradient, and what evaluation makes of it. Memory is the limit. Features
  * read and written an element: training forward 3 (once for the statistics, once to apply them), backward 5,
- * evaluation 2. */
+ * evaluation 2. A GELU behind it adds none, but its derivative is taken twice an element. */
 #include "backend/cuda/columns.cuh"
+#include "backend/cuda/gelu.cuh"
 
 /* ---- statistics: mean and the sum of squares around it, joined without cancellation (Chan et al., 1983) ---- */
 
@@ -91,9 +92,10 @@ static __global__ void batch_norm_join(float *statistics, float *mean, float *rs
     running.var[c] = (float)(keep * running.var[c] + running.momentum * unbiased);
 }
 
-/* ---- y = (x - mean) rstd g + b, where rstd = 1 / sqrt(spread + eps) if the spread is a variance; y may be x ---- */
+/* ---- y = (x - mean) rstd g + b, where rstd = 1 / sqrt(spread + eps) if the spread is a variance, or gelu of that;
+ * y may be x ---- */
 
-template <class T, int V>
+template <class T, int V, bool GELU>
 __global__ void batch_norm_apply(T *y, const T *x, const float *mean, const float *spread, bool variance, float eps,
                                  const float *gain, const float *bias, Columns s) {
     ColumnsAt t = columns_at(s, V);
@@ -107,8 +109,10 @@ __global__ void batch_norm_apply(T *y, const T *x, const float *mean, const floa
             if (row + r * s.down < t.end) v[r] = vec_load<V>(x + (row + r * s.down) * s.channels + t.channel);
         UNROLL for (int r = 0; r < 4; r++) {
             if (row + r * s.down >= t.end) continue;
-            UNROLL for (int k = 0; k < V; k++)
-                v[r].x[k] = from_float<T>((to_float(v[r].x[k]) - m.x[k]) * scale.x[k] + shift.x[k]);
+            UNROLL for (int k = 0; k < V; k++) {
+                float h = (to_float(v[r].x[k]) - m.x[k]) * scale.x[k] + shift.x[k];
+                v[r].x[k] = from_float<T>(GELU ? gelu(h) : h);
+            }
             vec_store(y + (row + r * s.down) * s.channels + t.channel, v[r]);
         }
     }
@@ -135,8 +139,9 @@ static void batch_norm_run(const KernelCall *c) {
         launch(c, batch_norm_join, dim3((unsigned)CEIL_DIV(channels, (int64_t)WARP)), dim3(COLUMN_THREADS),
                3 * shared_size<double>(COLUMN_THREADS), statistics, (float *)c->out[1], (float *)c->out[2], running,
                (const float *)parts, eps, s);
+        auto apply = c->node->attr.norm.gelu ? batch_norm_apply<T, V, true> : batch_norm_apply<T, V, false>;
         if (c->out[0])
-            launch(c, batch_norm_apply<T, V>, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0],
+            launch(c, apply, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0],
                    (const T *)c->in[0], (const float *)statistics, (const float *)(statistics + channels), false, eps,
                    (const float *)c->in[1], (const float *)c->in[2], map);
     });
@@ -152,7 +157,7 @@ static void batch_norm_eval_run(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 0)), channels = shape_last(call_in(c, 0));
     WITH_PACKS(in_type(c, 0), channels, T, V, {
         Columns s = columns_to_map(rows, channels, V);
-        launch(c, batch_norm_apply<T, V>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
+        launch(c, batch_norm_apply<T, V, false>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
                (const float *)c->in[3], (const float *)c->in[4], true, c->node->attr.norm.eps, (const float *)c->in[1],
                (const float *)c->in[2], s);
     });
@@ -162,15 +167,25 @@ CUDA_KERNEL(batch_norm_eval, .run = batch_norm_eval_run, .types = FEATURE_TYPES)
 
 /* ---- backward ---- */
 
+/* dy, or what comes of it through a GELU of h scale + bias, h = x - mean, scale = g rstd */
+template <bool GELU> __device__ static inline float behind_gelu(float dy, float h, float scale, float bias) {
+    return GELU ? dy * gelu_pair(h * scale + bias).slope : dy;
+}
+
 /* parts[share] = sums of dy h | of dy, h = (x - mean) rstd */
-template <class T, int V>
-__global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *mean, const float *rstd,
-                                    Columns s) {
+template <class T, int V, bool GELU>
+__global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *gain, const float *bias,
+                                    const float *mean, const float *rstd, Columns s) {
     SharedMemory shared;
     float *scratch = shared.take<float>(COLUMN_THREADS * V);
     ColumnsAt t = columns_at(s, V);
     Vec<float, V> dg = {}, db = {}, m = {}, r = {};
+    [[maybe_unused]] Vec<float, V> scale = {}, b = {};
     if (t.row < t.end) m = vec_load<V>(mean + t.channel), r = vec_load<V>(rstd + t.channel);
+    if (GELU && t.row < t.end) {
+        scale = vec_load<V>(gain + t.channel), b = vec_load<V>(bias + t.channel);
+        UNROLL for (int k = 0; k < V; k++) scale.x[k] *= r.x[k];
+    }
     for (int64_t row = t.row; row < t.end; row += 4 * s.down) {
         Vec<T, V> d[4] = {}, v[4] = {};
         UNROLL for (int i = 0; i < 4; i++) {
@@ -181,8 +196,10 @@ __global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const
         }
         UNROLL for (int i = 0; i < 4; i++) {
             UNROLL for (int k = 0; k < V; k++) { /* rows that are missing have dy = 0 */
-                dg.x[k] += to_float(d[i].x[k]) * (to_float(v[i].x[k]) - m.x[k]);
-                db.x[k] += to_float(d[i].x[k]);
+                float h = to_float(v[i].x[k]) - m.x[k];
+                float di = behind_gelu<GELU>(to_float(d[i].x[k]), h, scale.x[k], b.x[k]);
+                dg.x[k] += di * h;
+                db.x[k] += di;
             }
         }
     }
@@ -193,13 +210,14 @@ __global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const
 }
 
 /* dx = g rstd (dy - db / rows - h dg / rows); dx may be dy. sums = dg | db */
-template <class T, int V>
-__global__ void batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float *gain, const float *mean,
-                                     const float *rstd, const float *sums, Columns s) {
+template <class T, int V, bool GELU>
+__global__ void batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float *gain, const float *bias,
+                                     const float *mean, const float *rstd, const float *sums, Columns s) {
     ColumnsAt t = columns_at(s, V);
     if (t.row >= t.end) return;
     Vec<float, V> m = vec_load<V>(mean + t.channel), r = vec_load<V>(rstd + t.channel);
-    Vec<float, V> scale = vec_load<V>(gain + t.channel), slope, shift;
+    Vec<float, V> scale = vec_load<V>(gain + t.channel), slope, shift, b = {};
+    if (GELU) b = vec_load<V>(bias + t.channel);
     UNROLL for (int k = 0; k < V; k++) {
         scale.x[k] *= r.x[k];
         slope.x[k] = sums[t.channel + k] * r.x[k] / (float)s.rows;
@@ -216,31 +234,41 @@ __global__ void batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float
         UNROLL for (int i = 0; i < 4; i++) {
             int64_t at = row + i * s.down;
             if (at >= t.end) continue;
-            UNROLL for (int k = 0; k < V; k++)
-                d[i].x[k] = from_float<T>(
-                    (to_float(d[i].x[k]) - shift.x[k] - (to_float(v[i].x[k]) - m.x[k]) * slope.x[k]) * scale.x[k]);
+            UNROLL for (int k = 0; k < V; k++) {
+                float h = to_float(v[i].x[k]) - m.x[k];
+                float di = behind_gelu<GELU>(to_float(d[i].x[k]), h, scale.x[k], b.x[k]);
+                d[i].x[k] = from_float<T>((di - shift.x[k] - h * slope.x[k]) * scale.x[k]);
+            }
             vec_store(dx + at * s.channels + t.channel, d[i]);
         }
     }
 }
 
 /* work: dg | db, then the shares' parts: as much as forward */
-static void batch_norm_bwd_run(const KernelCall *c) {
+template <class T, int V, bool GELU> static void launch_bwd(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 1)), channels = shape_last(call_in(c, 1));
     float *sums = (float *)c->work, *parts = sums + ROUND_UP(2 * channels, 4);
-    const float *mean = (const float *)c->in[3], *rstd = (const float *)c->in[4];
-    WITH_PACKS(in_type(c, 1), channels, T, V, {
-        Columns s = columns_to_sum(rows, channels, V);
-        Columns map = columns_to_map(rows, channels, V);
-        const T *dy = (const T *)c->in[0], *x = (const T *)c->in[1];
-        launch(c, batch_norm_bwd_sums<T, V>, columns_grid(s), dim3(COLUMN_THREADS),
-               shared_size<float>(COLUMN_THREADS * V), parts, dy, x, mean, rstd, s);
-        if (c->out[0]) {
-            run_add_parts(c, sums, channels, sums + channels, channels, parts, s.shares);
-            launch(c, batch_norm_bwd_apply<T, V>, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0], dy, x,
-                   (const float *)c->in[2], mean, rstd, (const float *)sums, map);
-        }
-        if (c->out[1] || c->out[2]) run_add_parts(c, c->out[1], channels, c->out[2], channels, parts, s.shares);
+    const float *gain = (const float *)c->in[2], *mean = (const float *)c->in[3], *rstd = (const float *)c->in[4];
+    const float *bias = (const float *)c->in[5];
+    Columns s = columns_to_sum(rows, channels, V);
+    Columns map = columns_to_map(rows, channels, V);
+    const T *dy = (const T *)c->in[0], *x = (const T *)c->in[1];
+    launch(c, batch_norm_bwd_sums<T, V, GELU>, columns_grid(s), dim3(COLUMN_THREADS),
+           shared_size<float>(COLUMN_THREADS * V), parts, dy, x, gain, bias, mean, rstd, s);
+    if (c->out[0]) {
+        run_add_parts(c, sums, channels, sums + channels, channels, parts, s.shares);
+        launch(c, batch_norm_bwd_apply<T, V, GELU>, columns_grid(map), dim3(COLUMN_THREADS), 0, (T *)c->out[0], dy, x,
+               gain, bias, mean, rstd, (const float *)sums, map);
+    }
+    if (c->out[1] || c->out[2]) run_add_parts(c, c->out[1], channels, c->out[2], channels, parts, s.shares);
+}
+
+static void batch_norm_bwd_run(const KernelCall *c) {
+    WITH_PACKS(in_type(c, 1), shape_last(call_in(c, 1)), T, V, {
+        if (c->node->attr.norm.gelu)
+            launch_bwd<T, V, true>(c);
+        else
+            launch_bwd<T, V, false>(c);
     });
 }
 

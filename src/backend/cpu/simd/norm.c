@@ -1,7 +1,7 @@
 /* norm.c - LayerNorm and BatchNorm. Rows are cut into chunks by shape alone; a chunk is a task, and sums over rows are
  * made of one partial per chunk, added in the order of chunks. Inside a chunk four rows are worked on together: they
  * share the loads of per-channel vectors, and their sums do not wait for one another. */
-#include "backend/cpu/simd/simd.h"
+#include "backend/cpu/simd/math.h"
 
 enum { TOGETHER = 4, MAX_CHUNKS = 64, CHUNK_ELEMENTS = 8192 };
 
@@ -178,6 +178,8 @@ typedef struct {
     const float *x, *dy;
     float *y; /* dx in the backward pass */
     const float *mean, *scale, *shift, *slope; /* (C), see apply_rows */
+    const float *bias;                         /* (C), of a GELU's gradient; else NULL */
+    bool gelu;                                 /* forward */
     float *parts;                              /* (chunks, 2, C) */
     int64_t rows, channels;
     int chunks;
@@ -245,17 +247,28 @@ static void join_statistics(double *mean, double *var, const BatchNorm *t) {
     for (int64_t c = 0; c < C; c++) var[c] /= (double)t->rows;
 }
 
-/* Forward: y = (x - mean) scale + shift.  Backward: dx = (dy - shift - (x - mean) slope) scale. */
-ALWAYS_INLINE void apply_rows(const BatchNorm *t, int64_t row, const int R) {
+/* Forward: y = (x - mean) scale + shift, or the gelu of that. Backward: dx = (dy - shift - (x - mean) slope) scale, where
+ * with gelu dy gelu'((x - mean) scale + bias) stands for dy. */
+ALWAYS_INLINE void apply_rows(const BatchNorm *t, int64_t row, const int R, const bool gelu) {
     const int64_t C = t->channels;
     for (int64_t c = 0; c < C; c += VL) {
         const int64_t n = MIN(VL, C - c);
-        vf mean = load(t->mean + c, n), scale = load(t->scale + c, n), shift = load(t->shift + c, n), slope = vf_set(0);
+        vf mean = load(t->mean + c, n), scale = load(t->scale + c, n), shift = load(t->shift + c, n);
+        vf slope = vf_set(0), bias = slope;
         if (t->dy) slope = load(t->slope + c, n);
+        if (t->dy && gelu) bias = load(t->bias + c, n);
         UNROLL for (int r = 0; r < R; r++) {
             const int64_t at = (row + r) * C + c;
-            vf d = load(t->x + at, n) - mean;
-            store(t->y + at, t->dy ? (load(t->dy + at, n) - shift - d * slope) * scale : d * scale + shift, n);
+            vf d = load(t->x + at, n) - mean, y;
+            if (t->dy) {
+                y = load(t->dy + at, n);
+                if (gelu) y *= vf_gelu_grad(d * scale + bias);
+                y = (y - shift - d * slope) * scale;
+            } else {
+                y = d * scale + shift;
+                if (gelu) y = vf_gelu(y);
+            }
+            store(t->y + at, y, n);
         }
     }
 }
@@ -265,8 +278,9 @@ static void apply_chunk(void *arg, int chunk, int thread) {
     const BatchNorm *t = arg;
     const int64_t end = chunk_start(t->rows, t->chunks, chunk + 1);
     int64_t row = chunk_start(t->rows, t->chunks, chunk);
-    for (; row + TOGETHER <= end; row += TOGETHER) apply_rows(t, row, TOGETHER);
-    for (; row < end; row++) apply_rows(t, row, 1);
+    for (; (t->gelu || t->bias) && row < end; row++) apply_rows(t, row, 1, true);
+    for (; row + TOGETHER <= end; row += TOGETHER) apply_rows(t, row, TOGETHER, false);
+    for (; row < end; row++) apply_rows(t, row, 1, false);
 }
 
 /* Partials (chunks, 2, C), then 2 vectors of C doubles or 3 of floats. */
@@ -285,7 +299,8 @@ RUN(batch_norm) {
     double *mean = call->work, *var = mean + C;
     float *center = (float *)(var + C), *scale = center + C;
     BatchNorm t = {.x = call->in[0], .y = call->out[0], .mean = center, .scale = scale, .shift = call->in[2],
-                   .parts = scale + C, .rows = rows, .channels = C, .chunks = chunks_of(rows, C)};
+                   .gelu = call->node->attr.norm.gelu, .parts = scale + C, .rows = rows, .channels = C,
+                   .chunks = chunks_of(rows, C)};
     parallel_for(t.chunks, batch_norm_statistics, &t);
     join_statistics(mean, var, &t);
     const double unbias = rows > 1 ? (double)rows / (double)(rows - 1) : 0;
@@ -303,10 +318,8 @@ RUN(batch_norm) {
 }
 KERNEL(batch_norm, .workspace = batch_norm_work);
 
-/* Sums of dy (x - mean) and of dy over the chunk's rows. */
-static void batch_norm_bwd_sums(void *arg, int chunk, int thread) {
-    (void)thread;
-    const BatchNorm *t = arg;
+/* Sums of dy (x - mean) and of dy over the chunk's rows; gelu as in apply_rows. */
+ALWAYS_INLINE void bwd_sums(const BatchNorm *t, int chunk, const bool gelu) {
     const int64_t C = t->channels, end = chunk_start(t->rows, t->chunks, chunk + 1);
     float *dg = t->parts + 2 * C * chunk, *db = dg + C;
     memset(dg, 0, (size_t)(2 * C) * sizeof *dg);
@@ -314,9 +327,11 @@ static void batch_norm_bwd_sums(void *arg, int chunk, int thread) {
         rows = MIN(block_rows(C), end - first);
         for (int64_t c = 0; c < C; c += VL) {
             const int64_t n = MIN(VL, C - c);
-            vf mean = load(t->mean + c, n), gain[2] = {{0}}, bias[2] = {{0}};
+            vf mean = load(t->mean + c, n), gain[2] = {{0}}, bias[2] = {{0}}, scale = mean, before = mean;
+            if (gelu) scale = load(t->scale + c, n), before = load(t->bias + c, n);
             for (int64_t row = 0; row < rows; row++) {
                 vf d = load(t->dy + (first + row) * C + c, n), h = load(t->x + (first + row) * C + c, n) - mean;
+                if (gelu) d *= vf_gelu_grad(h * scale + before);
                 gain[row & 1] += d * h;
                 bias[row & 1] += d;
             }
@@ -326,14 +341,24 @@ static void batch_norm_bwd_sums(void *arg, int chunk, int thread) {
     }
 }
 
+static void batch_norm_bwd_sums(void *arg, int chunk, int thread) {
+    (void)thread;
+    const BatchNorm *t = arg;
+    if (t->bias)
+        bwd_sums(t, chunk, true);
+    else
+        bwd_sums(t, chunk, false);
+}
+
 RUN(batch_norm_bwd) {
     const Shape *shape = call_in(call, 1);
     const float *g = call->in[2], *rstd = call->in[4];
     const int64_t rows = shape_rows(shape), C = shape_last(shape);
     float *scale = call->work, *shift = scale + C, *slope = shift + C;
     BatchNorm t = {.dy = call->in[0], .x = call->in[1], .y = call->out[0], .mean = call->in[3],
-                   .scale = scale, .shift = shift, .slope = slope, .parts = slope + C,
+                   .scale = scale, .shift = shift, .slope = slope, .bias = call->in[5], .parts = slope + C,
                    .rows = rows, .channels = C, .chunks = chunks_of(rows, C)};
+    for (int64_t c = 0; c < C; c++) scale[c] = g[c] * rstd[c];
     parallel_for(t.chunks, batch_norm_bwd_sums, &t);
     sum_parts(slope, shift, t.parts, t.chunks, C);
     float *dg = call->out[1], *db = call->out[2];
@@ -341,7 +366,6 @@ RUN(batch_norm_bwd) {
         float gain = slope[c] * rstd[c];
         if (dg) dg[c] = gain;
         if (db) db[c] = shift[c];
-        scale[c] = g[c] * rstd[c];
         shift[c] /= (float)rows;
         slope[c] = gain * rstd[c] / (float)rows;
     }
