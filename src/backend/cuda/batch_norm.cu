@@ -157,8 +157,8 @@ static void batch_norm_eval_run(const KernelCall *c) {
     int64_t rows = shape_rows(call_in(c, 0)), channels = shape_last(call_in(c, 0));
     WITH_PACKS(in_type(c, 0), channels, T, V, {
         Columns s = columns_to_map(rows, channels, V);
-        launch(c, batch_norm_apply<T, V, false>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0], (const T *)c->in[0],
-               (const float *)c->in[3], (const float *)c->in[4], true, c->node->attr.norm.eps, (const float *)c->in[1],
+        launch(c, batch_norm_apply<T, V, false>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0],
+               (const T *)c->in[0], (const float *)c->in[3], (const float *)c->in[4], true, c->node->attr.norm.eps, (const float *)c->in[1],
                (const float *)c->in[2], s);
     });
 }

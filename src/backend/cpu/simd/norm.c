@@ -247,8 +247,8 @@ static void join_statistics(double *mean, double *var, const BatchNorm *t) {
     for (int64_t c = 0; c < C; c++) var[c] /= (double)t->rows;
 }
 
-/* Forward: y = (x - mean) scale + shift, or the gelu of that. Backward: dx = (dy - shift - (x - mean) slope) scale, where
- * with gelu dy gelu'((x - mean) scale + bias) stands for dy. */
+/* Forward: y = (x - mean) scale + shift, or the gelu of that. Backward: dx = (dy - shift - (x - mean) slope) scale,
+ * where with gelu dy gelu'((x - mean) scale + bias) stands for dy. */
 ALWAYS_INLINE void apply_rows(const BatchNorm *t, int64_t row, const int R, const bool gelu) {
     const int64_t C = t->channels;
     for (int64_t c = 0; c < C; c += VL) {
