@@ -143,6 +143,7 @@ static bool run_config(const Config *c, int classes, const Cli *cli, Err *err) {
     int64_t batch = 1;
     if (!cli_flag_int(cli, "batch", &batch, 1, 65536, err)) return false;
     ClassifySpec spec = config_classify(c, classes);
+    spec.unfused = true; /* as the CPU trains */
     ClassifyGraph g = classify_eval_graph(&spec, (int)batch, c->input.size[0], c->input.size[1], 0);
     Table t = {.rows = mem_zalloc((size_t)g.graph->n_nodes, sizeof(Row)), .cost = cost_total(g.graph, ""),
                .parameters = cost_parameters(g.graph, "")};

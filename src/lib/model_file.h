@@ -42,7 +42,7 @@ void model_classes_free(char **names, int count);
 
 /* The network and preprocessing that a config asks for. */
 ClassifySpec config_classify(const Config *c, int classes);
-/* The same as a backend runs it: in its compute type, and what auto says of recomputing on it. */
+/* The same as a backend runs it: its compute type, what auto says of recomputing on it, whether fused for training. */
 ClassifySpec config_classify_on(const Config *c, int classes, const Backend *backend);
 EvalTransform config_eval_transform(const Config *c);
 /* Options of a loader over training (shuffled, augmented) or evaluation pictures. */

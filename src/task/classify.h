@@ -13,7 +13,7 @@ typedef struct {
     bool soft_targets;     /* targets f32 (B,K) instead of labels i32 (B) */
     bool ema;
     bool recompute;        /* training: less memory, more arithmetic, the same bits (pass/autodiff.h) */
-    bool unfused;          /* the training graph as the model wrote it, for comparisons */
+    bool unfused;          /* training: the graph as the model wrote it */
     bool float_images;     /* images arrive normalised, f32, instead of u8 */
     DType compute;         /* of features: f32, bf16 or f16 (graph/op.h); what a caller reads is f32 in any case */
 } ClassifySpec;
