@@ -10,6 +10,7 @@
 #include <ucontext.h>
 #endif
 
+#include <memory>
 #include <vector>
 
 extern "C" {
@@ -19,6 +20,7 @@ extern "C" {
 
 #define MAX_THREADS 1024
 #define STACK_BYTES (64 * 1024)
+#define STACKS_BYTES ((size_t)MAX_THREADS * STACK_BYTES)
 
 /* ---- switching between fibers ---- */
 
@@ -75,18 +77,6 @@ struct Product {
     float c[16][8];
 };
 
-struct Block {
-    Context scheduler;
-    std::vector<Fiber> fibers = std::vector<Fiber>(MAX_THREADS);
-    char *stacks, *shared_end, *shared;
-    Handed slot[2][MAX_THREADS];
-    Product product[2][MAX_THREADS / WARP];
-    Fiber *current;
-    int count;
-    const std::function<void()> *thread;
-    const char *name;
-};
-
 static char *map_pages(size_t bytes, bool guard_behind) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     char *p = (char *)mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -95,16 +85,33 @@ static char *map_pages(size_t bytes, bool guard_behind) {
     return p;
 }
 
+static void unmap_pages(char *p, size_t bytes) { munmap(p, bytes + (size_t)sysconf(_SC_PAGESIZE)); }
+
+/* The block that a thread of the host runs. */
+struct Block {
+    Context scheduler;
+    std::vector<Fiber> fibers = std::vector<Fiber>(MAX_THREADS);
+    char *stacks = map_pages(STACKS_BYTES, false);
+    char *shared_end = map_pages(SHARED_LIMIT, true) + SHARED_LIMIT, *shared;
+    Handed slot[2][MAX_THREADS];
+    Product product[2][MAX_THREADS / WARP];
+    Fiber *current;
+    int count;
+    const std::function<void()> *thread;
+    const char *name;
+
+    ~Block() {
+        unmap_pages(stacks, STACKS_BYTES);
+        unmap_pages(shared_end - SHARED_LIMIT, SHARED_LIMIT);
+    }
+};
+
 __thread const EmuThread *emu_here;
 
 static Block *this_block() {
-    static thread_local Block *block;
-    if (!block) {
-        block = new Block;
-        block->stacks = map_pages((size_t)MAX_THREADS * STACK_BYTES, false);
-        block->shared_end = map_pages(SHARED_LIMIT, true) + SHARED_LIMIT;
-    }
-    return block;
+    static thread_local std::unique_ptr<Block> block;
+    if (!block) block = std::make_unique<Block>();
+    return block.get();
 }
 
 static void wait_for(Waiting what) {
