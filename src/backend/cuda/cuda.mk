@@ -12,7 +12,7 @@ GPU_ARCHS := $(if $(NVCC),$(shell nvidia-smi --query-gpu=compute_cap --format=cs
     sort -un | awk '/^[0-9]+$$/ && $$1 >= 75'))
 CUDA      ?= $(if $(GPU_ARCHS),1)
 CUDA_ALL_ARCHS := 75 80 86 89 90 100 120
-# what `make test` compiles for: all take ten minutes of a processor
+# what `make test` compiles for: all, as in .ci/run, take ten minutes of a processor
 CUDA_TEST_ARCHS ?= 90
 CUDA_ARCHS ?= $(or $(GPU_ARCHS),$(CUDA_ALL_ARCHS))
 NVCC_THREADS ?= 2
