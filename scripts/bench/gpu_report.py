@@ -51,7 +51,7 @@ def ratio(mala, torch):
 
 
 def is_plain(row):
-    return row.get('capture', True) and not row.get('upload') and not row.get('recompute')
+    return row.get('capture', True) and not row.get('upload') and not row.get('kept')
 
 
 def compare(rows):
@@ -141,16 +141,16 @@ def print_derived(out, rows, lines):
     train = of_rows(lines, 'train', '224x224', 256)
     derived = over_plain(rows, lines, 'pictures uploaded for every step', lambda row: row.get('upload'))
     derived |= over_plain(rows, lines, 'steps launched one by one', lambda row: not row.get('capture', True))
-    derived |= over_plain(rows, lines, 'train.recompute', lambda row: row.get('recompute'))
+    derived |= over_plain(rows, lines, 'train.recompute=none', lambda row: row.get('kept'))
     if small and wide:
         derived['time per pixel, 512x2048 against 224x224'] = [
             wide['ms'] / (512 * 2048) / (small['ms'] / (256 * 224 * 224)), TIME_PER_PIXEL]
     if train:
-        derived['MB of activations an image, MAViT-T training'] = [train['arena_mb'] * 2**20 / 1e6 / 256, None]
+        derived['MB of activations an image, MAViT-T training'] = [train['arena_mb'] * 2**20 / 1e6 / 256, ACTIVATIONS_MB]
     for row in rows:
-        if row.get('recompute') and 'arena_mb' in row:
-            derived[f"MB of activations an image, {' '.join(map(str, key_of(row)))}, train.recompute"] = [
-                row['arena_mb'] * 2**20 / 1e6 / row['batch'], ACTIVATIONS_MB]
+        if row.get('kept') and 'arena_mb' in row:
+            derived[f"MB of activations an image, {' '.join(map(str, key_of(row)))}, train.recompute=none"] = [
+                row['arena_mb'] * 2**20 / 1e6 / row['batch'], None]
     for name, (value, most) in derived.items():
         print(f"* {name}: {value:.2f}{f', at most {most}' if most else ''}", file=out)
     print(file=out)
