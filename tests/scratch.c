@@ -8,6 +8,8 @@
 
 #define NAME "mala_test_XXXXXX"
 
+char scratch_folder[SCRATCH_PATH];
+
 void scratch_make(char path[SCRATCH_PATH]) {
     const char *parent = getenv("TMPDIR");
     int n = snprintf(path, SCRATCH_PATH, "%s/" NAME, parent && *parent ? parent : "/tmp");
@@ -19,4 +21,16 @@ void scratch_remove(const char *path) {
     CHECK(strstr(path, "mala_test_"), "%s", path);
     snprintf(command, sizeof command, "rm -rf -- '%s'", path);
     CHECK(system(command) == 0, "%s", command);
+}
+
+int scratch_set_up(void **state) {
+    (void)state;
+    scratch_make(scratch_folder);
+    return 0;
+}
+
+int scratch_tear_down(void **state) {
+    (void)state;
+    scratch_remove(scratch_folder);
+    return 0;
 }

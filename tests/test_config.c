@@ -325,21 +325,7 @@ static void test_dump(void **state) {
 
 /* ---- files ---- */
 
-static char folder[SCRATCH_PATH];
-
-static int make_folder(void **state) {
-    (void)state;
-    scratch_make(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    scratch_remove(folder);
-    return 0;
-}
-
-static char *in_folder(const char *name) { return path_join(folder, name); }
+static char *in_folder(const char *name) { return path_join(scratch_folder, name); }
 
 static void write_file(const char *name, const char *text) {
     char *path = in_folder(name);
@@ -348,7 +334,7 @@ static void write_file(const char *name, const char *text) {
     free(path);
 }
 
-/* Loads a file of the folder and returns the error, its folder taken off. */
+/* Loads a file of the folder and returns the error, the folder taken off. */
 static const char *file_error(const char *name) {
     static Err err;
     Config c;
@@ -359,7 +345,7 @@ static const char *file_error(const char *name) {
     config_free(&c);
     if (ok) return "accepted";
     assert_int_equal(err.code, EXIT_USAGE);
-    return strncmp(err.text, folder, strlen(folder)) ? err.text : err.text + strlen(folder) + 1;
+    return strncmp(err.text, scratch_folder, strlen(scratch_folder)) ? err.text : err.text + strlen(scratch_folder) + 1;
 }
 
 static void test_base(void **state) {
@@ -432,7 +418,7 @@ static void test_training_checks(void **state) {
                         "config: data.path: not given - name the data set's directory with --data DIR");
     assert_string_equal(training_error((char *[]){"data.path=/nowhere"}, 1),
                         "command line: data.path: \"/nowhere\" is no directory");
-    snprintf(output, sizeof output, "output=%s/runs", folder);
+    snprintf(output, sizeof output, "output=%s/runs", scratch_folder);
     char *list[] = {path, output, "sched.epochs=8", "sched.warmup_epochs=0.8"};
     assert_string_equal(training_error(list, 4), "accepted");
     list[3] = "sched.warmup_epochs=8";
@@ -512,5 +498,5 @@ int main(void) {
         cmocka_unit_test(test_shipped_configs),
         cmocka_unit_test(test_table),
     };
-    return cmocka_run_group_tests_name("config", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("config", tests, scratch_set_up, scratch_tear_down);
 }

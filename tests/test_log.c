@@ -14,20 +14,6 @@
 
 #include <cmocka.h>
 
-static char folder[SCRATCH_PATH];
-
-static int make_folder(void **state) {
-    (void)state;
-    scratch_make(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    scratch_remove(folder);
-    return 0;
-}
-
 static int clear_environment(void **state) {
     (void)state;
     static const char *const names[] = {"NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR",
@@ -79,7 +65,7 @@ static void test_lines(void **state) {
 static void test_copy(void **state) {
     (void)state;
     FILE *out = tmpfile();
-    char *path = path_join(folder, "log.txt"), *nowhere = path_join(folder, "none/log.txt");
+    char *path = path_join(scratch_folder, "log.txt"), *nowhere = path_join(scratch_folder, "none/log.txt");
     Err err = {0};
     Log log;
     log_init(&log, out, LOG_ERROR, COLOR_ALWAYS); /* the copy is whole and plain whatever the terminal shows */
@@ -209,7 +195,7 @@ static void test_bar(void **state) {
 
 static void write_file(const char *name, const char *text) {
     Err err = {0};
-    char *path = path_join(folder, name), *slash = strrchr(path, '/');
+    char *path = path_join(scratch_folder, name), *slash = strrchr(path, '/');
     *slash = '\0';
     assert_true(dir_make(path, &err));
     *slash = '/';
@@ -219,7 +205,7 @@ static void write_file(const char *name, const char *text) {
 
 static int quota(const char *cgroups) {
     write_file("cgroup", cgroups);
-    char *proc = path_join(folder, "cgroup"), *sys = path_join(folder, "sys");
+    char *proc = path_join(scratch_folder, "cgroup"), *sys = path_join(scratch_folder, "sys");
     int count = cpus_quota(proc, sys);
     free(proc);
     free(sys);
@@ -271,5 +257,5 @@ int main(void) {
         cmocka_unit_test(test_quota),         cmocka_unit_test(test_usable),
     };
     clear_environment(NULL);
-    return cmocka_run_group_tests_name("log", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("log", tests, scratch_set_up, scratch_tear_down);
 }

@@ -23,13 +23,12 @@
 
 enum { COUNT = 40000 }; /* of elements: more than one piece of what is read at once, and many pages */
 
-static char folder[SCRATCH_PATH];
 static const char *const names[] = {"weights.safetensors", "weights.pth"};
 static const StoredType types[] = {STORED_F32, STORED_F64, STORED_BF16};
 
 typedef enum { NOTHING, CUT_SHORT, CUT_TO_NOTHING, APPENDED, WRITTEN_OVER, REPLACED, UNLINKED } Harm;
 
-static char *path_of(int format) { return path_join(folder, names[format]); }
+static char *path_of(int format) { return path_join(scratch_folder, names[format]); }
 
 static void write_weights(const char *path, int format, StoredType type, const void *data) {
     const StoredTensor t[] = {{.name = "w", .dtype = type, .rank = 1, .shape = {COUNT}, .data = data}};
@@ -101,7 +100,7 @@ static void test_changed(void **state) {
 static void test_copied(void **state) {
     (void)state;
     double *zeros = mem_zalloc(COUNT, sizeof *zeros);
-    char *out = path_join(folder, "out");
+    char *out = path_join(scratch_folder, "out");
     for (int format = 0; format < 2; format++)
         for (int to = 0; to < 2; to++) {
             char *path = path_of(format);
@@ -185,20 +184,8 @@ static void test_faulty_reads(void **state) {
     free(got);
 }
 
-static int make_folder(void **state) {
-    (void)state;
-    scratch_make(folder);
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    scratch_remove(folder);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied),
                                        cmocka_unit_test(test_faulty_reads)};
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }
