@@ -94,6 +94,12 @@ static void test_other_formats_are_named(void **state) {
     REFUSES("MM\0*\0\0\0\x08", "is a TIFF picture - convert");
     REFUSES("\0\0\0\x20"
             "ftypheic\0\0\0\0",
+            "is a HEIF picture - convert");
+    REFUSES("\0\0\0\x20"
+            "ftypavif\0\0\0\0",
+            "is an AVIF picture - convert");
+    REFUSES("\0\0\0\x20"
+            "ftypisom\0\0\0\0",
             "is a HEIF, AVIF or film file");
     REFUSES("\n <!DOCTYPE html><html>404", "is an HTML page");
     REFUSES("<HTML><body>", "is an HTML page");

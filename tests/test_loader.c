@@ -415,9 +415,9 @@ static void test_lists(void **state) {
     assert_false(dataset_open_list(&d, list, &err));
     expect_error(&err, EXIT_INPUT, "list.txt: holds no picture");
     err = (Err){0};
-    put_file(s, "list.txt", "a\0b\n", 4);
+    put_file(s, "list.txt", "a\nb\0", 4);
     assert_false(dataset_open_list(&d, list, &err));
-    expect_error(&err, EXIT_INPUT, "is not a text file");
+    expect_error(&err, EXIT_INPUT, "list.txt: line 2 holds a NUL");
     err = (Err){0};
 
     assert_true(dataset_open_pictures(&d, train, &err));

@@ -6,8 +6,12 @@
 #include "data/image.h"
 
 /* As stored, not yet upright. *orientation: what EXIF says, 1 to 8, and 1 when it says nothing sensible. */
+typedef bool Codec(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_jpeg_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
+
+/* The error for bytes that are no format that is read. */
+bool codec_refuse_format(const uint8_t *bytes, size_t count, const char *name, Err *err);
 
 /* image_new that names the file when the picture is empty or larger than IMAGE_MAX_PIXELS. */
 bool codec_image_new(Image *out, size_t width, size_t height, const char *name, Err *err);

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/strings.h"
+#include "data/list.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,17 +210,10 @@ bool dataset_open_list(Dataset *out, const char *list, Err *err) {
         slash[slash == out->root ? 1 : 0] = '\0';
     else
         out->root[0] = '\0';
-    bool ok = true;
-    if (memchr(bytes, '\0', count))
-        ok = err_set(err, EXIT_INPUT, "%s: is not a text file - give one path a line", list);
-    for (char *line = (char *)bytes; ok && line && *line;) {
-        char *next = strchr(line, '\n');
-        if (next) *next++ = '\0';
-        size_t length = strlen(line);
-        if (length > 0 && line[length - 1] == '\r') line[--length] = '\0';
-        if (length > 0) ok = add(out, line, -1, err);
-        line = next;
-    }
+    ListReader reader = list_reader(list, bytes, count, NULL);
+    const char *path;
+    bool ok;
+    while ((ok = list_next(&reader, &path, err)) && path && (ok = add(out, path, -1, err))) {}
     free(bytes);
     return finish_unlabelled(out, ok, list, err);
 }

@@ -31,7 +31,7 @@ bool dataset_has_split(const char *root, const char *split);
 /* Every picture in and below one folder, without labels; none is an error. */
 bool dataset_open_pictures(Dataset *out, const char *folder, Err *err);
 
-/* One path a line, without labels; relative ones start at the list's own folder. Blank lines are skipped. */
+/* A list of paths (data/list.h), without labels; relative ones start at the list's own folder. */
 bool dataset_open_list(Dataset *out, const char *list, Err *err);
 
 /* The given paths, as a command line has them: folders stand for the pictures in and below them. */

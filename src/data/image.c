@@ -1,5 +1,4 @@
-/* image.c - pictures in memory: what a file is, which codec reads it, which side is up. Refuses what is neither JPEG
- * nor PNG, saying what it is; a file's name is no evidence, its first bytes are. */
+/* image.c - pictures in memory: which codec reads a file, and which side is up. */
 #include "data/image.h"
 
 #include "base/file.h"
@@ -7,7 +6,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define FILE_MAX_BYTES ((size_t)1 << 30)
 
@@ -82,58 +80,14 @@ static bool make_upright(Image *image, int orientation, Err *err) {
     return true;
 }
 
-/* What else is met in folders of pictures: bytes at an offset, what they mean, what helps. */
-static const struct {
-    size_t at, length;
-    const char *magic, *what, *advice;
-} OTHERS[] = {
-#define CONVERT "convert it to JPEG or PNG"
-    {0, 4, "GIF8", "is a GIF picture", CONVERT},
-    {8, 4, "WEBP", "is a WebP picture", CONVERT},
-    {0, 2, "BM", "is a BMP picture", CONVERT},
-    {0, 4, "II*\0", "is a TIFF picture", CONVERT},
-    {0, 4, "MM\0*", "is a TIFF picture", CONVERT},
-    {0, 4, "\0\0\1\0", "is a Windows icon", CONVERT},
-    {0, 4, "8BPS", "is a Photoshop file", CONVERT},
-    {4, 4, "jP  ", "is a JPEG 2000 picture", CONVERT},
-    {4, 4, "ftyp", "is a HEIF, AVIF or film file", CONVERT},
-    {0, 2, "P5", "is a PGM picture", CONVERT},
-    {0, 2, "P6", "is a PPM picture", CONVERT},
-    {0, 2, "\x1f\x8b", "is compressed by gzip", "unpack it"},
-    {0, 4, "PK\3\4", "is a ZIP archive", "unpack it"},
-    {0, 5, "%PDF-", "is a PDF document", CONVERT},
-    {0, 23, "version https://git-lfs", "is a Git LFS pointer, not the picture itself", "run: git lfs pull"},
-#undef CONVERT
-};
-
-static bool refuse_format(const uint8_t *bytes, size_t count, const char *name, Err *err) {
-    if (count == 0) return err_set(err, EXIT_INPUT, "%s: is empty - fetch it again or leave it out", name);
-    for (size_t i = 0; i < COUNTOF(OTHERS); i++)
-        if (count >= OTHERS[i].at + OTHERS[i].length &&
-            memcmp(bytes + OTHERS[i].at, OTHERS[i].magic, OTHERS[i].length) == 0)
-            return err_set(err, EXIT_INPUT, "%s: %s - %s", name, OTHERS[i].what, OTHERS[i].advice);
-    size_t blank = 0;
-    while (blank < count && (bytes[blank] == ' ' || (bytes[blank] >= '\t' && bytes[blank] <= '\r'))) blank++;
-    const char *text = (const char *)bytes + blank;
-    if (count - blank >= 5 && (strncasecmp(text, "<!doc", 5) == 0 || strncasecmp(text, "<html", 5) == 0))
-        return err_set(err, EXIT_INPUT, "%s: is an HTML page, as failed downloads leave - fetch it again", name);
-    return err_set(err, EXIT_INPUT, "%s: is neither JPEG nor PNG - give a JPEG or PNG", name);
-}
-
-static bool starts_with(const uint8_t *bytes, size_t count, const char *magic) {
-    return count >= strlen(magic) && memcmp(bytes, magic, strlen(magic)) == 0;
-}
-
 bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err) {
     int orientation = 1;
     *out = (Image){0};
-    if (starts_with(bytes, count, "\xff\xd8")) {
-        if (!codec_jpeg_decode(out, &orientation, bytes, count, name, err)) return false;
-    } else if (starts_with(bytes, count, "\x89PNG\r\n\x1a\n")) {
-        if (!codec_png_decode(out, &orientation, bytes, count, name, err)) return false;
-    } else {
-        return refuse_format(bytes, count, name, err);
-    }
+    bool readable;
+    const char *format = image_format(bytes, count, &readable);
+    if (!readable) return codec_refuse_format(bytes, count, name, err);
+    Codec *decode = strcmp(format, "JPEG") == 0 ? codec_jpeg_decode : codec_png_decode;
+    if (!decode(out, &orientation, bytes, count, name, err)) return false;
     if (make_upright(out, orientation, err)) return true;
     image_free(out);
     return false;

@@ -12,6 +12,11 @@ typedef struct {
 
 #define IMAGE_MAX_PIXELS 100000000 /* decoding a larger picture is refused before memory is taken */
 
+/* The picture format that a file begins like: "JPEG", "PNG", "GIF", ...; NULL: no picture's. Up to IMAGE_MAGIC bytes are
+ * looked at. *readable: whether image_decode reads it. */
+#define IMAGE_MAGIC 32
+const char *image_format(const uint8_t *bytes, size_t count, bool *readable);
+
 /* Decodes a JPEG or PNG in memory, told apart by content, upright (EXIF orientation applied).
  * Grey and palette become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted: 8-bit pictures become
  * the pixels that Pillow's convert("RGB") gives. name: for messages.
