@@ -139,7 +139,7 @@ static ClassifySpec nano_spec(void) {
                                     .heads = {1, 2, 3, 4},
                                     .attention = {ATTN_MALA, ATTN_MALA, ATTN_SOFTMAX, ATTN_SOFTMAX},
                                     .layer_scale = {1, 1, 1, 1},
-                                    .mlp_ratio = 3.5f,
+                                    .mlp_ratio = 3.5,
                                     .projection = 96,
                                     .classes = 10},
                           .smoothing = 0.1f,
@@ -309,7 +309,7 @@ static void check_full(const cJSON *row, unsigned fusion) {
     ClassifySpec spec = {.float_images = true};
     for (size_t i = 0; i < COUNTOF(sizes); i++)
         if (strcmp(size, sizes[i].size) == 0) spec.model = sizes[i].config;
-    spec.model.mlp_ratio = 3.5f;
+    spec.model.mlp_ratio = 3.5;
     spec.model.classes = 1000;
     for (int i = 0; i < MAVIT_STAGES; i++) spec.model.attention[i] = kind_of(cJSON_GetArrayItem(kinds, i)->valuestring);
 

@@ -15,7 +15,7 @@ ClassifySpec half_spec(DType compute) {
                                     .heads = {1, 2, 3, 4},
                                     .attention = {ATTN_MALA, ATTN_LINEAR, ATTN_INLINE, ATTN_SOFTMAX},
                                     .layer_scale = {1, 1, 1, 1},
-                                    .mlp_ratio = 3.5f,
+                                    .mlp_ratio = 3.5,
                                     .drop_path = 0.1f,
                                     .projection = 96,
                                     .classes = HALF_CLASSES},

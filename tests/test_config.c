@@ -244,7 +244,7 @@ static void test_presets(void **state) {
         assert_memory_equal(m.heads, sizes[i].heads, sizeof m.heads);
         assert_int_equal(m.projection, sizes[i].projection);
         assert_true(m.drop_path == sizes[i].drop_path && m.layer_scale[3] == sizes[i].last_scale);
-        assert_true(m.mlp_ratio == 3.5f);
+        assert_true(m.mlp_ratio == 3.5);
         assert_int_equal(m.classes, 7);
         config_free(&c);
     }

@@ -230,7 +230,7 @@ static MavitConfig nano(AttentionKind kind) {
                          .heads = {1, 2, 3, 4},
                          .attention = {kind, kind, kind, kind},
                          .layer_scale = {1, 1, 1, 1},
-                         .mlp_ratio = 3.5f,
+                         .mlp_ratio = 3.5,
                          .projection = 96,
                          .classes = 10};
 }

@@ -34,7 +34,7 @@ static ClassifySpec small_spec(void) {
                                     .heads = {1, 2, 3, 2},
                                     .attention = {ATTN_MALA, ATTN_INLINE, ATTN_LINEAR, ATTN_SOFTMAX},
                                     .layer_scale = {1, 1, 1, 1},
-                                    .mlp_ratio = 3.5f,
+                                    .mlp_ratio = 3.5,
                                     .drop_path = 0.3f,
                                     .projection = 40,
                                     .classes = 7},

@@ -135,6 +135,42 @@ static void test_eval_geometry(void **state) {
     assert_int_equal(window.y, 32);
 }
 
+/* int(size / crop_pct) for every share in hundredths: what whole numbers give, not what 0.8 as a float does. In 15 of
+ * them the double itself is larger (0.14, 0.17, twice and four times that), and Python's int(224 / 0.14), which timm takes, is 1599. */
+static void test_eval_size_of_every_share(void **state) {
+    (void)state;
+    int less = 0;
+    for (int size = 32; size <= 1024; size += 32)
+        for (int hundredths = 10; hundredths <= 100; hundredths++) {
+            EvalTransform t = {.width = size, .height = size, .crop_pct = hundredths / 100.0};
+            int width, height, exact = size * 100 / hundredths;
+            Box window;
+            transform_eval_geometry(&width, &height, &window, 3000, 2000, &t);
+            bool one_less = height == exact - 1 && (hundredths % 14 == 0 || hundredths % 17 == 0) && size * 100 % hundredths == 0;
+            if (height != exact && !one_less)
+                fail_msg("%d / 0.%02d: %d instead of %d", size, hundredths, height, exact);
+            less += one_less;
+        }
+    assert_int_equal(less, 15);
+}
+
+/* Ratios, too: of a strip, all that a ratio of 1.1 allows is cut out, and 15 * 1.1 = 16.5 is 16 to even. */
+static void test_cutting_of_a_ratio(void **state) {
+    (void)state;
+    Err err = {0};
+    Resizer r = {0};
+    Image image = made_picture(40, 15);
+    uint8_t expected[3 * 8 * 8], out[3 * 8 * 8];
+    TrainTransform t = {.width = 8, .height = 8, .scale_min = 1, .scale_max = 1, .ratio_min = 1.1, .ratio_max = 1.1};
+    Rng rng = rng_make(6, RNG_TEST, 0, 0);
+    Box widest = {12, 0, 16, 15};
+    assert_true(resize(&r, expected, &image, widest, 8, 8, (Box){0, 0, 8, 8}, t.filter, &err));
+    assert_true(transform_train(&r, out, &image, &t, &rng, &err));
+    assert_memory_equal(out, expected, sizeof out);
+    image_free(&image);
+    resizer_free(&r);
+}
+
 /* A strip of extreme length costs neither the time nor the memory of its scaled size. */
 static void test_strips(void **state) {
     (void)state;
@@ -222,7 +258,7 @@ static void test_padded_crop(void **state) {
         }
         for (int i = 0; i < SIDE * SIDE; i++) assert_true(met[i / SIDE][i % SIDE]);
     }
-    TrainTransform still = {.width = W, .height = H, .crop = CROP_PADDED, .flip = 0.25f};
+    TrainTransform still = {.width = W, .height = H, .crop = CROP_PADDED, .flip = 0.25};
     int mirrored = 0;
     for (uint64_t sample = 0; sample < 1000; sample++) {
         Rng rng = rng_make(5, RNG_TEST, sample, 0);
@@ -308,6 +344,8 @@ int main(void) {
         cmocka_unit_test(test_pillows_bytes),
         cmocka_unit_test(test_boxes_and_windows),
         cmocka_unit_test(test_eval_geometry),
+        cmocka_unit_test(test_eval_size_of_every_share),
+        cmocka_unit_test(test_cutting_of_a_ratio),
         cmocka_unit_test(test_strips),
         cmocka_unit_test(test_train_depends_on_stream_alone),
         cmocka_unit_test(test_padded_crop),

@@ -303,6 +303,22 @@ static void test_angles(void **state) {
     }
 }
 
+/* int(dim * mlp_ratio) as Python has it: 60 * 1.05 is 63, with 1.05 as a float 62. */
+static void test_hidden_channels(void **state) {
+    (void)state;
+    ClassifySpec spec = {.model = {.dims = {60, 60, 60, 60}, .depths = {1, 1, 1, 1}, .heads = {3, 3, 3, 3},
+                                   .mlp_ratio = 1.05, .projection = 16, .classes = 2, .layer_scale = {1, 1, 1, 1}},
+                         .std = {1, 1, 1}};
+    ClassifyGraph g = classify_eval_graph(&spec, 1, 32, 32, 0);
+    State s;
+    OK(state_new(&s, g.graph, &backend, MODEL, &err));
+    int32_t p = state_find(&s, "layers.0.blocks.0.ffn.fc1.weight");
+    assert_true(p >= 0);
+    assert_int_equal(s.params[p].shape.dim[0], 63);
+    state_free(&s);
+    classify_graph_free(&g);
+}
+
 static void test_patterns(void **state) {
     (void)state;
     static const struct {
@@ -334,7 +350,7 @@ int main(void) {
         cmocka_unit_test(test_imagenet_names), cmocka_unit_test(test_imagenet_facts), cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_whole),          cmocka_unit_test(test_misfits),        cmocka_unit_test(test_long_table),
         cmocka_unit_test(test_head),           cmocka_unit_test(test_backbone),
-        cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_angles),         cmocka_unit_test(test_hidden_channels),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -13,19 +13,19 @@ TrainTransform train_transform_defaults(int width, int height) {
     return (TrainTransform){.width = width,
                             .height = height,
                             .crop = CROP_RESIZED,
-                            .scale_min = 0.08f,
+                            .scale_min = 0.08,
                             .scale_max = 1,
-                            .ratio_min = 3.0f / 4,
-                            .ratio_max = 4.0f / 3,
-                            .flip = 0.5f,
+                            .ratio_min = 3.0 / 4,
+                            .ratio_max = 4.0 / 3,
+                            .flip = 0.5,
                             .filter = FILTER_BICUBIC};
 }
 
 /* half of n >= 0, rounded half to even */
 static int half_of(int n) { return n / 2 + (n % 2 ? n / 2 % 2 : 0); }
 
-static int scaled_size(int size, float crop_pct) {
-    if (crop_pct > 0) return MAX(size, (int)(size / (double)crop_pct));
+static int scaled_size(int size, double crop_pct) {
+    if (crop_pct > 0) return MAX(size, (int)(size / crop_pct));
     return size <= 224 ? (int)(256.0 / 224.0 * size) : size;
 }
 
@@ -56,8 +56,8 @@ static double draw_between(Rng *rng, double low, double high) { return low + (hi
 static Box draw_cutting(Rng *rng, int width, int height, const TrainTransform *t) {
     double area = (double)width * height;
     for (int try = 0; try < CROP_TRIES; try++) {
-        double target = area * draw_between(rng, (double)t->scale_min, (double)t->scale_max);
-        double ratio = exp(draw_between(rng, log((double)t->ratio_min), log((double)t->ratio_max)));
+        double target = area * draw_between(rng, t->scale_min, t->scale_max);
+        double ratio = exp(draw_between(rng, log(t->ratio_min), log(t->ratio_max)));
         double w = rint(sqrt(target * ratio)), h = rint(sqrt(target / ratio));
         if (w < 1 || h < 1 || w > width || h > height) continue;
         Box box = {.width = (int)w, .height = (int)h};
@@ -67,8 +67,8 @@ static Box draw_cutting(Rng *rng, int width, int height, const TrainTransform *t
     }
     double ratio = (double)width / height;
     Box box = {.width = width, .height = height};
-    if (ratio < (double)t->ratio_min) box.height = MAX(1, MIN(height, (int)rint(width / (double)t->ratio_min)));
-    if (ratio > (double)t->ratio_max) box.width = MAX(1, MIN(width, (int)rint(height * (double)t->ratio_max)));
+    if (ratio < t->ratio_min) box.height = MAX(1, MIN(height, (int)rint(width / t->ratio_min)));
+    if (ratio > t->ratio_max) box.width = MAX(1, MIN(width, (int)rint(height * t->ratio_max)));
     box.x = (width - box.width) / 2, box.y = (height - box.height) / 2;
     return box;
 }
@@ -126,7 +126,7 @@ static bool crop_padded(Resizer *r, uint8_t *out, const Image *image, const Trai
 }
 
 bool transform_train(Resizer *r, uint8_t *out, const Image *image, const TrainTransform *t, Rng *rng, Err *err) {
-    bool flip = rng_uniform(rng) < t->flip;
+    bool flip = (double)rng_uniform(rng) < t->flip;
     ResizeFilter filter = t->filter;
     if (t->random_filter) filter = rng_below(rng, 2) ? FILTER_BICUBIC : FILTER_BILINEAR;
     if (t->crop == CROP_PADDED) {

@@ -11,7 +11,7 @@ typedef struct {
     ResizeFilter filter;
     /* Part of the scaled picture that the crop keeps, 0 to 1; 0: 224/256 up to 224 pixels, all of it beyond, as the
      * released recipe has it. */
-    float crop_pct;
+    double crop_pct; /* not float: 224 / 0.8 is 280, but 0.8 as a float is larger than 0.8 */
 } EvalTransform;
 
 typedef enum {
@@ -22,11 +22,11 @@ typedef enum {
 typedef struct {
     int width, height;
     CropMode crop;
-    float scale_min, scale_max; /* CROP_RESIZED: share of the area, */
-    float ratio_min, ratio_max; /* and width / height of the cutting */
+    double scale_min, scale_max; /* CROP_RESIZED: share of the area, */
+    double ratio_min, ratio_max; /* and width / height of the cutting */
     int pad;                    /* CROP_PADDED, 0 .. 256 */
     bool pad_reflect;           /* fill with the mirrored picture, else with black */
-    float flip;                 /* probability of mirroring left and right */
+    double flip;                /* probability of mirroring left and right */
     ResizeFilter filter;
     bool random_filter; /* draw bilinear or bicubic instead of using filter */
 } TrainTransform;

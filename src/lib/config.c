@@ -46,7 +46,7 @@ MavitConfig config_mavit(const Config *c, int classes) {
         if (!isnan(c->model.layer_scale[0])) m.layer_scale[i] = (float)c->model.layer_scale[i];
         m.attention[i] = (AttentionKind)c->model.attention[i];
     }
-    m.mlp_ratio = (float)c->model.mlp_ratio;
+    m.mlp_ratio = c->model.mlp_ratio;
     if (!isnan(c->model.drop_path)) m.drop_path = (float)c->model.drop_path;
     m.projection = c->model.projection != AUTO_INT ? c->model.projection : 4 * m.dims[MAVIT_STAGES - 1];
     m.classes = c->model.num_classes != AUTO_INT ? c->model.num_classes : classes;

@@ -226,7 +226,7 @@ static void write_model_args(JsonWriter *w, const MavitConfig *m) {
     write_ints(w, "dims", m->dims, MAVIT_STAGES);
     write_ints(w, "depths", m->depths, MAVIT_STAGES);
     write_ints(w, "heads", m->heads, MAVIT_STAGES);
-    json_write_key(w, "mlp_ratio"), json_write_float(w, m->mlp_ratio);
+    json_write_key(w, "mlp_ratio"), json_write_double(w, m->mlp_ratio);
     json_write_key(w, "projection"), json_write_int(w, m->projection);
     json_write_key(w, "attention");
     json_write_array(w);

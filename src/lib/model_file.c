@@ -40,16 +40,16 @@ EvalTransform config_eval_transform(const Config *c) {
     return (EvalTransform){.width = c->input.size[1],
                            .height = c->input.size[0],
                            .filter = filter_of(c),
-                           .crop_pct = (float)config_crop_pct(c)};
+                           .crop_pct = config_crop_pct(c)};
 }
 
 static TrainTransform train_transform(const Config *c) {
     TrainTransform t = train_transform_defaults(c->input.size[1], c->input.size[0]);
     t.crop = c->aug.crop == CROP_RRC ? CROP_RESIZED : CROP_PADDED;
     t.pad = c->aug.crop == CROP_PAD ? c->aug.pad : 0;
-    t.scale_min = (float)c->aug.scale[0], t.scale_max = (float)c->aug.scale[1];
-    t.ratio_min = (float)c->aug.ratio[0], t.ratio_max = (float)c->aug.ratio[1];
-    t.flip = (float)c->aug.hflip;
+    t.scale_min = c->aug.scale[0], t.scale_max = c->aug.scale[1];
+    t.ratio_min = c->aug.ratio[0], t.ratio_max = c->aug.ratio[1];
+    t.flip = c->aug.hflip;
     t.filter = filter_of(c);
     return t;
 }

@@ -39,7 +39,7 @@ static Val block(Nn *nn, const MavitConfig *c, Val x, int stage, int index) {
     x = nn_depthwise_residual(nn, x, "pos", 3);
     Val u = attention(nn, nn_layer_norm(nn, x, "norm1.norm"), c->attention[stage], c->heads[stage]);
     x = nn_residual(nn, x, u, "gamma_1", c->layer_scale[stage], stream);
-    u = feed_forward(nn, nn_layer_norm(nn, x, "norm2.norm"), (int)(c->mlp_ratio * (float)c->dims[stage]));
+    u = feed_forward(nn, nn_layer_norm(nn, x, "norm2.norm"), (int)(c->mlp_ratio * c->dims[stage]));
     return nn_residual(nn, x, u, "gamma_2", c->layer_scale[stage], stream + 1);
 }
 

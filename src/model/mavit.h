@@ -11,7 +11,7 @@ typedef struct {
     int dims[MAVIT_STAGES], depths[MAVIT_STAGES], heads[MAVIT_STAGES];
     AttentionKind attention[MAVIT_STAGES];
     float layer_scale[MAVIT_STAGES]; /* start value of gamma_1 and gamma_2 */
-    float mlp_ratio;                 /* hidden channels: (int)(mlp_ratio * dim) */
+    double mlp_ratio;                /* hidden channels: (int)(mlp_ratio * dim) */
     float drop_path;                 /* rate of the last block; the first has 0, linear between */
     int projection;                  /* channels before the classifier */
     int classes;
