@@ -1,15 +1,20 @@
 /* test_cli.c - the command line: flags in every spelling, what they become, every refusal, and the shape of help. */
-#include "app/cli.h"
+#include "app/commands.h"
 #include "lib/config.h"
+#include "base/file.h"
+#include "base/strings.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 
 #include <cmocka.h>
+
+#include "scratch.h"
 
 static const CliFlag infer_flags[] = {
     {"topk", 'k', "N", "classes to print", NULL, NULL, NULL},
@@ -17,9 +22,9 @@ static const CliFlag infer_flags[] = {
 };
 
 static const CliCommand commands[] = {
-    {"train", NULL, NULL, "Trains a classifier.", NULL, 0, true, NULL},
-    {"infer", "predict", "IMAGE...", "Classifies images.", infer_flags, COUNTOF(infer_flags), true, NULL},
-    {"doctor", "checks env", NULL, "Says what this machine has.", NULL, 0, false, NULL},
+    {"train", NULL, NULL, "Trains a classifier.", NULL, 0, "model.*,data.*,input.size,optim.*,sched.*,train.*,output,exist_ok,device", NULL},
+    {"infer", "predict", "IMAGE...", "Classifies images.", infer_flags, COUNTOF(infer_flags), "model.weights,optim.lr", NULL},
+    {"doctor", "checks env", NULL, "Says what this machine has.", NULL, 0, NULL, NULL},
 };
 
 /* Parses words apart by spaces; the words live until the next call. */
@@ -198,25 +203,107 @@ static void test_help(void **state) {
         for (size_t k = 0; k < COUNTOF(widths); k++) {
             char *text = help_of(lines[i], widths[k]);
             for (char *rest = text, *line; (line = strsep(&rest, "\n")) != NULL;) {
-                bool usage = !strncmp(line, "usage:", 6) || !strncmp(line, "Config options", 14);
-                if (!usage) assert_true((int)strlen(line) <= MIN(widths[k], 100));
+                assert_true((int)strlen(line) <= MIN(widths[k], 100));
             }
             free(text);
         }
     char *text = help_of("help infer", 100);
     assert_non_null(strstr(text, "usage: mala infer [--config FILE] [key=value ...] [flags] IMAGE...\n"));
     assert_non_null(strstr(text, "  -k, --topk N                classes to print\n"));
-    assert_non_null(strstr(text, "  -b, --batch-size N          images per step (train.batch_size)\n"));
     assert_non_null(strstr(text, "  optim.lr               learning rate after warm-up (5e-4; 1e-09 to 100)\n"));
+    assert_null(strstr(text, "epochs")); /* it does not use */
+    free(text);
+    text = help_of("help train", 100);
+    assert_non_null(strstr(text, "  -b, --batch-size N          images per step (train.batch_size)\n"));
     assert_non_null(strstr(text, "  train.ema              keep a moving average of the weights (false)\n"));
+    free(text);
+    text = help_of("help config", 100);
     for (int i = 0; i < config_table_count; i++) assert_non_null(strstr(text, config_table[i].name));
     free(text);
+}
+
+/* What a command does not use is refused where it is typed, and the message says where it belongs. */
+static void test_unused(void **state) {
+    (void)state;
+    FAILS("infer --epochs 5", "infer does not use --epochs - it is for train");
+    FAILS("infer --lr 1 --output=p.json", "infer does not use --output - it is for train");
+    FAILS("infer a.jpg sched.epochs=5", "infer does not use sched.epochs - it is for train");
+    FAILS("infer --set sched.epochs=5", "infer does not use sched.epochs - it is for train");
+    FAILS("infer --epoch 5", "unknown flag \"--epoch\" - 'mala help infer' lists what there is"); /* not "--epochs" */
+    FAILS("train base=a.json", "train does not use base - it is for config files");
+}
+
+/* In a folder with files of such names. */
+static void test_files_with_equals_signs(void **state) {
+    (void)state;
+    char here[4096];
+    Cli cli;
+    Err err = {0};
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(scratch_folder), 0);
+    assert_true(file_write("a=b.jpg", "", 0, &err) && file_write("optim.lr=1", "", 0, &err));
+    assert_true(parse(&cli, "infer a=b.jpg optim.lr=1 optim.lr=2e-3 epoch=3-step=1.ckpt lr=0.1/new.pth a-b=c", &err));
+    assert_int_equal(chdir(here), 0);
+    static const char *const files[] = {"a=b.jpg", "optim.lr=1", "epoch=3-step=1.ckpt", "lr=0.1/new.pth", "a-b=c"};
+    assert_int_equal(cli.argument_count, COUNTOF(files));
+    for (size_t i = 0; i < COUNTOF(files); i++) assert_string_equal(cli.arguments[i], files[i]);
+    assert_int_equal(cli.override_count, 1);
+    assert_string_equal(cli.overrides[0], "optim.lr=2e-3");
+    cli_free(&cli);
+    FAILS("infer lr=3", "unknown option \"lr\" - did you mean \"optim.lr\"? A file: ./lr=3");
+    FAILS("infer zzz=b.jpg", "unknown option \"zzz\" - 'mala help config' lists them. A file: ./zzz=b.jpg");
+    assert_overrides("train zzz=a/b", "zzz=a/b"); /* takes no files: the config refuses it */
+}
+
+static void test_weights_once(void **state) {
+    (void)state;
+    Cli cli;
+    Err err;
+    const char *path;
+    assert_true(parse(&cli, "infer a.safetensors --weights b", &err));
+    assert_false(cli_weights(&cli, &path, 1, &err));
+    assert_string_equal(err.text, "command line: weights are given twice, as a.safetensors and by --weights - leave one "
+                        "out");
+    assert_true(cli_weights(&cli, &path, 2, &err)); /* of two arguments the first would be */
+    assert_null(path);
+    cli_free(&cli);
+    assert_true(parse(&cli, "infer a b", &err));
+    assert_false(cli_weights(&cli, &path, 1, &err));
+    assert_true(cli_weights(&cli, &path, 2, &err));
+    assert_string_equal(path, "a");
+    cli_free(&cli);
+}
+
+/* The program's own tables: every pattern of `uses` names an option, every option is some command's, and so is every
+ * flag that stands for one. */
+static void test_uses(void **state) {
+    (void)state;
+    const CliCommand all[] = {command_train, command_eval,   command_infer,  command_info,  command_synth,
+                              command_bench, command_export, command_import, command_verify, command_plan};
+    for (size_t i = 0; i < COUNTOF(all); i++) {
+        char *patterns = mem_strdup(all[i].uses ? all[i].uses : ""), *rest = patterns;
+        for (char *pattern; (pattern = strsep(&rest, ",")) && *pattern;) {
+            int named = 0;
+            for (int k = 0; k < config_table_count; k++) named += text_matches(pattern, config_table[k].name);
+            if (named == 0) fail_msg("%s uses \"%s\", which is no option", all[i].name, pattern);
+        }
+        free(patterns);
+        for (int k = 0; k < all[i].flag_count; k++)
+            if (all[i].flags[k].key) assert_true(cli_uses(&all[i], all[i].flags[k].key));
+    }
+    for (int k = 0; k < config_table_count; k++) {
+        int users = 0;
+        for (size_t i = 0; i < COUNTOF(all); i++) users += cli_uses(&all[i], config_table[k].name);
+        if (users == 0 && strcmp(config_table[k].name, "base") != 0) fail_msg("no command uses %s", config_table[k].name);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spellings),    cmocka_unit_test(test_flags_fit_options), cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_common_flags), cmocka_unit_test(test_refusals),          cmocka_unit_test(test_help),
+        cmocka_unit_test(test_unused),       cmocka_unit_test(test_weights_once),      cmocka_unit_test(test_uses),
+        cmocka_unit_test(test_files_with_equals_signs),
     };
-    return cmocka_run_group_tests_name("cli", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("cli", tests, scratch_set_up, scratch_tear_down);
 }

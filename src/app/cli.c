@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const CliFlag cli_common_flags[] = {
     {"help", 'h', NULL, "this text", NULL, NULL, NULL},
@@ -59,7 +60,7 @@ typedef struct {
 static int flag_tables(FlagTable out[3], const CliCommand *command) {
     int n = 0;
     out[n++] = (FlagTable){command->flags, command->flag_count}; /* first: a command may give a name its own meaning */
-    if (command->config) out[n++] = (FlagTable){cli_config_flags, cli_config_flag_count};
+    if (command->uses) out[n++] = (FlagTable){cli_config_flags, cli_config_flag_count};
     out[n++] = (FlagTable){cli_common_flags, cli_common_flag_count};
     return n;
 }
@@ -90,14 +91,16 @@ static const CliFlag *find_flag(const CliCommand *command, const char *text, siz
 static bool fail_unknown_flag(const CliCommand *command, const char *name, Err *err) {
     FlagTable tables[3];
     int n = flag_tables(tables, command), words = 0, capacity = 0;
-    const Option *option = command->config ? option_find(config_table, config_table_count, name) : NULL;
+    const Option *option = command->uses ? option_find(config_table, config_table_count, name) : NULL;
     if (option)
         return err_set(err, EXIT_USAGE, "command line: unknown flag \"--%s\" - config options have no dashes: %s=VALUE",
                        name, name);
     for (int t = 0; t < n; t++) capacity += tables[t].count;
     const char **names = mem_zalloc((size_t)capacity, sizeof *names);
     for (int t = 0; t < n; t++)
-        for (int i = 0; i < tables[t].count; i++) names[words++] = tables[t].flags[i].name;
+        for (int i = 0; i < tables[t].count; i++)
+            if (!tables[t].flags[i].key || cli_uses(command, tables[t].flags[i].key))
+                names[words++] = tables[t].flags[i].name;
     const char *near = text_nearest(name, names, (size_t)words);
     free(names);
     if (near)
@@ -139,21 +142,30 @@ static bool take_color(Cli *cli, const char *when, Err *err) {
     return true;
 }
 
+/* An option that does not exist is left to the config, which knows what may have been meant. */
+static bool take_option(Cli *cli, const char *typed, const char *key, const char *value, Err *err) {
+    if (option_find(config_table, config_table_count, key) && !cli_uses(cli->command, key))
+        return cli_fail_unused(cli, typed, key, err);
+    add_override(cli, key, value);
+    return true;
+}
+
 static bool take_assignment(Cli *cli, const char *text, Err *err) {
     const char *equals = strchr(text, '=');
     if (!equals) return err_set(err, EXIT_USAGE, "command line: --set: \"%s\" is no KEY=VALUE", text);
     char *key = mem_strdup(text);
     key[equals - text] = '\0';
-    add_override(cli, key, equals + 1);
+    bool ok = take_option(cli, key, key, equals + 1, err);
     free(key);
-    return true;
+    return ok;
 }
 
 /* What a flag does; value: "" when it has none. */
 static bool take_flag(Cli *cli, const CliFlag *f, const char *value, Err *err) {
     if (f->key) {
-        if (!add_to_list(cli, f, value)) add_override(cli, f->key, value[0] || f->argument ? value : f->value);
-        return true;
+        char typed[64];
+        snprintf(typed, sizeof typed, "--%s", f->name);
+        return add_to_list(cli, f, value) || take_option(cli, typed, f->key, f->argument ? value : f->value, err);
     }
     if (!strcmp(f->name, "help")) cli->action = CLI_HELP;
     if (!strcmp(f->name, "quiet")) cli->level = LOG_ERROR;
@@ -219,13 +231,40 @@ static bool parse_short(Cli *cli, int *i, int argc, char **argv, Err *err) {
 }
 
 /* "optim.lr=1e-3": a key of letters, digits, '_' and '.', so that "./a=b.jpg" is a file. */
-static bool is_assignment(const char *word) {
+static bool looks_like_assignment(const char *word) {
     size_t length = strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.");
     return length > 0 && word[length] == '=' && word[0] != '.';
 }
 
+static const Option *assigned_option(const char *word, char key[100]) {
+    snprintf(key, 100, "%.*s", (int)MIN(strcspn(word, "="), (size_t)99), word);
+    return option_find(config_table, config_table_count, key);
+}
+
+/* Where a command takes files, one that exists is a file whatever its name, and so is "epoch=3-step=9.ckpt" or
+ * "lr=0.1/new.pth", which no option begins. */
+static bool is_assignment(const CliCommand *command, const char *word) {
+    char key[100];
+    if (!command->uses || !looks_like_assignment(word)) return false;
+    if (!command->arguments) return true;
+    return access(word, F_OK) != 0 && (assigned_option(word, key) || !strpbrk(strchr(word, '='), "/-"));
+}
+
+static bool fail_unknown_option(const char *word, const char *key, Err *err) {
+    const Option *near = option_nearest(config_table, config_table_count, key);
+    if (near)
+        return err_set(err, EXIT_USAGE, "command line: unknown option \"%s\" - did you mean \"%s\"? A file: ./%s", key,
+                       near->name, word);
+    return err_set(err, EXIT_USAGE, "command line: unknown option \"%s\" - 'mala help config' lists them. A file: ./%s",
+                   key, word);
+}
+
 static bool parse_word(Cli *cli, const char *word, bool assignments, Err *err) {
-    if (assignments && cli->command->config && is_assignment(word)) return take_assignment(cli, word, err);
+    char key[100];
+    if (assignments && is_assignment(cli->command, word)) {
+        bool unknown = cli->command->arguments && !assigned_option(word, key);
+        return unknown ? fail_unknown_option(word, key, err) : take_assignment(cli, word, err);
+    }
     if (!cli->command->arguments)
         return err_set(err, EXIT_USAGE, "command line: unexpected \"%s\" - 'mala help %s' shows what it takes", word,
                        cli->command->name);
@@ -253,7 +292,8 @@ static bool is_one_of(const char *word, const char *a, const char *b, const char
 }
 
 bool cli_parse(Cli *out, const CliCommand *commands, int count, int argc, char **argv, Err *err) {
-    *out = (Cli){.level = LOG_INFO, .color = COLOR_AUTO, .action = CLI_HELP};
+    *out = (Cli){.level = LOG_INFO, .color = COLOR_AUTO, .action = CLI_HELP, .commands = commands,
+                 .command_count = count};
     if (argc < 2) return err_set(err, EXIT_USAGE, "command line: no command - 'mala help' lists them");
     if (is_one_of(argv[1], "version", "--version", "-V")) {
         out->action = CLI_VERSION;
@@ -295,38 +335,4 @@ void cli_free(Cli *cli) {
     free(cli->arguments);
     free(cli->given);
     *cli = (Cli){0};
-}
-
-const char *cli_flag(const Cli *cli, const char *name) {
-    for (int i = cli->given_count - 1; i >= 0; i--)
-        if (!strcmp(cli->given[i].flag->name, name)) return cli->given[i].value;
-    return NULL;
-}
-
-bool cli_flag_int(const Cli *cli, const char *name, int64_t *out, int64_t low, int64_t high, Err *err) {
-    const char *text = cli_flag(cli, name);
-    if (!text) return true;
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    if (end == text || *end != '\0')
-        return err_set(err, EXIT_USAGE, "command line: --%s: expected a whole number, found \"%s\"", name, text);
-    if (value < low || value > high)
-        return err_set(err, EXIT_USAGE, "command line: --%s: %s is out of range - allowed: %lld to %lld", name, text,
-                       (long long)low, (long long)high);
-    *out = value;
-    return true;
-}
-
-bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, double high, Err *err) {
-    const char *text = cli_flag(cli, name);
-    if (!text) return true;
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || *end != '\0')
-        return err_set(err, EXIT_USAGE, "command line: --%s: expected a number, found \"%s\"", name, text);
-    if (!(value >= low && value <= high))
-        return err_set(err, EXIT_USAGE, "command line: --%s: %s is out of range - allowed: %g to %g", name, text, low,
-                       high);
-    *out = value;
-    return true;
 }

@@ -1,6 +1,7 @@
 /* cli.h - the command line: mala <command> [--config FILE] [key=value ...] [flags] [arguments]. Commands describe their
  * flags in tables; parsing, messages and help come from these and from the config's table. A flag is matched whole,
- * with '_' and '-' the same, and never by a beginning of it: "--epoch" is an error that names "--epochs". */
+ * with '_' and '-' the same, and never by a beginning of it: "--epoch" is an error that names "--epochs". What a command
+ * does not use is refused where it is typed; a config file may hold every option. */
 #ifndef MALA_CLI_H
 #define MALA_CLI_H
 
@@ -27,7 +28,7 @@ typedef struct {
     const char *summary;     /* one line */
     const CliFlag *flags;
     int flag_count;
-    bool config; /* takes --config, key=value and the flags that stand for config options */
+    const char *uses; /* the config options it uses: patterns apart by commas. NULL: it takes no config at all */
     bool (*run)(const Cli *cli, Log *log, Err *err);
 } CliCommand;
 
@@ -43,6 +44,8 @@ struct Cli {
     CliAction action;
     const CliCommand *command; /* NULL with CLI_HELP: the program's own help */
     bool help_config;          /* "mala help config": the options alone */
+    const CliCommand *commands; /* all there are: which of them use what this one does not */
+    int command_count;
     const char *config;        /* --config; NULL: none */
     char **overrides;          /* "key=value", in order: for config_load */
     int override_count;
@@ -65,6 +68,15 @@ bool cli_flag_int(const Cli *cli, const char *name, int64_t *out, int64_t low, i
 
 /* The same as a number. */
 bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, double high, Err *err);
+
+/* The weights that a command with "[WEIGHTS]" was given as its first of `count` arguments; NULL: by model.weights, or
+ * not at all. False: EXIT_USAGE, given in both ways. */
+bool cli_weights(const Cli *cli, const char **out, int count, Err *err);
+
+/* Does the command use this config option? */
+bool cli_uses(const CliCommand *command, const char *key);
+/* An error that names what the command does not use ("--epochs", "sched.epochs") and which commands do. */
+bool cli_fail_unused(const Cli *cli, const char *typed, const char *key, Err *err);
 
 /* Help, as wide as columns within 70 to 100. */
 void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, int columns);

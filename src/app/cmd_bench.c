@@ -343,5 +343,5 @@ const CliCommand command_bench = {
     .summary = "time inference or a training step on random pictures; the processor's peak, the device's copy",
     .flags = flags,
     .flag_count = COUNTOF(flags),
-    .config = true,
+    .uses = USES_NETWORK "," USES_DEVICE ",model.drop_path,input.size,train.ema,train.precision,train.recompute",
     .run = run};

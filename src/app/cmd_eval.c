@@ -7,6 +7,7 @@
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
+    {"batch-size", 'b', "N", "pictures at a time", "batch", "eval.batch_size", NULL},
     {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
 
@@ -54,12 +55,10 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
-    if (cli->argument_count > 1)
-        return err_set(err, EXIT_USAGE, "command line: eval takes one weights file, got %d - the data go to --data",
-                       cli->argument_count);
     ModelFile model;
-    const char *path = cli->argument_count ? cli->arguments[0] : NULL;
-    if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
+    const char *path;
+    if (!cli_weights(cli, &path, 1, err) ||
+        !model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = model_file_has_classifier(&model, err) && config_check_data(&model.config, err) &&
               run_on(&model, cli, log, err);
     model_file_close(&model);
@@ -72,5 +71,6 @@ const CliCommand command_eval = {.name = "eval",
                                  .summary = "measure a network on the validation pictures of a data set",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .config = true,
+                                 .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.*,data.path,data.val,data.workers,data.on_bad_image,"
+                                         "data.max_bad,eval.*,train.batch_size",
                                  .run = run};

@@ -58,8 +58,9 @@ static bool size_override(char *out, size_t capacity, const Cli *cli, Err *err) 
 
 static bool open_file(ModelFile *out, const Cli *cli, Log *log, Err *err) {
     char size[64];
-    const char *path = cli->argument_count > 1 ? cli->arguments[0] : NULL;
+    const char *path;
     int count = cli->override_count;
+    if (!cli_weights(cli, &path, 2, err)) return false;
     if (!cli_flag(cli, "size")) return model_file_open(out, path, cli->config, cli->overrides, count, log, err);
     if (!size_override(size, sizeof size, cli, err)) return false;
     char **overrides = mem_zalloc((size_t)count + 1, sizeof *overrides);
@@ -162,5 +163,5 @@ const CliCommand command_export = {.name = "export",
                                    .summary = "write a network for other programs",
                                    .flags = flags,
                                    .flag_count = COUNTOF(flags),
-                                   .config = true,
+                                   .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.*",
                                    .run = run};

@@ -114,5 +114,5 @@ const CliCommand command_import = {.name = "import",
                                        "turn a PyTorch checkpoint into a safetensors file, or either into a .pth",
                                    .flags = flags,
                                    .flag_count = COUNTOF(flags),
-                                   .config = true,
+                                   .uses = USES_NETWORK ",model.weights_ema,model.allow_missing,input.*",
                                    .run = run};

@@ -282,5 +282,5 @@ const CliCommand command_infer = {.name = "infer",
                                   .summary = "classify pictures; - reads paths from standard input",
                                   .flags = flags,
                                   .flag_count = COUNTOF(flags),
-                                  .config = true,
+                                  .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.*,eval.precision",
                                   .run = run};

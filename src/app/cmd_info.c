@@ -160,11 +160,11 @@ static bool run_config(const Config *c, int classes, const Cli *cli, Err *err) {
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
-    if (cli->argument_count > 1)
-        return err_set(err, EXIT_USAGE, "command line: info takes one weights file, got %d", cli->argument_count);
+    const char *path;
+    if (!cli_weights(cli, &path, 1, err)) return false;
     Config config;
     bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err);
-    const char *path = cli->argument_count ? cli->arguments[0] : ok ? config.model.weights : NULL;
+    if (ok && !path) path = config.model.weights;
     if (ok && path) {
         ModelFile model;
         ok = model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err);
@@ -185,5 +185,5 @@ const CliCommand command_info = {.name = "info",
                                  .summary = "layers, parameters, multiply-adds and memory of a network",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .config = true,
+                                 .uses = USES_NETWORK ",model.weights,model.weights_ema,model.drop_path,input.size,train.recompute",
                                  .run = run};

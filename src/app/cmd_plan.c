@@ -109,5 +109,6 @@ const CliCommand command_plan = {.name = "plan",
                                  .summary = "device memory that a run will take, predicted without the device",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .config = true,
+                                 .uses = USES_NETWORK ",model.drop_path,input.size,train.batch_size,train.ema,train.precision,train.recompute,"
+                                         "eval.batch_size,eval.precision,device",
                                  .run = run};

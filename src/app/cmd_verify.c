@@ -33,11 +33,9 @@ static void print_result(const GoldenResult *r, const char *path, double limit, 
 
 static bool run(const Cli *cli, Log *log, Err *err) {
     double limit = GOLDEN_LIMIT;
-    if (cli->argument_count > 1)
-        return err_set(err, EXIT_USAGE, "command line: verify takes one weights file, got %d", cli->argument_count);
-    if (!cli_flag_double(cli, "limit", &limit, 0, 1, err)) return false;
+    const char *path;
+    if (!cli_weights(cli, &path, 1, err) || !cli_flag_double(cli, "limit", &limit, 0, 1, err)) return false;
     ModelFile model;
-    const char *path = cli->argument_count ? cli->arguments[0] : NULL;
     if (!model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     GoldenResult result;
     bool ok = golden_check(&result, &model, limit, err);
@@ -56,5 +54,5 @@ const CliCommand command_verify = {.name = "verify",
                                    .summary = "check that a network computes here what it did where it was written",
                                    .flags = flags,
                                    .flag_count = COUNTOF(flags),
-                                   .config = true,
+                                   .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.mean,input.std",
                                    .run = run};

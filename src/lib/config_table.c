@@ -46,7 +46,7 @@ const Option config_table[] = {
     INT_AUTO("model.num_classes", model.num_classes, "auto", 2, 100000, "nc classes nb_classes",
              "auto: from the data or the weights"),
     STRING("model.weights", model.weights, OPTION_NULL, "null", "pretrained finetune checkpoint",
-           "file to start from (.safetensors or .pth)"),
+           "weights: a .safetensors or .pth file, a run's folder or a model hub's"),
     ENUM("model.weights_ema", model.weights_ema, "auto", "auto yes|true no|false", NULL,
          "which weights of a checkpoint with two sets: averages or raw; auto: averages where there are some"),
     STRING("model.allow_missing", model.allow_missing, OPTION_NULL | OPTION_UNSAVED, "null", "strict allow_mismatch",
