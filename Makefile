@@ -20,7 +20,7 @@ CPPFLAGS := -Isrc -D_GNU_SOURCE -DMALA_VERSION='"$(VERSION)"' -MMD -MP
 CFLAGS   := -std=c11 -g $(OPT) -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
             -Wvla -Werror=implicit-function-declaration -fstack-protector-strong $(SAN)
 LDFLAGS  := $(SAN)
-LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lpthread -lm
+LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lwebp -lpthread -lm
 
 # The CPU kernels are compiled once per instruction set and chosen at run time (backend/cpu/cpu.c).
 KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-trapping-math -Wno-psabi

@@ -4,7 +4,7 @@
 set -eu
 
 missing=
-for need in dnnl.h:libdnnl-dev cjson/cJSON.h:libcjson-dev png.h:libpng-dev jpeglib.h:libjpeg-dev cmocka.h:libcmocka-dev; do
+for need in dnnl.h:libdnnl-dev cjson/cJSON.h:libcjson-dev png.h:libpng-dev jpeglib.h:libjpeg-dev webp/decode.h:libwebp-dev cmocka.h:libcmocka-dev; do
     header=${need%%:*}
     for dir in /usr/include /usr/local/include /usr/include/*-linux-gnu; do
         [ -e "$dir/$header" ] && continue 2

@@ -317,7 +317,7 @@ static void test_bad_files_that_stop(void **state) {
         o.on_bad = BAD_SKIP;
         o.max_bad = 1.0 / SAMPLES;
         expect_stop(&o, &s->data, 3,
-                    "/b/6.png: is neither JPEG nor PNG - give a JPEG or PNG (bad picture number 2 of 21");
+                    "/b/6.png: is neither JPEG nor PNG nor WebP - give one of these (bad picture number 2 of 21");
         o.max_bad = 0;
         expect_stop(&o, &s->data, 2, "/b/2.png: is neither");
     }

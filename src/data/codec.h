@@ -1,4 +1,4 @@
-/* codec.h - what image.c shares with the two codecs; private to this folder. Both libraries leave through longjmp when
+/* codec.h - what image.c shares with the codecs; private to this folder. libjpeg and libpng leave through longjmp when
  * they give up, so jpeg.c and png.c hold the project's only setjmp calls, each in a function that owns nothing. */
 #ifndef MALA_CODEC_H
 #define MALA_CODEC_H
@@ -9,6 +9,7 @@
 typedef bool Codec(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_jpeg_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
+bool codec_webp_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 
 /* The error for bytes that are no format that is read. */
 bool codec_refuse_format(const uint8_t *bytes, size_t count, const char *name, Err *err);

@@ -19,7 +19,7 @@ static const Format FORMATS[] = {
     {0, 2, "\xff\xd8", "JPEG", true, NULL, NULL},
     {0, 8, "\x89PNG\r\n\x1a\n", "PNG", true, NULL, NULL},
     {0, 4, "GIF8", PICTURE("GIF")},
-    {8, 4, "WEBP", PICTURE("WebP")},
+    {8, 4, "WEBP", "WebP", true, NULL, NULL},
     {0, 2, "BM", PICTURE("BMP")},
     {0, 4, "II*\0", PICTURE("TIFF")},
     {0, 4, "MM\0*", PICTURE("TIFF")},
@@ -67,5 +67,5 @@ bool codec_refuse_format(const uint8_t *bytes, size_t count, const char *name, E
     const char *text = (const char *)bytes + blank;
     if (count - blank >= 5 && (strncasecmp(text, "<!doc", 5) == 0 || strncasecmp(text, "<html", 5) == 0))
         return err_set(err, EXIT_INPUT, "%s: is an HTML page, as failed downloads leave - fetch it again", name);
-    return err_set(err, EXIT_INPUT, "%s: is neither JPEG nor PNG - give a JPEG or PNG", name);
+    return err_set(err, EXIT_INPUT, "%s: is neither JPEG nor PNG nor WebP - give one of these", name);
 }

@@ -86,7 +86,9 @@ bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *na
     bool readable;
     const char *format = image_format(bytes, count, &readable);
     if (!readable) return codec_refuse_format(bytes, count, name, err);
-    Codec *decode = strcmp(format, "JPEG") == 0 ? codec_jpeg_decode : codec_png_decode;
+    Codec *decode = strcmp(format, "JPEG") == 0  ? codec_jpeg_decode
+                    : strcmp(format, "PNG") == 0 ? codec_png_decode
+                                                 : codec_webp_decode;
     if (!decode(out, &orientation, bytes, count, name, err)) return false;
     if (make_upright(out, orientation, err)) return true;
     image_free(out);
