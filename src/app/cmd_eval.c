@@ -60,7 +60,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (!cli_weights(cli, &path, 1, err) ||
         !model_file_open(&model, path, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = model_file_has_classifier(&model, err) && config_check_data(&model.config, err) &&
-              run_on(&model, cli, log, err);
+              config_check_tensors(&model.file, &model.config, err) && run_on(&model, cli, log, err);
     model_file_close(&model);
     return ok;
 }

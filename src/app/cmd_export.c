@@ -153,7 +153,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     ModelFile file;
     const char *folder = cli_flag(cli, "verify");
     if (!read_flags(&e, cli, err) || !open_file(&file, cli, log, err)) return false;
-    bool ok = write_export(&e, &file, cli, err) && (!folder || verify(&e, &file, folder, log, err));
+    bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, cli, err) &&
+              (!folder || verify(&e, &file, folder, log, err));
     model_file_close(&file);
     return ok;
 }

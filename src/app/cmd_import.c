@@ -101,7 +101,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     ModelFile model;
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;
-    bool ok = (!names || name_classes(&model, names, err)) && (!model.described || check_model(&model, err)) &&
+    bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) && (!model.described || check_model(&model, err)) &&
               write_file(&model, cli, log, err);
     model_file_close(&model);
     return ok;

@@ -119,7 +119,7 @@ static bool load_weights(Trainer *t, Err *err) {
     HeadPolicy head;
     WeightsReport report;
     if (!config_open_weights(&file, c->model.weights, c, t->log, err)) return false;
-    bool ok = choose_head(&head, &t->train_data, &file, err);
+    bool ok = config_check_tensors(&file, c, err) && choose_head(&head, &t->train_data, &file, err);
     if (ok) {
         WeightsPolicy policy = config_weights_policy(c, head, t->log);
         ok = weights_load(&report, &t->state, &file, &policy, err);

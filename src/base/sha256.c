@@ -1,18 +1,11 @@
 #include "base/sha256.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-/* The first 32 bits behind the point of the cube roots of the first 64 primes. */
-static const uint32_t constants[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+#include "base/sha256_constants.h"
+#include "base/sha256_x86.h"
 
 static uint32_t turned(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
 
@@ -27,15 +20,32 @@ static void add_block(uint32_t state[8], const uint8_t block[64]) {
                (turned(b, 17) ^ turned(b, 19) ^ b >> 10);
     }
     memcpy(v, state, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]), majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        uint32_t one = v[7] + (turned(v[4], 6) ^ turned(v[4], 11) ^ turned(v[4], 25)) + choice + constants[i] + w[i];
-        uint32_t two = (turned(v[0], 2) ^ turned(v[0], 13) ^ turned(v[0], 22)) + majority;
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += one;
-        v[0] = one + two;
+#pragma GCC unroll 8
+    for (int i = 0; i < 64; i++) { /* v turns by one place a round: eight rounds on, no word has moved */
+        uint32_t *a = &v[(64 - i) % 8], *b = &v[(65 - i) % 8], *c = &v[(66 - i) % 8], *d = &v[(67 - i) % 8];
+        uint32_t *e = &v[(68 - i) % 8], *f = &v[(69 - i) % 8], *g = &v[(70 - i) % 8], *h = &v[(71 - i) % 8];
+        uint32_t choice = (*e & *f) ^ (~*e & *g), majority = (*a & *b) ^ (*a & *c) ^ (*b & *c);
+        uint32_t one = *h + (turned(*e, 6) ^ turned(*e, 11) ^ turned(*e, 25)) + choice + sha256_constants[i] + w[i];
+        *d += one;
+        *h = one + (turned(*a, 2) ^ turned(*a, 13) ^ turned(*a, 22)) + majority;
     }
     for (int i = 0; i < 8; i++) state[i] += v[i];
+}
+
+/* Asked once: the question is slow on virtual machines. */
+static bool has_instructions(void) {
+    static atomic_int known; /* 0: not yet, 1: no, 2: yes */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!answer) atomic_store_explicit(&known, answer = 1 + sha256_x86_here(), memory_order_relaxed);
+    return answer == 2;
+}
+
+void sha256_portable_add(uint32_t state[8], const uint8_t *blocks, size_t count) {
+    for (size_t i = 0; i < count; i++) add_block(state, blocks + 64 * i);
+}
+
+static void add_blocks(uint32_t state[8], const uint8_t *blocks, size_t count) {
+    (has_instructions() ? sha256_x86_add : sha256_portable_add)(state, blocks, count);
 }
 
 void sha256_init(Sha256 *s) {
@@ -45,12 +55,17 @@ void sha256_init(Sha256 *s) {
 
 void sha256_add(Sha256 *s, const void *bytes, size_t count) {
     const uint8_t *from = bytes;
-    while (count > 0) {
-        size_t held = (size_t)(s->count % 64), n = MIN(count, 64 - held);
+    size_t held = (size_t)(s->count % 64);
+    s->count += count;
+    if (held > 0) {
+        size_t n = MIN(count, 64 - held);
         memcpy(s->block + held, from, n);
-        from += n, count -= n, s->count += n;
-        if (s->count % 64 == 0) add_block(s->state, s->block);
+        from += n, count -= n;
+        if (held + n < 64) return;
+        add_blocks(s->state, s->block, 1);
     }
+    add_blocks(s->state, from, count / 64);
+    if (count % 64) memcpy(s->block, from + count / 64 * 64, count % 64);
 }
 
 void sha256_text(Sha256 *s, char out[SHA256_TEXT_SIZE]) {

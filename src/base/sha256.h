@@ -17,4 +17,7 @@ void sha256_add(Sha256 *s, const void *bytes, size_t count);
 /* 64 lower-case hexadecimal digits. */
 void sha256_text(Sha256 *s, char out[SHA256_TEXT_SIZE]);
 
+/* What sha256_add does with whole blocks of 64 bytes where the processor has no instructions for it: for tests. */
+void sha256_portable_add(uint32_t state[8], const uint8_t *blocks, size_t count);
+
 #endif

@@ -8,6 +8,7 @@
 #include "backend/rope.h"
 #include "base/strings.h"
 #include "io/safetensors.h"
+#include "io/seal.h"
 
 #define TABLE_ROWS 20 /* of each kind */
 #define TABLE_NAME 60 /* columns of the widest name; longer ones push their row */
@@ -233,7 +234,10 @@ bool weights_save(const char *path, const State *s, StateRole role, const Stored
         t->data = host;
         ok = ok && state_read(s, spec->buffer ? ROLE_BUFFER : role, done, host, err);
     }
-    ok = ok && safetensors_write(path, tensors, (size_t)s->n_params, metadata, count, err);
+    Seal seal = {0};
+    ok = ok && seal_make(&seal, tensors, (size_t)s->n_params, metadata, count, err) &&
+         safetensors_write(path, tensors, (size_t)s->n_params, seal.pairs, seal.count, err);
+    seal_free(&seal);
     for (int32_t i = 0; i < done; i++) free((void *)tensors[i].data);
     free(tensors);
     return ok;

@@ -45,7 +45,7 @@ bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const
  * policy lets be missing is what state_init draws from seed 0. */
 bool weights_attach(WeightsReport *report, State *s, const TensorFile *file, const WeightsPolicy *policy, Err *err);
 
-/* Writes weights (role ROLE_WEIGHT or ROLE_EMA) and running statistics, float32, atomically. */
+/* Writes weights (role ROLE_WEIGHT or ROLE_EMA) and running statistics, float32, sealed (seal.h), atomically. */
 bool weights_save(const char *path, const State *s, StateRole role, const StoredPair *metadata, size_t count, Err *err);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "io/pth.h"
 #include "io/safetensors.h"
+#include "io/seal.h"
 
 #define GENERATOR 1 /* version of golden_input: another rule takes another number */
 
@@ -78,8 +79,12 @@ static bool rewrite(const ModelFile *m, const char *golden, Err *err) {
     for (size_t i = 0; i < f->metadata_count; i++)
         if (strcmp(f->metadata[i].key, GOLDEN_KEY) != 0) pairs[count++] = f->metadata[i];
     pairs[count++] = (StoredPair){GOLDEN_KEY, golden};
-    bool ok = f->part ? pth_write(f->path, f->part, f->tensors, f->tensor_count, pairs, count, err)
-                      : safetensors_write(f->path, f->tensors, f->tensor_count, pairs, count, err);
+    Seal seal;
+    bool ok = seal_make(&seal, f->tensors, f->tensor_count, pairs, count, err);
+    if (ok)
+        ok = f->part ? pth_write(f->path, f->part, f->tensors, f->tensor_count, seal.pairs, seal.count, err)
+                     : safetensors_write(f->path, f->tensors, f->tensor_count, seal.pairs, seal.count, err);
+    seal_free(&seal);
     free(pairs);
     return ok;
 }
@@ -88,7 +93,7 @@ bool golden_add(const char *path, Err *err) {
     ModelFile m;
     if (!model_file_open(&m, path, NULL, NULL, 0, NULL, err)) return false;
     float *logits = new_logits(&m);
-    bool ok = compute(logits, &m, err);
+    bool ok = config_check_tensors(&m.file, &m.config, err) && compute(logits, &m, err);
     if (ok) {
         JsonWriter w = {0};
         write_json(&w, &m, logits);

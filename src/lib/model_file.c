@@ -8,7 +8,9 @@
 #include "lib/hub.h"
 #include "lib/model_metadata.h"
 #include "base/file.h"
+#include "base/parallel.h"
 #include "data/imagenet_names.h"
+#include "io/seal.h"
 
 /* ---- from a config ---- */
 
@@ -103,11 +105,23 @@ bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log
     bool ok = tensor_file_open(out, inside ? inside : path, &options, err);
     free(inside);
     if (!ok) return false;
+    if (!seal_check_metadata(out, err)) {
+        tensor_file_close(out);
+        return false;
+    }
     if (out->part && out->part[0])
         log_info(log, "%s: takes \"%s\"%s", path, out->part,
                  out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
     if (out->stepped_over) log_info(log, "%s: holds objects beside the weights, not read: %s", path, out->stepped_over);
     return true;
+}
+
+bool config_check_tensors(const TensorFile *f, const Config *c, Err *err) {
+    Team *team = team_new(config_threads(c)), *before = team_use(team);
+    bool ok = seal_check_tensors(f, err);
+    team_use(before);
+    team_free(team);
+    return ok;
 }
 
 static void take_class(char ***names, int *count, const char *name) {

@@ -12,6 +12,7 @@
  *     mala.metrics    what the evaluation measured: JSON
  *     mala.dataset_sha256  of the training pictures, as dataset.h has it
  *     mala.golden     golden.h adds it
+ *     mala.tensors_sha256, mala.metadata_sha256  io/seal.h adds them, last
  *     license         of the weights, when it is known */
 #ifndef MALA_MODEL_METADATA_H
 #define MALA_MODEL_METADATA_H

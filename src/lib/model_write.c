@@ -6,6 +6,7 @@
 #include "lib/model_metadata.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
+#include "io/seal.h"
 
 /* Where pictures lay and runs went is nobody else's business. */
 static Config without_paths(const Config *c) {
@@ -37,9 +38,12 @@ bool model_write(const char *path, const StoredTensor *tensors, size_t count, co
     for (size_t i = 0; i < count; i++) classifier = classifier || strcmp(tensors[i].name, "head.weight") == 0;
     ModelMetadata metadata;
     describe(&metadata, m, classifier, options->license);
-    bool ok = options->format == MODEL_PTH
-                  ? pth_write(path, key, tensors, count, metadata.pairs, key ? metadata.count : 0, err)
-                  : safetensors_write(path, tensors, count, metadata.pairs, metadata.count, err);
+    Seal seal;
+    bool ok = seal_make(&seal, tensors, count, metadata.pairs, metadata.count, err);
+    if (ok)
+        ok = options->format == MODEL_PTH ? pth_write(path, key, tensors, count, seal.pairs, key ? seal.count : 0, err)
+                                          : safetensors_write(path, tensors, count, seal.pairs, seal.count, err);
+    seal_free(&seal);
     model_metadata_free(&metadata);
     bool whole = m->described && classifier && !m->config.model.allow_missing;
     return ok && (!whole || (options->format == MODEL_PTH && !key) || golden_add(path, err));
