@@ -90,7 +90,8 @@ unpack() { # unpack PACK SPLIT DIR
 # `auto` takes the GPU and says so; one that is not there is exit code 6, not the CPU.
 device() {
     # shellcheck disable=SC2086
-    "$mala" bench infer $network $small --size 32 --rounds 1 2>&1 | tee "$out/auto" | grep 'cuda:0.*(auto: the first usable GPU)' ||
+    "$mala" bench infer $network $small --size 32 --rounds 1 2>&1 | tee "$out/auto" | grep -A 1 'cuda:0' |
+        grep 'auto: the first usable GPU' ||
         { cat "$out/auto"; return 1; }
     "$mala" bench infer --device cuda:99
     [ $? = 6 ]

@@ -118,6 +118,10 @@ static void test_progress_line(void **state) {
     char line[800];
     progress_line(line, sizeof line, &p, 2.5, 300, false);
     assert_string_equal(line, "epoch 3/20   45% 1234/2741  494 images/s  ETA 0:03  loss 2.31");
+    p.after_items = 17 * 2741, p.after_seconds = 18 * 10; /* the epochs that are left, and their evaluations */
+    progress_line(line, sizeof line, &p, 2.5, 80, false);
+    assert_string_equal(line, "epoch 3/20   45% 1234/2741  494 images/s  ETA 4:37  loss 2.31");
+    p.after_items = 0, p.after_seconds = 0;
     progress_line(line, sizeof line, &p, 2.5, 80, true);
     assert_string_equal(line, "epoch 3/20  [######         ]   45% 1234/2741  494 images/s  ETA 0:03  loss 2.31");
     progress_line(line, sizeof line, &p, 2.5, 30, true);

@@ -20,8 +20,9 @@ static void print_result(const ClassifyMetrics *m, char *const *classes, size_t 
         return;
     }
     double images = (double)m->images;
-    printf("%lld pictures: top-1 %.2f %%, top-5 %.2f %%, loss %.4f", (long long)m->images,
-           100 * (double)m->top1 / images, 100 * (double)m->top5 / images, m->loss / images);
+    printf("%lld pictures: top-1 %.2f %%, ", (long long)m->images, 100 * (double)m->top1 / images);
+    if (classify_has_top5(m->classes)) printf("top-5 %.2f %%, ", 100 * (double)m->top5 / images);
+    printf("loss %.4f", m->loss / images);
     printf(bad ? ", %zu unreadable\n" : "\n", bad);
 }
 
@@ -36,6 +37,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
                             (const char *const *)model->classes, model->class_count, err);
     if (ok) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
+        options.keep_bytes = 0; /* each is used once */
         classify_metrics_init(&metrics, model->class_count);
         ok = loader_open(&loader, &options, &data, err) &&
              runner_open(&runner, model, (RunnerOptions){.batch = options.batch}, err);

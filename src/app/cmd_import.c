@@ -9,6 +9,7 @@
 
 #include "app/export.h"
 #include "base/file.h"
+#include "base/strings.h"
 #include "io/pth.h"
 #include "lib/model_write.h"
 
@@ -19,7 +20,7 @@ static const CliFlag flags[] = {
     {"classes", 0, "FILE", "names of the classes, one a line", "class-names names", NULL, NULL},
 };
 
-/* The lines of a text, but for empty ones, become the names of the classes. */
+/* The lines of a text, but for empty ones, become the names of the classes: those of a run's classes.txt, too. */
 static bool read_classes(ModelFile *m, const char *path, Err *err) {
     uint8_t *bytes;
     size_t count;
@@ -31,7 +32,8 @@ static bool read_classes(ModelFile *m, const char *path, Err *err) {
     for (const char *line; ok && (line = strsep(&rest, "\r\n"));) {
         if (!*line) continue; /* what lies between \r and \n, too */
         m->classes = mem_resize(m->classes, (size_t)m->class_count + 1, sizeof *m->classes);
-        m->classes[m->class_count++] = mem_strdup(line);
+        m->classes[m->class_count] = mem_strdup(line);
+        text_unprintable(m->classes[m->class_count++]);
     }
     free(bytes);
     return ok;
@@ -86,7 +88,9 @@ static bool write_file(const ModelFile *model, const Cli *cli, Log *log, Err *er
             used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%lld", k ? "x" : "", (long long)t->shape[k]);
         log_debug(log, "%s %s %s", t->name, stored_type_name(t->dtype), shape);
     }
-    printf("%s: %zu tensors, %lld parameters\n", out, file->tensor_count, (long long)parameters(file));
+    char *name = text_printable_new(out);
+    printf("%s: %zu tensors, %lld parameters\n", name, file->tensor_count, (long long)parameters(file));
+    free(name);
     return true;
 }
 

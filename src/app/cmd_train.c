@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "app/trainer.h"
+#include "base/strings.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
@@ -11,8 +12,10 @@ static const CliFlag flags[] = {
 
 static void print_result(const TrainResult *r, bool json) {
     if (!json) {
-        printf("%s: best top-1 %.2f %% (epoch %d of %d) in %.0f s\n", r->run, 100 * r->best_top1, r->best_epoch,
+        char *name = text_printable_new(r->run);
+        printf("%s: best top-1 %.2f %% (epoch %d of %d) in %.0f s\n", name, 100 * r->best_top1, r->best_epoch,
                r->epochs, r->seconds);
+        free(name);
         return;
     }
     JsonWriter w = {0};

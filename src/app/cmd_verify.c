@@ -7,6 +7,7 @@
 
 #include "lib/golden.h"
 #include "io/seal.h"
+#include "base/strings.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
@@ -20,15 +21,19 @@ typedef struct {
 } Verdict;
 
 static void print_text(const Verdict *v, const char *path, double limit) {
+    const GoldenResult *g = &v->golden;
+    char *name = text_printable_new(path);
+    printf("%s: %s\n", name, !v->computed || g->agree ? "verified" : "DIFFERS");
+    free(name);
     if (v->sealed)
-        printf("%s: %zu tensors and the metadata are those that were written%s\n", path, v->tensors,
-               v->computed ? "" : ": verified (it carries no golden logits to compute)");
+        printf("  %zu tensors and the metadata are those that were written\n", v->tensors);
     else
-        printf("%s: carries no SHA-256 of its tensors, so small changes go unseen - mala import writes one\n", path);
+        puts("  carries no SHA-256 of its tensors: small changes go unseen (import writes one)");
     if (v->computed)
-        printf("%s: %d golden inputs, %d logits each: largest difference %.3g, allowed %.3g: %s\n", path,
-               v->golden.inputs, v->golden.classes, v->golden.difference, limit * v->golden.magnitude,
-               v->golden.agree ? "verified" : "DIFFERS");
+        printf("  %d golden inputs, %d logits each: largest difference %.2g, allowed %.2g\n", g->inputs, g->classes,
+               g->difference, limit * g->magnitude);
+    else
+        puts("  carries no golden logits to compute");
 }
 
 static void print_json(const Verdict *v, const char *path, double limit) {

@@ -15,10 +15,10 @@ static bool add_batch(ClassifyMetrics *m, Predictor *p, float *logits, const int
 bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err) {
     float *logits = mem_zalloc((size_t)p->batch * (size_t)p->classes, sizeof(float));
     int32_t *labels = mem_zalloc((size_t)p->batch, sizeof *labels); /* of the batch that is queued */
-    int64_t batches = loader_batches(loader);
+    const int64_t total = loader_samples(loader);
     int queued = 0;
     bool ok = true;
-    progress_begin(log, "evaluating", batches * p->batch, "images");
+    progress_begin(log, "evaluating", total, "images");
     loader_start_epoch(loader, 0, 0);
     for (;;) {
         const Batch *b;
@@ -28,7 +28,7 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *e
         if (!ok) break;
         queued = b->count;
         memcpy(labels, b->labels, (size_t)queued * sizeof *labels);
-        progress_update(log, m->images, NULL);
+        progress_update(log, MIN(b->index * p->batch, total), NULL); /* bad ones, too */
     }
     ok = ok && add_batch(m, p, logits, labels, queued, err);
     progress_end(log);
@@ -50,8 +50,8 @@ void evaluate_write_json(JsonWriter *w, const ClassifyMetrics *m, char *const *c
     json_write_int(w, m->images);
     json_write_key(w, "top1");
     json_write_double(w, (double)m->top1 / (double)m->images);
-    json_write_key(w, "top5");
-    json_write_double(w, (double)m->top5 / (double)m->images);
+    if (classify_has_top5(m->classes))
+        json_write_key(w, "top5"), json_write_double(w, (double)m->top5 / (double)m->images);
     json_write_key(w, "loss");
     json_write_double(w, m->loss / (double)m->images);
     json_write_key(w, "bad_images");

@@ -11,7 +11,8 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *e
 /* Reports each bad picture a loader met, once: warnings from *reported on, which is moved on. */
 void report_bad(const Loader *loader, size_t *reported, Log *log);
 
-/* {"images": n, "top1": ..., "top5": ..., "loss": ..., "bad_images": n, "per_class": {name: {"images", "top1"}}} */
+/* {"images": n, "top1": ..., "top5": ..., "loss": ..., "bad_images": n, "per_class": {name: {"images", "top1"}}};
+ * without top5 for less than six classes */
 void evaluate_write_json(JsonWriter *w, const ClassifyMetrics *m, char *const *classes, size_t bad);
 
 #endif

@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/epoch_report.h"
 #include "app/evaluate.h"
 #include "lib/golden.h"
 #include "app/rundir.h"
 #include "base/cpus.h"
 #include "base/file.h"
 #include "base/parallel.h"
+#include "base/strings.h"
 
 #define MAX_BAD_STEPS 20 /* steps in a row without a finite gradient before the run gives up */
 
@@ -34,6 +36,7 @@ typedef struct {
     int64_t step;  /* queued so far, over all epochs */
     int bad_steps; /* in a row */
     double start;
+    double epoch_seconds, evaluation_seconds; /* that the last ones took */
     TrainResult *result;
 } Trainer;
 
@@ -151,6 +154,19 @@ static bool open_network(Trainer *t, Err *err) {
     return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, false, err);
 }
 
+/* A class a line, whatever the folders are called; malloc'd. */
+static char *class_lines(const Dataset *d) {
+    size_t room = 1, used = 0;
+    for (int i = 0; i < d->class_count; i++) room += 4 * strlen(d->classes[i]) + 1; /* \xNN */
+    char *text = mem_zalloc(room, 1);
+    for (int i = 0; i < d->class_count; i++) {
+        text_printable(text + used, room - used, d->classes[i]);
+        used += strlen(text + used);
+        text[used++] = '\n';
+    }
+    return text;
+}
+
 static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
     const Config *c = t->config;
     if (!rundir_open(&t->dir, c->output, c->exist_ok, err)) return false;
@@ -160,13 +176,7 @@ static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
     json_write_array(&command);
     for (int i = 0; i < argc; i++) json_write_string(&command, argv[i]);
     json_write_end(&command);
-    size_t room = 1;
-    for (int i = 0; i < t->train_data.class_count; i++) room += strlen(t->train_data.classes[i]) + 1;
-    char *classes = mem_zalloc(room, 1);
-    for (int i = 0; i < t->train_data.class_count; i++) {
-        strncat(classes, t->train_data.classes[i], room - strlen(classes) - 1);
-        strncat(classes, "\n", room - strlen(classes) - 1);
-    }
+    char *classes = class_lines(&t->train_data);
     bool ok = log_copy_to(t->log, log_path, err) && rundir_write(&t->dir, "config.json", config, err) &&
               rundir_write(&t->dir, "command.json", json_writer_text(&command), err) &&
               rundir_write(&t->dir, "classes.txt", classes, err) &&
@@ -184,11 +194,13 @@ static void describe(const Trainer *t) {
     device_announce(&t->backend, t->log);
     log_info(t->log, "%zu training and %zu validation pictures, %d classes", t->train_data.count, t->val_data.count,
              t->train_data.class_count);
-    log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse); %lld steps of %d an epoch, %d epochs",
+    log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse)",
              (long long)state_parameter_count(&t->state), (double)p->arena_bytes / 0x1p20,
-             (double)p->naive_bytes / 0x1p20, (long long)loader_batches(t->train_loader), t->batch,
-             t->config->sched.epochs);
+             (double)p->naive_bytes / 0x1p20);
+    log_info(t->log, "%d epochs of %lld steps of %d pictures", t->config->sched.epochs,
+             (long long)loader_batches(t->train_loader), t->batch);
     log_info(t->log, "run directory: %s", t->dir.path);
+    epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
 }
 
 /* ---- one step, one epoch ---- */
@@ -293,7 +305,9 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
     char label[32];
     *totals = (EpochTotals){.start = time_now()};
     snprintf(label, sizeof label, "epoch %d/%d", epoch, t->config->sched.epochs);
-    progress_begin(t->log, label, loader_batches(t->train_loader) * t->batch, "images");
+    int left = t->config->sched.epochs - epoch;
+    progress_after(t->log, left * loader_samples(t->train_loader), (left + 1) * t->evaluation_seconds);
+    progress_begin(t->log, label, loader_samples(t->train_loader), "images");
     loader_start_epoch(t->train_loader, (uint32_t)epoch, 0);
     bool ok = true;
     while (ok && !stop_signal) {
@@ -304,6 +318,7 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
     }
     ok = ok && read_step(t, epoch, totals, 0, err);
     progress_end(t->log);
+    t->epoch_seconds = time_now() - totals->start;
     report_bad(t->train_loader, &t->train_bad, t->log);
     bool written = totals->images == 0 || totals->read % t->config->log.interval == 0;
     return ok && (written || write_metrics(t, epoch, totals, err));
@@ -339,7 +354,11 @@ static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *er
 static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
     ClassifyMetrics m;
     classify_metrics_init(&m, t->spec.model.classes);
+    const int left = t->config->sched.epochs - epoch;
+    double start = time_now();
+    progress_after(t->log, left * loader_samples(t->val_loader), left * t->epoch_seconds);
     bool ok = copy_weights(t, err) && evaluate(&m, &t->predictor, t->val_loader, t->log, err);
+    t->evaluation_seconds = time_now() - start;
     report_bad(t->val_loader, &t->val_bad, t->log);
     if (ok) {
         TrainResult *r = t->result;
@@ -350,31 +369,31 @@ static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *
         r->seconds = time_now() - t->start;
         bool best = epoch == 1 || r->last_top1 > r->best_top1;
         if (best) r->best_top1 = r->last_top1, r->best_epoch = epoch;
-        char line[256], eta[32];
+        char line[256];
         snprintf(line, sizeof line, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, train_loss, r->last_top1,
                  (double)m.top5 / images, r->last_loss, (double)optimizer_lr(&t->optimizer, t->step - 1));
-        duration_text(eta, r->seconds / epoch * (t->config->sched.epochs - epoch));
-        log_info(t->log,
-                 "epoch %d/%d: train loss %.4f, val loss %.4f, top-1 %.2f %%, top-5 %.2f %%, %.0f images/s, %s left%s",
-                 epoch, t->config->sched.epochs, train_loss, r->last_loss, 100 * r->last_top1,
-                 100 * (double)m.top5 / images, (double)totals->images / (time_now() - totals->start), eta,
-                 best ? " *" : "");
-        ok = rundir_append(&t->dir, "results.csv", line, err) && save(t, "weights/last.safetensors", &m, err) &&
-             (!best || save(t, "weights/best.safetensors", &m, err));
+        epoch_report(t->log, &(EpochReport){.epoch = epoch, .epochs = t->config->sched.epochs,
+                                            .train_loss = train_loss, .val_loss = r->last_loss,
+                                            .top1 = r->last_top1, .top5 = (double)m.top5 / images,
+                                            .images_per_second = (double)totals->images / t->epoch_seconds,
+                                            .seconds_left = r->seconds / epoch * left,
+                                            .has_top5 = classify_has_top5(m.classes), .best = best});
+        ok = rundir_append(&t->dir, "results.csv", line, err) && save(t, RUN_LAST, &m, err) &&
+             (!best || save(t, RUN_BEST, &m, err));
     }
     classify_metrics_free(&m);
     return ok;
 }
 
 static bool stopped(Trainer *t, Err *err) {
-    if (!save(t, "weights/last.safetensors", NULL, err)) return false;
+    if (!save(t, RUN_LAST, NULL, err)) return false;
     return err_set(err, EXIT_PREEMPTED, "%s: stopped by signal %d at step %lld - weights/last.safetensors is saved",
                    t->dir.path, (int)stop_signal, (long long)t->step);
 }
 
 /* The run is over: what is kept gets its golden logits. */
 static bool add_golden(Trainer *t, Err *err) {
-    static const char *const kept[] = {"weights/best.safetensors", "weights/last.safetensors"};
+    static const char *const kept[] = {RUN_BEST, RUN_LAST};
     bool ok = true;
     for (size_t i = 0; ok && i < COUNTOF(kept); i++) {
         char *path = rundir_file(&t->dir, kept[i]);

@@ -71,24 +71,12 @@ static void clear_bar(Log *log) {
     log->progress.drawn = 0; /* the next update draws it again */
 }
 
-/* Copies text with control characters as \xNN: names from files may carry escape sequences. */
-static void printable(char *out, size_t size, const char *text) {
-    size_t n = 0;
-    for (const unsigned char *p = (const unsigned char *)text; *p && n + 5 < size; p++) {
-        if (*p >= 0x20 && *p != 0x7f)
-            out[n++] = (char)*p;
-        else
-            n += (size_t)snprintf(out + n, size - n, "\\x%02x", *p);
-    }
-    out[n] = '\0';
-}
-
 static void say(Log *log, LogLevel level, bool mark, const char *text) {
     static const struct {
         const char *mark, *color;
     } looks[] = {{"mala: error: ", "\x1b[1;31m"}, {"mala: warning: ", "\x1b[1;33m"}, {"", ""}, {"", "\x1b[2m"}};
     char line[LINE_SIZE];
-    printable(line, sizeof line, text);
+    text_printable(line, sizeof line, text);
     const char *color = log->color && mark ? looks[level].color : "", *plain = color[0] ? "\x1b[0m" : "";
     if (level <= log->level) {
         clear_bar(log);
@@ -183,8 +171,8 @@ void progress_line(char *out, size_t size, const Progress *p, double elapsed, in
     else
         snprintf(parts[0], sizeof parts[0], "%lld", (long long)p->done);
     if (rate > 0) rate_text(parts[1], sizeof parts[1], rate, p->unit);
-    if (rate > 0 && p->total > p->done) {
-        duration_text(left, (double)(p->total - p->done) / rate);
+    if (rate > 0 && p->total > 0 && p->total + p->after_items > p->done) {
+        duration_text(left, (double)(p->total - p->done + p->after_items) / rate + p->after_seconds);
         snprintf(parts[2], sizeof parts[2], "ETA %s", left);
     }
     snprintf(parts[3], sizeof parts[3], "%s", p->note);
@@ -227,18 +215,23 @@ void progress_begin(Log *log, const char *label, int64_t total, const char *unit
     if (!log) return;
     progress_end(log);
     Progress *p = &log->progress;
-    *p = (Progress){.total = total, .active = true, .begin = time_now()};
-    printable(p->label, sizeof p->label, label);
+    *p = (Progress){.total = total, .after_items = log->after_items, .after_seconds = log->after_seconds,
+                    .active = true, .begin = time_now()};
+    text_printable(p->label, sizeof p->label, label);
     snprintf(p->unit, sizeof p->unit, "%s", unit);
     p->drawn = p->begin;
     if (log->bar) draw(log, p->begin);
+}
+
+void progress_after(Log *log, int64_t items, double seconds) {
+    if (log) log->after_items = items, log->after_seconds = seconds;
 }
 
 void progress_update(Log *log, int64_t done, const char *note) {
     if (!log || !log->progress.active) return;
     Progress *p = &log->progress;
     p->done = done;
-    if (note) printable(p->note, sizeof p->note, note);
+    if (note) text_printable(p->note, sizeof p->note, note);
     double now = time_now();
     if (now - p->drawn >= (log->bar ? 0.1 : log->plain_interval)) draw(log, now);
 }

@@ -16,6 +16,8 @@ typedef struct {
     char unit[24];       /* of what a rate counts: "images" */
     char note[120];      /* the latest figures: "loss 2.31" */
     int64_t total, done; /* total 0: unknown */
+    int64_t after_items; /* what comes after this bar and counts for the time left: items at its rate, seconds */
+    double after_seconds;
     double begin, drawn; /* seconds on time_now's clock */
     bool active, visible;
 } Progress;
@@ -26,6 +28,8 @@ typedef struct {
     LogLevel level;        /* of out; the copy always has everything but LOG_DEBUG */
     bool color, bar;       /* escape sequences for colours; a bar that moves */
     double plain_interval; /* seconds between plain progress lines where no bar moves */
+    int64_t after_items; /* of the bars to come */
+    double after_seconds;
     Progress progress;
 } Log;
 
@@ -47,6 +51,9 @@ void log_error(Log *log, const Err *err);
 /* A bar on a terminal (TERM not dumb, CI not set), elsewhere a plain line every plain_interval seconds. Updates are
  * cheap: ten redraws a second at most. note may be NULL: the last one stays. */
 void progress_begin(Log *log, const char *label, int64_t total, const char *unit);
+/* From the next bar on, time left means that of a longer work: after the bar come as many items more, at its rate, and
+ * `seconds` of other work. 0, 0: of the bar alone. */
+void progress_after(Log *log, int64_t items, double seconds);
 void progress_update(Log *log, int64_t done, const char *note);
 void progress_end(Log *log); /* takes the bar away; the caller says how it went */
 

@@ -42,6 +42,51 @@ size_t utf8_columns(const char *text) {
     return columns;
 }
 
+static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
+
+static bool is_escape(const char *text) { return text[0] == '\\' && text[1] == 'x' && is_hex(text[2]) && is_hex(text[3]); }
+
+/* Bytes at text that are written as \xNN. */
+static size_t unprintable_bytes(const char *text, size_t length) {
+    unsigned char c = (unsigned char)text[0];
+    if (c < 0x20 || c == 0x7f || is_escape(text)) return 1;
+    if (length == 2 && c == 0xc2 && (unsigned char)text[1] < 0xa0) return 2; /* C1 */
+    return length == 0 && c < 0xa0 ? 1 : 0;
+}
+
+void text_printable(char *out, size_t size, const char *text) {
+    size_t n = 0, left = strlen(text);
+    while (left > 0) {
+        size_t length = utf8_sequence(text, left), escaped = unprintable_bytes(text, length);
+        size_t bytes = escaped ? escaped : MAX(length, (size_t)1), room = escaped ? 4 * escaped : bytes;
+        if (n + room >= size) break;
+        for (size_t i = 0; i < escaped; i++)
+            n += (size_t)snprintf(out + n, size - n, "\\x%02x", (unsigned char)text[i]);
+        if (!escaped) memcpy(out + n, text, bytes), n += bytes;
+        text += bytes, left -= bytes;
+    }
+    out[n] = '\0';
+}
+
+char *text_printable_new(const char *text) {
+    size_t size = 4 * strlen(text) + 1;
+    char *out = mem_zalloc(size, 1);
+    text_printable(out, size, text);
+    return out;
+}
+
+void text_unprintable(char *text) {
+    char *out = text;
+    while (*text) {
+        char hex[3] = "";
+        bool escape = is_escape(text);
+        if (escape) memcpy(hex, text + 2, 2);
+        *out++ = escape ? (char)strtol(hex, NULL, 16) : *text;
+        text += escape ? 4 : 1;
+    }
+    *out = '\0';
+}
+
 /* The locale of the program, whatever a library or a caller has set; the C library keeps one object for all. */
 static locale_t enter_c_locale(void) { return uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0)); }
 

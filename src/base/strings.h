@@ -19,6 +19,15 @@ void number_text_float(char out[NUMBER_TEXT_SIZE], float value);
 /* The double a number in JSON's grammar spells; infinity when it overflows. Any other text is a programmer's error. */
 double number_parse(const char *text);
 
+/* Names come from files and folders, and may carry escape sequences and line ends: control characters (C0, DEL, and C1
+ * in UTF-8 or as bytes that are none) become \xNN, and so does a backslash that would read like one of them; all else
+ * stays, and one name stays one line. What does not fit is cut. */
+void text_printable(char *out, size_t size, const char *text);
+/* The same of any length, malloc'd. */
+char *text_printable_new(const char *text);
+/* What text_printable was given, from what it wrote whole; in place. */
+void text_unprintable(char *text);
+
 /* The candidate nearest to word, for "did you mean"; NULL when none is near enough to be a typing error of it.
  * Case and '_' against '-' cost nothing. */
 const char *text_nearest(const char *word, const char *const *candidates, size_t count);

@@ -406,6 +406,10 @@ void loader_close(Loader *l) {
 
 int64_t loader_batches(const Loader *l) { return l->batches; }
 
+int64_t loader_samples(const Loader *l) {
+    return l->options.last == LAST_SHORT ? (int64_t)l->data->count : l->batches * l->options.batch;
+}
+
 const BadSample *loader_bad(const Loader *l, size_t *count) {
     *count = l->bad_count;
     return l->bad;

@@ -61,6 +61,7 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
 void loader_close(Loader *l); /* NULL is nothing to do */
 
 int64_t loader_batches(const Loader *l); /* of an epoch */
+int64_t loader_samples(const Loader *l); /* of an epoch, bad ones included */
 
 /* Begins an epoch at batch `first` (0 .. loader_batches), dropping what was decoded ahead. Before the first call there
  * is nothing to hand out. */

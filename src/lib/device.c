@@ -42,8 +42,12 @@ bool config_open_measuring(Backend *out, const Config *c, Err *err) {
 }
 
 void device_announce(const Backend *b, Log *log) {
-    if (b->chosen[0])
+    enum { LINE = 79, BETWEEN = sizeof " (auto: )" - 1 };
+    bool chosen = b->chosen[0] != '\0', fits = strlen(b->description) + strlen(b->chosen) + BETWEEN <= LINE;
+    if (chosen && fits) {
         log_info(log, "%s (auto: %s)", b->description, b->chosen);
-    else
-        log_info(log, "%s", b->description);
+        return;
+    }
+    log_info(log, "%s", b->description);
+    if (chosen) log_info(log, "device auto: %s", b->chosen);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/hub.h"
 #include "lib/model_metadata.h"
@@ -99,11 +100,35 @@ bool config_set_precision(Backend *b, const Config *c, bool training, Err *err) 
 
 /* ---- the file ---- */
 
+/* The directory of a training run, as mala train leaves it. */
+static bool is_run(const char *path) {
+    char *weights = path_join(path, "weights"), *hub = path_join(path, HUB_WEIGHTS);
+    bool run = path_is_dir(weights) && access(hub, F_OK) != 0;
+    free(weights), free(hub);
+    return run;
+}
+
+/* The file that a path means: the best weights of a run, or the weights of a hub's folder. malloc'd; NULL: EXIT_INPUT,
+ * of a run that has no best ones yet. */
+static char *weights_file(const char *path, Err *err) {
+    if (!path_is_dir(path)) return mem_strdup(path);
+    if (!is_run(path)) return path_join(path, HUB_WEIGHTS);
+    char *best = path_join(path, RUN_BEST), *last = path_join(path, RUN_LAST);
+    bool found = access(best, F_OK) == 0, other = access(last, F_OK) == 0;
+    if (!found)
+        err_set(err, EXIT_INPUT, other ? "%s: has no " RUN_BEST " yet - " RUN_LAST " in it are the latest"
+                                       : "%s: has no " RUN_BEST " - the run saved none", path);
+    free(last);
+    if (found) return best;
+    free(best);
+    return NULL;
+}
+
 bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log *log, Err *err) {
     TensorFileOptions options = {.ema = (EmaChoice)c->model.weights_ema};
-    char *inside = path_is_dir(path) ? path_join(path, HUB_WEIGHTS) : NULL;
-    bool ok = tensor_file_open(out, inside ? inside : path, &options, err);
-    free(inside);
+    char *file = weights_file(path, err);
+    bool ok = file && tensor_file_open(out, file, &options, err);
+    free(file);
     if (!ok) return false;
     if (!seal_check_metadata(out, err)) {
         tensor_file_close(out);
@@ -213,7 +238,7 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
         config_free(&m->config);
         return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
     }
-    if (path_is_dir(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
+    if (path_is_dir(path) && !is_run(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
     m->described = config_file || options_given(&m->config.options, "model.name") ||
                    options_given(&m->config.options, "model.dims");
     if (!m->described && recognise(&m->config.model.name, &m->file)) {

@@ -19,10 +19,15 @@ typedef struct {
     Log *log;        /* hears what is loaded, and the table of what does not fit */
 } ModelFile;
 
-/* Opens config.model.weights (or `path`, when not NULL): a file, or a folder as hub.h has it. What the file's metadata
- * say holds, or else the folder's config.json; or `config_file`, when not NULL, instead; then overrides. One that says
- * nothing is told by its shapes, if it is of a released size. False: EXIT_USAGE (no file given, or one that does not
- * say its architecture and no --model), EXIT_INPUT. */
+/* In the directory of a training run. */
+#define RUN_BEST "weights/best.safetensors"
+#define RUN_LAST "weights/last.safetensors"
+
+/* Opens config.model.weights (or `path`, when not NULL): a file, the directory of a run, which stands for its best
+ * weights, or a folder as hub.h has it. What the file's metadata say holds, or else the folder's config.json; or
+ * `config_file`, when not NULL, instead; then overrides. One that says nothing is told by its shapes, if it is of a
+ * released size. False: EXIT_USAGE (no file given, or one that does not say its architecture and no --model),
+ * EXIT_INPUT. */
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                      Log *log, Err *err);
 /* The same for a file that does not say its architecture, either: out->described tells. */

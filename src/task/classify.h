@@ -52,6 +52,9 @@ typedef struct {
     int64_t *class_images, *class_top1;     /* [classes] */
 } ClassifyMetrics;
 
+/* Whether the five best say anything: of five classes or fewer they are always right, and nobody is told. */
+static inline bool classify_has_top5(int classes) { return classes > 5; }
+
 void classify_metrics_init(ClassifyMetrics *m, int classes);
 void classify_metrics_free(ClassifyMetrics *m);
 /* logits[count * classes]; labels[count] in 0 .. classes-1. Equal scores rank by lower class index. */

@@ -1,0 +1,28 @@
+#include "app/epoch_report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* "epoch 7/300", padded to the widest of the run */
+static int label_text(char *out, size_t size, int epoch, int epochs) {
+    char widest[48];
+    int width = snprintf(widest, sizeof widest, "epoch %d/%d", epochs, epochs);
+    int used = snprintf(out, size, "epoch %d/%d", epoch, epochs);
+    return snprintf(out + used, size - (size_t)used, "%*s", width - used, "") + used;
+}
+
+void epoch_report_heading(Log *log, int epochs, bool has_top5) {
+    char label[48];
+    int width = label_text(label, sizeof label, 1, epochs);
+    log_info(log, "%*s  train loss  val loss     top-1%s  images/s     left", width, "", has_top5 ? "     top-5" : "");
+}
+
+void epoch_report(Log *log, const EpochReport *r) {
+    char label[48], top5[16] = "", rate[32], left[32];
+    label_text(label, sizeof label, r->epoch, r->epochs);
+    if (r->has_top5) snprintf(top5, sizeof top5, "  %6.2f %%", 100 * r->top5);
+    snprintf(rate, sizeof rate, r->images_per_second < 10 ? "%.1f" : "%.0f", r->images_per_second);
+    duration_text(left, r->seconds_left);
+    log_info(log, "%s  %10.4f  %8.4f  %6.2f %%%s  %8s  %7s%s", label, r->train_loss, r->val_loss, 100 * r->top1, top5,
+             rate, left, r->best ? " *" : "");
+}
