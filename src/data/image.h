@@ -20,8 +20,8 @@ const char *image_format(const uint8_t *bytes, size_t count, bool *readable);
 /* Decodes a JPEG, PNG or WebP in memory, told apart by content, upright (EXIF orientation applied). Grey and palette
  * become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted, of an animation the first frame is
  * taken: 8-bit pictures become the pixels that Pillow's convert("RGB") gives. name: for messages.
- * False: EXIT_INPUT (damaged: any warning of the JPEG decoder, any damage to a PNG's pixels; too large; another
- * format, which the message names), EXIT_MEMORY. Free with image_free. */
+ * False: EXIT_INPUT (damaged: any damage to pixels, none elsewhere; too large; another format, which the message
+ * names), EXIT_MEMORY. Free with image_free. */
 bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err);
 /* The same from a regular file; errors as above, EXIT_IO when it cannot be read. */
 bool image_load(Image *out, const char *path, Err *err);

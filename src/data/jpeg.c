@@ -1,6 +1,6 @@
 /* jpeg.c - JPEG through libjpeg-turbo, with its own defaults (slow integer DCT, smooth chroma), so that pixels equal
- * Pillow's. The library calls damaged data a warning and makes pixels up; here the first warning ends decoding.
- * Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for minutes), 2 or 5 and more
+ * Pillow's. The library calls damaged data a warning and makes pixels up; here such a warning ends decoding, and one
+ * that touches no pixel is passed over. Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for minutes), 2 or 5 and more
  * components, precisions other than 8 bits. */
 #include "data/codec.h"
 
@@ -22,6 +22,9 @@ typedef struct {
     jmp_buf jump;
     char text[JMSG_LENGTH_MAX];
     bool no_memory;
+    bool in_header;       /* before the first scan nothing of a pixel has been read */
+    const uint8_t *bytes; /* decoding: the file */
+    size_t count;
 } Escape;
 
 typedef struct {
@@ -44,8 +47,35 @@ static void leave(j_common_ptr jpeg) {
     longjmp(e->jump, 1);
 }
 
+/* Whether a segment of tables or notes ends right before `end`. Scans hold no such marker, so none is found in one. */
+static bool ends_a_segment(const uint8_t *bytes, size_t end) {
+    for (size_t at = end; at-- > 0 && end - at <= 0xffff + 2;) {
+        if (end - at < 4 || bytes[at] != 0xff) continue;
+        uint8_t marker = bytes[at + 1];
+        bool segment = marker == 0xc4 || marker == 0xdb || marker == 0xdd || marker >= 0xe0;
+        if (segment && at + 2 + ((size_t)bytes[at + 2] << 8 | bytes[at + 3]) == end) return true;
+    }
+    return false;
+}
+
+/* Bytes that belong to nothing, before a marker: behind a segment they are that and no more. Behind a scan they are the
+ * rest of one that went astray, unless all are 0, with which some cameras pad. */
+static bool is_filling(const Escape *e, j_decompress_ptr jpeg) {
+    size_t length = (size_t)e->errors.msg_parm.i[0], left = jpeg->src->bytes_in_buffer;
+    if (left > e->count || length > e->count - left) return false;
+    size_t end = e->count - left, begin = end - length;
+    bool zero = true;
+    for (size_t i = begin; i < end; i++) zero = zero && e->bytes[i] == 0;
+    return zero || ends_a_segment(e->bytes, begin);
+}
+
 static void leave_on_warning(j_common_ptr jpeg, int level) {
-    if (level < 0) leave(jpeg); /* levels from 0 up are traces */
+    const Escape *e = jpeg->client_data;
+    int code = e->errors.msg_code;
+    if (level >= 0 || e->in_header) return; /* levels from 0 up are traces */
+    if (code == JWRN_NOT_SEQUENTIAL) return; /* a range of coefficients that no sequential decoder asks for */
+    if (code == JWRN_EXTRANEOUS_DATA && jpeg->is_decompressor && is_filling(e, (j_decompress_ptr)jpeg)) return;
+    leave(jpeg);
 }
 
 static void leave_after_scans(j_common_ptr jpeg) {
@@ -95,7 +125,10 @@ static bool decode(Decoder *d, Image *out, int *orientation, const uint8_t *byte
     d->progress.progress_monitor = leave_after_scans;
     jpeg_save_markers(jpeg, EXIF_MARKER, 0xffff);
     jpeg_mem_src(jpeg, bytes, count);
+    d->escape.bytes = bytes, d->escape.count = count;
+    d->escape.in_header = true;
     jpeg_read_header(jpeg, TRUE);
+    d->escape.in_header = false;
     if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
         return err_set(err, EXIT_INPUT, "%s: has %d colour components - convert it to RGB", name, jpeg->num_components);
     *orientation = stored_orientation(jpeg);

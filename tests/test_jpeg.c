@@ -1,0 +1,149 @@
+/* test_jpeg.c - which damage to a JPEG is one to its pixels: what stands around the scans may be odd, as long as every
+ * pixel decodes to what it was; what went astray inside a scan is refused. */
+#include "data/image.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+#include <jpeglib.h>
+
+#include "damage.h"
+
+enum { WIDTH = 48, HEIGHT = 32 };
+
+static Buffer baseline, progressive;
+
+static void take_pixels(struct jpeg_compress_struct *jpeg) {
+    while (jpeg->next_scanline < HEIGHT) {
+        uint8_t row[3 * WIDTH];
+        for (int i = 0; i < 3 * WIDTH; i++) row[i] = (uint8_t)(5 * i + 7 * (int)jpeg->next_scanline);
+        jpeg_write_scanlines(jpeg, &(JSAMPROW){row}, 1);
+    }
+}
+
+static Buffer made_jpeg(bool scans) {
+    struct jpeg_compress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    unsigned char *bytes = NULL;
+    unsigned long count = 0;
+    Buffer b = {0};
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_mem_dest(&jpeg, &bytes, &count);
+    jpeg.image_width = WIDTH, jpeg.image_height = HEIGHT;
+    jpeg.input_components = 3;
+    jpeg.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&jpeg);
+    if (scans) jpeg_simple_progression(&jpeg);
+    jpeg_start_compress(&jpeg, TRUE);
+    take_pixels(&jpeg);
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    buffer_put(&b, bytes, count);
+    free(bytes);
+    return b;
+}
+
+static int make_pictures(void **state) {
+    (void)state;
+    baseline = made_jpeg(false), progressive = made_jpeg(true);
+    return 0;
+}
+
+static int free_pictures(void **state) {
+    (void)state;
+    buffer_free(&baseline), buffer_free(&progressive);
+    return 0;
+}
+
+/* The n-th marker of that kind, from 0. */
+static size_t find_marker(const Buffer *b, uint8_t marker, int n) {
+    for (size_t at = 0; at + 1 < b->count; at++)
+        if (b->bytes[at] == 0xff && b->bytes[at + 1] == marker && n-- == 0) return at;
+    fail_msg("no marker %x", marker);
+    return 0;
+}
+
+static Image decoded(const Buffer *b, const char *what) {
+    Image image;
+    Err err = {0};
+    if (!image_decode(&image, b->bytes, b->count, "F", &err)) fail_msg("%s: %s", what, err.text);
+    return image;
+}
+
+/* Changed: b with `cut` bytes at a place replaced by others, which must decode to the same pixels. */
+static void expect_same(const Buffer *b, size_t at, size_t cut, const void *piece, size_t count, const char *what) {
+    Buffer changed = copy_of(b);
+    splice(&changed, at, cut, piece, count);
+    Image want = decoded(b, "unchanged"), got = decoded(&changed, what);
+    assert_memory_equal(got.pixels, want.pixels, 3 * WIDTH * HEIGHT);
+    image_free(&want), image_free(&got);
+    buffer_free(&changed);
+}
+
+static void expect_refused(const Buffer *b, size_t at, const void *piece, size_t count) {
+    Buffer changed = copy_of(b);
+    Image image;
+    Err err = {0};
+    splice(&changed, at, 0, piece, count);
+    assert_false(image_decode(&image, changed.bytes, changed.count, "F", &err));
+    assert_int_equal(err.code, EXIT_INPUT);
+    assert_non_null(strstr(err.text, "F: is a damaged JPEG (Corrupt JPEG data: "));
+    buffer_free(&changed);
+}
+
+static void test_oddities_of_headers(void **state) {
+    (void)state;
+    static const uint8_t adobe[] = "\xff\xee\0\x0e" "Adobe\0\x64\0\0\0\0\5"; /* a colour transform that there is not */
+    size_t jfif = find_marker(&baseline, 0xe0, 0), tables = find_marker(&baseline, 0xdb, 0);
+    expect_same(&baseline, jfif + 9, 2, "\0\0", 2, "JFIF 0.0");
+    expect_same(&baseline, jfif + 9, 2, "\2\1", 2, "JFIF 2.1");
+    expect_same(&baseline, jfif, tables - jfif, adobe, sizeof adobe - 1, "Adobe transform 5");
+    expect_same(&baseline, tables, 0, "\0\0", 2, "zeros in the header");
+    expect_same(&baseline, tables, 0, "something else", 14, "text in the header");
+}
+
+static void test_coefficient_range_of_a_sequential_scan(void **state) {
+    (void)state;
+    size_t scan = find_marker(&baseline, 0xda, 0);
+    expect_same(&baseline, scan + 12, 1, "\0", 1, "coefficients 0 to 0");
+}
+
+static void test_bytes_between_segments(void **state) {
+    (void)state;
+    for (int n = 0; n < 4; n++)
+        expect_same(&progressive, find_marker(&progressive, 0xda, n), 0, "something else", 14, "text before a scan");
+}
+
+static void test_padding_behind_the_last_scan(void **state) {
+    (void)state;
+    static const uint8_t zeros[40], junk[40] = {[39] = 1};
+    expect_same(&baseline, baseline.count - 2, 0, zeros, sizeof zeros, "padding");
+    expect_same(&progressive, progressive.count - 2, 0, zeros, sizeof zeros, "padding");
+    expect_same(&baseline, baseline.count, 0, "anything", 8, "bytes behind the end");
+    expect_refused(&baseline, baseline.count - 2, junk, sizeof junk);
+    expect_refused(&progressive, progressive.count - 2, junk, sizeof junk);
+}
+
+/* A scan that lost or gained something in its middle. */
+static void test_damage_inside_a_scan(void **state) {
+    (void)state;
+    uint8_t ones[64];
+    memset(ones, 0x55, sizeof ones);
+    size_t scan = find_marker(&baseline, 0xda, 0) + 14;
+    expect_refused(&baseline, (scan + baseline.count) / 2, ones, sizeof ones);
+    expect_refused(&baseline, (scan + baseline.count) / 2, "\xff\xd9", 2);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_oddities_of_headers), cmocka_unit_test(test_coefficient_range_of_a_sequential_scan),
+        cmocka_unit_test(test_bytes_between_segments), cmocka_unit_test(test_padding_behind_the_last_scan),
+        cmocka_unit_test(test_damage_inside_a_scan)};
+    return cmocka_run_group_tests(tests, make_pictures, free_pictures);
+}
