@@ -63,7 +63,7 @@ static const Case cases[] = {
     {"whole model", "__main__:MAViT ) new } b .", "byte 48: names __main__.MAViT, which no weights need"},
     {"a tensor alone", MATRIX " .", "a checkpoint that is a tensor is not read"},
     {"key is no text", "} 3 " MATRIX " s .", "an integer is no name of a tensor"},
-    {"key is empty", "} 'module.' " MATRIX " s .", "the name of a tensor is empty or no text"},
+    {"key is empty", "} 'module.' " MATRIX " s .", "is named \"module.\" and nothing else"},
     {"key with control character", "} x580300000077 x0a77 " MATRIX " s .", "the name of a tensor is empty or no text"},
     {"PT-22 an integer beyond 64 bits is called", BESIDE("x8a09 x000000000000000001 ) R"), "is called"},
     {"PT-26 duplicate key", "} ( 'w' " MATRIX " 'w' " MATRIX " u .", "two tensors are named \"w\""},

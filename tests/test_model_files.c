@@ -9,6 +9,8 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "io/pth.h"
+#include "io/safetensors.h"
 #include "program.h"
 
 #define BEST "$T/run/weights/best.safetensors "
@@ -90,10 +92,52 @@ static void test_changed_is_refused(void **state) {
     expect_text(errors, "its metadata are not those that were written");
 }
 
+/* ---- wrapped names ---- */
+
+/* Writes best's tensors with a prefix before every name, and its metadata, without the seal where not `sealed`. */
+static void wrap(const char *name, const char *prefix, bool pth, bool sealed) {
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    char(*names)[256] = mem_zalloc(f.tensor_count, sizeof *names);
+    for (size_t i = 0; i < f.tensor_count; i++) {
+        snprintf(names[i], sizeof names[i], "%s%s", prefix, f.tensors[i].name);
+        f.tensors[i].name = names[i];
+    }
+    size_t count = f.metadata_count - (sealed ? 0 : 2); /* it comes last */
+    OK(pth ? pth_write(file_in(name), "model", f.tensors, f.tensor_count, f.metadata, count, &err)
+           : safetensors_write(file_in(name), f.tensors, f.tensor_count, f.metadata, count, &err));
+    free(names);
+    tensor_file_close(&f);
+}
+
+static void test_wrapped_names(void **state) {
+    (void)state;
+    static const char *const known[] = {"module.", "_orig_mod.", "model.", "backbone.", "module.model._orig_mod."};
+    EXPECT(0, "infer $T/data/val --weights " BEST "--json");
+    char *meant = mem_strdup(output);
+    for (size_t i = 0; i < 2 * COUNTOF(known); i++) {
+        wrap("wrapped", known[i / 2], i % 2, true);
+        EXPECT(0, "infer $T/data/val --weights $T/wrapped --json");
+        assert_string_equal(output, meant);
+        expect_text(errors, known[i / 2]); /* and it is said */
+        EXPECT(0, "verify $T/wrapped");
+    }
+    free(meant);
+    static const char *const others[] = {"infer $T/data/val --weights $T/wrapped", "export $T/wrapped $T/x.onnx",
+                                         "train data.path=$T/data output=$T/x --weights $T/wrapped " SMALL};
+    for (size_t i = 0; i < 2 * COUNTOF(others); i++) {
+        wrap("wrapped", "teacher.net.", i % 2, false);
+        EXPECT(3, others[i / 2]);
+        expect_text(errors, "begin with \"teacher.net.\"");
+        assert_null(strstr(errors, "is a backbone"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_changed_is_refused),
+        cmocka_unit_test(test_wrapped_names),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

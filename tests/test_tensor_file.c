@@ -1,6 +1,6 @@
 /* test_tensor_file.c - F-08: a file of weights that another program cuts, writes over or replaces between the moment
  * it was opened and the moment a tensor is read. Never a signal; an error, or what was opened. F-09: reads that give
- * little, are interrupted or fail. */
+ * little, are interrupted or fail. And names without what wrappers put before them. */
 #include "io/tensor_file.h"
 
 #include <errno.h>
@@ -184,8 +184,39 @@ static void test_faulty_reads(void **state) {
     free(got);
 }
 
+/* Wrappers' prefixes go, whatever the format; "model." only where no tensor lacks it. */
+static void test_prefixes(void **state) {
+    (void)state;
+    static const struct {
+        const char *stored[2], *read[2];
+    } cases[] = {{{"a", "b"}, {"a", "b"}},
+                 {{"module.a", "b"}, {"a", "b"}},
+                 {{"_orig_mod.module.a", "module.module.b"}, {"a", "b"}},
+                 {{"model.a", "model.b"}, {"a", "b"}},
+                 {{"module.backbone.a", "backbone._orig_mod.b"}, {"a", "b"}},
+                 {{"model.a", "b"}, {"model.a", "b"}},
+                 {{"model.a", "module.b"}, {"model.a", "b"}},
+                 {{"models.a", "models.b"}, {"models.a", "models.b"}},
+                 {{"model", "model.b"}, {"model", "model.b"}}};
+    for (size_t i = 0; i < 2 * COUNTOF(cases); i++) {
+        Err err = {0};
+        const char *const *stored = cases[i / 2].stored, *const *wanted = cases[i / 2].read;
+        StoredTensor t[2] = {{.name = stored[0], .dtype = STORED_U8, .rank = 0, .data = "x"},
+                             {.name = stored[1], .dtype = STORED_U8, .rank = 0, .data = "y"}};
+        TensorFile f;
+        char path[200];
+        snprintf(path, sizeof path, "%s/prefixes", scratch_folder);
+        assert_true(i % 2 ? pth_write(path, "model", t, 2, NULL, 0, &err) : safetensors_write(path, t, 2, NULL, 0, &err));
+        if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+        for (int k = 0; k < 2; k++)
+            if (!tensor_file_find(&f, wanted[k])) fail_msg("%s is not read as %s", stored[k], wanted[k]);
+        assert_int_equal(f.prefix != NULL, strcmp(stored[0], wanted[0]) != 0 || strcmp(stored[1], wanted[1]) != 0);
+        tensor_file_close(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied),
-                                       cmocka_unit_test(test_faulty_reads)};
+                                       cmocka_unit_test(test_faulty_reads), cmocka_unit_test(test_prefixes)};
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

@@ -148,20 +148,12 @@ static const char *keep_text(Reader *r, PickleText text) {
     return kept;
 }
 
-/* Keeps a key without what wrappers of models put before it. */
 static bool take_name(Reader *r, StoredTensor *t, PickleId key, Err *err) {
     const Pickle *p = &r->pickle;
     const PickleValue *v = &p->values[key];
     if (v->kind != PICKLE_STRING)
         return pickle_fail(p, key, err, "%s is no name of a tensor", pickle_kind_name(v->kind));
-    static const char *const prefixes[] = {"module.", "_orig_mod."};
     PickleText name = v->text;
-    for (size_t i = 0; i < COUNTOF(prefixes); i++) {
-        size_t n = strlen(prefixes[i]);
-        if (name.count < n || memcmp(name.text, prefixes[i], n) != 0) continue;
-        name.text += n, name.count -= n;
-        i = SIZE_MAX; /* from the beginning: they are stacked in any order */
-    }
     bool fine = name.count > 0 && json_utf8_valid(name.text, name.count);
     for (size_t i = 0; fine && i < name.count; i++) fine = (unsigned char)name.text[i] >= 0x20 && name.text[i] != 0x7f;
     if (!fine) return pickle_fail(p, key, err, "the name of a tensor is empty or no text");

@@ -5,7 +5,7 @@
  * "little" and torch's own small marks; any other entry is refused, and so are TorchScript modules, whole pickled
  * models, and every tensor that could reach outside its storage or is larger than it (expanded views). Storages that
  * the chosen weights do not use are not looked at. Views that are not row-major are gathered into memory, at most twice
- * the size of the file. "module." and "_orig_mod." before a name go. */
+ * the size of the file. */
 #ifndef MALA_PTH_H
 #define MALA_PTH_H
 

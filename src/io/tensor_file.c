@@ -114,6 +114,37 @@ static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) 
     return safetensors_read(f, err); /* for its message */
 }
 
+/* Takes a prefix off each name, or, `shared`, off all names or none. */
+static bool take_off(TensorFile *f, const char *prefix, bool shared) {
+    const size_t length = strlen(prefix);
+    size_t with = 0;
+    for (size_t i = 0; i < f->tensor_count; i++) with += strncmp(f->tensors[i].name, prefix, length) == 0;
+    if (with == 0 || (shared && with < f->tensor_count)) return false;
+    for (size_t i = 0; i < f->tensor_count; i++)
+        if (strncmp(f->tensors[i].name, prefix, length) == 0) f->tensors[i].name += length;
+    return true;
+}
+
+static bool unwrap_names(TensorFile *f, Err *err) {
+    static const struct {
+        const char *text;
+        bool shared;
+    } prefixes[] = {{"module.", false}, {"_orig_mod.", false}, {"model.", true}, {"backbone.", true}};
+    const char **before = mem_zalloc(f->tensor_count, sizeof *before);
+    for (size_t i = 0; i < f->tensor_count; i++) before[i] = f->tensors[i].name;
+    for (size_t i = 0; i < COUNTOF(prefixes); i++)
+        if (take_off(f, prefixes[i].text, prefixes[i].shared)) i = SIZE_MAX; /* from the beginning: they are stacked */
+    bool ok = true;
+    for (size_t i = 0; ok && i < f->tensor_count; i++) {
+        const size_t length = (size_t)(f->tensors[i].name - before[i]);
+        if (length > 0 && !f->prefix) f->prefix = memcpy(mem_zalloc(length + 1, 1), before[i], length);
+        if (length > 0 && !f->tensors[i].name[0])
+            ok = err_set(err, EXIT_INPUT, "%s: a tensor is named " NAME " and nothing else", f->path, before[i]);
+    }
+    free(before);
+    return ok;
+}
+
 static int by_name(const void *a, const void *b) {
     const StoredTensor *const *x = a, *const *y = b;
     return strcmp((*x)->name, (*y)->name);
@@ -131,7 +162,7 @@ static bool index_names(TensorFile *f, Err *err) {
 
 static bool read_or_close(TensorFile *f, const TensorFileOptions *options, Err *err) {
     static const TensorFileOptions defaults;
-    if (read_any(f, options ? options : &defaults, err) && index_names(f, err)) return true;
+    if (read_any(f, options ? options : &defaults, err) && unwrap_names(f, err) && index_names(f, err)) return true;
     tensor_file_close(f);
     return false;
 }
@@ -158,6 +189,7 @@ void tensor_file_close(TensorFile *f) {
     free(f->metadata);
     free(f->by_name);
     free(f->text);
+    free(f->prefix);
     free(f->stepped_over);
     for (size_t i = 0; i < f->owned_count; i++) free(f->owned[i]);
     free(f->owned);

@@ -3,7 +3,10 @@
  * One notion for all readers and writers of the room: a file is opened, every tensor in it is named, typed, shaped and
  * contiguous, and its bytes stay in the file until somebody reads them. Formats (safetensors.h, pth.h) are told apart
  * by content, never by name. They check everything before a byte of data is used, so what opens can be trusted; values
- * cannot: NaN and infinity pass with their bits. Names are data and never become paths. */
+ * cannot: NaN and infinity pass with their bits. Names are data and never become paths.
+ *
+ * What wrappers of models put before names goes, in any order and number: "module." and "_orig_mod." of any tensor,
+ * "model." and "backbone." where all have it. */
 #ifndef MALA_TENSOR_FILE_H
 #define MALA_TENSOR_FILE_H
 
@@ -64,6 +67,7 @@ typedef struct {
     size_t metadata_count;
     const StoredTensor **by_name; /* sorted by name */
     char *text;                   /* names, keys and values */
+    char *prefix;                 /* what was taken off the first name that had something; NULL: nothing of any */
     /* of training checkpoints, which hold more than one set of weights; NULL and false for other files */
     const char *part;   /* which was taken: "model_ema", "model", ..., "" when the file is nothing but tensors */
     bool averaged;      /* they are averages (EMA) */

@@ -73,6 +73,27 @@ static void log_misfits(const Misfits *m, Log *log) {
 
 /* ---- the check ---- */
 
+/* "encoder." of "encoder.head.weight", when `ends` is "head.weight": bytes of it. 0: that is the whole name, or not. */
+static size_t prefix_before(const char *name, const char *ends) {
+    const size_t count = strlen(name), end = strlen(ends);
+    return count > end + 1 && name[count - end - 1] == '.' && strcmp(name + count - end, ends) == 0 ? count - end : 0;
+}
+
+bool weights_check_names(const TensorFile *file, Err *err) {
+    static const char *const sure[] = {"patch_embed.proj.0.weight", "head.weight"}; /* of any MAViT; of a classifier */
+    for (size_t k = 0; k < COUNTOF(sure); k++)
+        if (tensor_file_find(file, sure[k])) return true;
+    for (size_t k = 0; k < COUNTOF(sure); k++)
+        for (size_t i = 0; i < file->tensor_count; i++) {
+            const char *name = file->tensors[i].name;
+            const size_t length = prefix_before(name, sure[k]);
+            if (length > 0)
+                return err_set(err, EXIT_INPUT, "%s: its tensors' names begin with \"%.*s\" (\"%.120s\"), which is in "
+                               "the way - save them without it", file->path, (int)MIN(length, (size_t)120), name, name);
+        }
+    return true;
+}
+
 /* The angles follow from the size of a head. A file of halves has them rounded, one of another embedding has others. */
 static bool check_angles(const TensorFile *file, const StoredTensor *t, Err *err) {
     void *angle;
@@ -148,6 +169,7 @@ static void compare(WeightsReport *report, Misfits *m, const State *s, const Ten
 bool weights_check(WeightsReport *report, const State *s, const TensorFile *file, const WeightsPolicy *policy,
                    Err *err) {
     Misfits m = {.policy = policy};
+    if (!weights_check_names(file, err)) return false;
     *report = choose_head(s, file, policy->head);
     compare(report, &m, s, file);
     if (!check_extras(&m, report, s, file, err)) return false;

@@ -29,6 +29,10 @@ typedef struct {
     bool backbone;                         /* proj and norm start anew, too, and extra_norms are left out */
 } WeightsReport;
 
+/* Has the file no tensor of a MAViT's name only because an unknown prefix stands before all of them? False: EXIT_INPUT
+ * with the prefix. */
+bool weights_check_names(const TensorFile *file, Err *err);
+
 /* Compares names and shapes of the file with the state's. "...num_batches_tracked" of released checkpoints is known and
  * not needed; "...RoPE.angle" neither, but has to hold the angles of this model's rotary embedding. Missing, mis-shaped
  * and unexpected tensors are listed in one table; false, EXIT_INPUT. */

@@ -137,6 +137,7 @@ bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log
     if (out->part && out->part[0])
         log_info(log, "%s: takes \"%s\"%s", path, out->part,
                  out->averaged ? ", averaged weights (--no-ema: the raw ones)" : "");
+    if (out->prefix) log_info(log, "%s: the tensors' names begin with \"%s\", which is taken off", path, out->prefix);
     if (out->stepped_over) log_info(log, "%s: holds objects beside the weights, not read: %s", path, out->stepped_over);
     return true;
 }
@@ -179,6 +180,7 @@ void model_classes_free(char **names, int count) {
  * ImageNet's, as every released classifier has them. */
 static bool find_classes(ModelFile *m, Err *err) {
     const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
+    if (!head && !weights_check_names(&m->file, err)) return false;
     if (!head) {
         model_classes_free(m->classes, m->class_count);
         m->classes = NULL, m->class_count = 0;
@@ -279,8 +281,9 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
                      Log *log, Err *err) {
     if (!model_file_open_any(out, path, config_file, overrides, count, log, err)) return false;
     if (out->described) return true;
-    err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
-            "model.dims, model.depths and model.heads", out->file.path);
+    if (weights_check_names(&out->file, err))
+        err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
+                "model.dims, model.depths and model.heads", out->file.path);
     model_file_close(out);
     return false;
 }
