@@ -125,7 +125,9 @@ static void test_errors(void **state) {
     assert_int_equal(error.code, EXIT_INPUT);
     assert_null(mala_model_open(NULL, NULL, 0, NULL));
     assert_null(mala_model_open(weights, (const char *[]){"input.sise=64"}, 1, &error));
-    expect_text(error.text, "input.size");
+    assert_string_equal(error.text, "settings: unknown option \"input.sise\" - did you mean \"input.size\"?");
+    assert_null(mala_model_open(weights, (const char *[]){"train.threads=1", "input.size=33"}, 2, &error));
+    assert_string_equal(error.text, "settings: input.size: 33 is no multiple of 32 - nearest: 32 or 64");
     char arguments[512];
     snprintf(arguments, sizeof arguments, "export %s $T/backbone.pth --as backbone", weights);
     EXPECT(0, arguments);
@@ -135,6 +137,7 @@ static void test_errors(void **state) {
     MalaModel *model = open_model();
     assert_null(mala_runner_new(model, &(MalaRunnerOptions){.device = "abacus"}, &error));
     assert_int_equal(error.code, EXIT_USAGE);
+    expect_text(error.text, "runner options: device: \"abacus\"");
     assert_null(mala_runner_new(NULL, NULL, &error));
     MalaImage image;
     assert_false(mala_image_load(&image, weights, &error));

@@ -108,7 +108,7 @@ static bool read_flags(Export *e, const Cli *cli, Err *err) {
     if (e->format == TO_ONNX && e->dtype != 0)
         return err_set(err, EXIT_USAGE, "command line: --dtype: ONNX is written in float32 - leave it out");
     if (e->format == TO_ONNX && cli_flag(cli, "verify"))
-        return err_set(err, EXIT_USAGE, "command line: --verify: mala runs no ONNX - scripts/check_onnx.py compares");
+        return err_set(err, EXIT_USAGE, "command line: --verify: mala runs no ONNX - scripts/verify_onnx.py compares");
     if (e->form == EXPORT_BACKBONE && cli_flag(cli, "verify"))
         return err_set(err, EXIT_USAGE, "command line: --verify: a backbone has no logits to compare - leave it out");
     if (e->format != TO_ONNX && (cli_flag(cli, "dynamic") || cli_flag(cli, "preprocess")))

@@ -196,7 +196,7 @@ bool dataset_open_paths(Dataset *out, const char *const *paths, size_t count, Er
     bool ok = true;
     for (size_t i = 0; i < count && ok; i++)
         ok = path_is_dir(paths[i]) ? walk(out, paths[i], -1, 1, err) : add(out, paths[i], -1, err);
-    return finish_unlabelled(out, ok, count > 0 ? paths[0] : "the command line", err);
+    return finish_unlabelled(out, ok, count > 0 ? paths[0] : "the list of paths", err);
 }
 
 bool dataset_open_list(Dataset *out, const char *list, Err *err) {

@@ -243,11 +243,11 @@ static bool read_with_base(Config *c, const char *file, Err *err) {
     return ok && read_file(&c->options, file, err);
 }
 
-static bool finish(Config *c, char *const *overrides, int override_count, Err *err) {
+static bool finish(Config *c, Settings settings, Err *err) {
     free(c->base);
     c->base = NULL;
-    for (int i = 0; i < override_count; i++)
-        if (!options_assign(&c->options, overrides[i], "command line", err)) return false;
+    for (int i = 0; i < settings.count; i++)
+        if (!options_assign(&c->options, settings.texts[i], settings.place, err)) return false;
     if (c->base) return options_fail(&c->options, "base", err, "for config files only - use --config FILE");
     return check_values(c, err);
 }
@@ -257,17 +257,26 @@ static void init(Config *c) {
     options_init(&c->options, config_table, config_table_count, c);
 }
 
-bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err) {
+bool config_load_settings(Config *c, const char *file, Settings settings, Err *err) {
     init(c);
-    return (!file || read_with_base(c, file, err)) && finish(c, overrides, override_count, err);
+    return (!file || read_with_base(c, file, err)) && finish(c, settings, err);
+}
+
+bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
+                               Err *err) {
+    init(c);
+    if (!options_read_json(&c->options, text, count, name, err)) return false;
+    if (c->base) return options_fail(&c->options, "base", err, "not possible here");
+    return finish(c, settings, err);
+}
+
+bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err) {
+    return config_load_settings(c, file, (Settings){overrides, override_count, "command line"}, err);
 }
 
 bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
                       int override_count, Err *err) {
-    init(c);
-    if (!options_read_json(&c->options, text, count, name, err)) return false;
-    if (c->base) return options_fail(&c->options, "base", err, "not possible here");
-    return finish(c, overrides, override_count, err);
+    return config_load_text_settings(c, text, count, name, (Settings){overrides, override_count, "command line"}, err);
 }
 
 void config_free(Config *c) { options_free(&c->options); }

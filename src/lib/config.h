@@ -88,6 +88,14 @@ typedef struct {
 extern const Option config_table[];
 extern const int config_table_count;
 
+/* "key=value" texts, and what messages call the place where they stand: "command line", or "settings" where a program
+ * gives them to the library. */
+typedef struct {
+    char *const *texts;
+    int count;
+    const char *place;
+} Settings;
+
 /* Defaults, then file (and the file its "base" names, first), then overrides "key=value", then the checks that need
  * nothing but the values. file may be NULL. False: EXIT_USAGE, or EXIT_IO when reading failed. Always followed by
  * config_free. */
@@ -95,6 +103,10 @@ bool config_load(Config *c, const char *file, char *const *overrides, int overri
 /* The same from a text in memory, such as the config inside a weights file; it may not name a base. */
 bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
                       int override_count, Err *err);
+/* The same with settings from elsewhere than the command line. */
+bool config_load_settings(Config *c, const char *file, Settings settings, Err *err);
+bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
+                               Err *err);
 void config_free(Config *c);
 /* JSON that loads back to the same config; malloc'd. */
 char *config_dump(const Config *c);

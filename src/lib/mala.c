@@ -71,7 +71,8 @@ static bool open_model(void *arg, Err *err) {
     if (!o->path || o->count < 0 || (o->count > 0 && !o->settings)) return usage(err, "mala_model_open: needs a path");
     o->model = mem_zalloc(1, sizeof *o->model);
     ModelFile *file = &o->model->file;
-    if (!model_file_open(file, o->path, NULL, (char *const *)o->settings, o->count, NULL, err)) return false;
+    Settings settings = {(char *const *)o->settings, o->count, "settings"};
+    if (!model_file_open_settings(file, o->path, settings, err)) return false;
     if (model_file_has_classifier(file, err)) {
         describe(o->model);
         return true;
@@ -122,7 +123,8 @@ static bool open_runner(Runner *out, const MalaModel *m, const MalaRunnerOptions
     }
     Config c;
     char *text = config_dump(&m->file.config);
-    bool ok = config_load_text(&c, text, strlen(text), "the runner's options", overrides, count, err);
+    Settings settings = {overrides, count, "runner options"};
+    bool ok = config_load_text_settings(&c, text, strlen(text), "the model's config", settings, err);
     RunnerOptions options = {.config = &c, .batch = MAX(o->batch, 1), .tensors = o->tensors};
     ok = ok && runner_open(out, &m->file, options, err);
     config_free(&c);

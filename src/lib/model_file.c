@@ -202,12 +202,12 @@ static bool find_classes(ModelFile *m, Err *err) {
 }
 
 /* What a folder's config.json says stands in for the metadata that its weights lack. */
-static bool load_hub_config(ModelFile *m, const char *folder, char *const *overrides, int count, Err *err) {
+static bool load_hub_config(ModelFile *m, const char *folder, Settings settings, Err *err) {
     HubConfig hub;
     bool ok = hub_read(&hub, folder, err);
     if (ok) {
         config_free(&m->config);
-        ok = config_load_text(&m->config, hub.config, strlen(hub.config), hub.name, overrides, count, err);
+        ok = config_load_text_settings(&m->config, hub.config, strlen(hub.config), hub.name, settings, err);
         m->classes = hub.classes, m->class_count = hub.class_count;
         hub.classes = NULL, hub.class_count = 0;
     }
@@ -232,15 +232,14 @@ static bool recognise(int *name, const TensorFile *f) {
     return config_find_size(name, dims, depths);
 }
 
-static bool load_config(ModelFile *m, const char *path, const char *config_file, char *const *overrides, int count,
-                        Err *err) {
+static bool load_config(ModelFile *m, const char *path, const char *config_file, Settings settings, Err *err) {
     const char *text = tensor_file_metadata(&m->file, "mala.config");
     m->described = true;
     if (text && !config_file) {
         config_free(&m->config);
-        return config_load_text(&m->config, text, strlen(text), m->file.path, overrides, count, err);
+        return config_load_text_settings(&m->config, text, strlen(text), m->file.path, settings, err);
     }
-    if (path_is_dir(path) && !is_run(path) && !config_file) return load_hub_config(m, path, overrides, count, err);
+    if (path_is_dir(path) && !is_run(path) && !config_file) return load_hub_config(m, path, settings, err);
     m->described = config_file || options_given(&m->config.options, "model.name") ||
                    options_given(&m->config.options, "model.dims");
     if (!m->described && recognise(&m->config.model.name, &m->file)) {
@@ -252,24 +251,23 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
     return true;
 }
 
-bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
-                         Log *log, Err *err) {
+static bool open_file(ModelFile *out, const char *path, const char *config_file, Settings settings, Log *log,
+                      Err *err) {
     *out = (ModelFile){.log = log};
-    if (!config_load(&out->config, config_file, overrides, count, err)) {
+    bool loaded = config_load_settings(&out->config, config_file, settings, err);
+    if (loaded && !path) path = out->config.model.weights;
+    if (loaded && !path)
+        loaded = options_fail(&out->config.options, "model.weights", err, "not given - add --weights FILE");
+    if (!loaded) {
         config_free(&out->config);
         return false;
-    }
-    if (!path) path = out->config.model.weights;
-    if (!path) {
-        config_free(&out->config);
-        return err_set(err, EXIT_USAGE, "command line: no weights given - add --weights FILE.safetensors");
     }
     if (!config_open_weights(&out->file, path, &out->config, log, err)) {
         config_free(&out->config);
         return false;
     }
     path = mem_strdup(path); /* loading another config frees where it may lie */
-    bool ok = load_config(out, path, config_file, overrides, count, err) &&
+    bool ok = load_config(out, path, config_file, settings, err) &&
               (!out->described || find_classes(out, err));
     free((char *)path);
     if (ok) return true;
@@ -277,15 +275,28 @@ bool model_file_open_any(ModelFile *out, const char *path, const char *config_fi
     return false;
 }
 
+/* What was opened says what it is. */
+static bool is_described(ModelFile *m, Err *err) {
+    if (m->described) return true;
+    if (weights_check_names(&m->file, err))
+        err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
+                "model.dims, model.depths and model.heads", m->file.path);
+    model_file_close(m);
+    return false;
+}
+
+bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
+                         Log *log, Err *err) {
+    return open_file(out, path, config_file, (Settings){overrides, count, "command line"}, log, err);
+}
+
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                      Log *log, Err *err) {
-    if (!model_file_open_any(out, path, config_file, overrides, count, log, err)) return false;
-    if (out->described) return true;
-    if (weights_check_names(&out->file, err))
-        err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
-                "model.dims, model.depths and model.heads", out->file.path);
-    model_file_close(out);
-    return false;
+    return model_file_open_any(out, path, config_file, overrides, count, log, err) && is_described(out, err);
+}
+
+bool model_file_open_settings(ModelFile *out, const char *path, Settings settings, Err *err) {
+    return open_file(out, path, NULL, settings, NULL, err) && is_described(out, err);
 }
 
 bool model_file_has_classifier(const ModelFile *m, Err *err) {

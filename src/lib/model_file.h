@@ -33,6 +33,8 @@ bool model_file_open(ModelFile *out, const char *path, const char *config_file, 
 /* The same for a file that does not say its architecture, either: out->described tells. */
 bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                          Log *log, Err *err);
+/* As model_file_open, in silence and with settings from elsewhere than the command line. */
+bool model_file_open_settings(ModelFile *out, const char *path, Settings settings, Err *err);
 void model_file_close(ModelFile *m);
 /* What runs a network needs one; a backbone can be exported and fine-tuned. False: EXIT_INPUT, saying so. */
 bool model_file_has_classifier(const ModelFile *m, Err *err);
