@@ -10,6 +10,7 @@
 #include "app/export.h"
 #include "base/file.h"
 #include "base/strings.h"
+#include "data/list.h"
 #include "io/pth.h"
 #include "lib/model_write.h"
 
@@ -25,12 +26,12 @@ static bool read_classes(ModelFile *m, const char *path, Err *err) {
     uint8_t *bytes;
     size_t count;
     if (!file_read(&bytes, &count, path, MAX_CLASSES_FILE, err)) return false;
-    char *text = (char *)bytes, *rest = text;
-    bool ok = json_utf8_valid(text, count) || err_set(err, EXIT_INPUT, "%s: is not UTF-8 text", path);
+    bool ok = json_utf8_valid((const char *)bytes, count) || err_set(err, EXIT_INPUT, "%s: is not UTF-8 text", path);
+    ListReader lines = list_reader(path, bytes, count, NULL);
+    const char *line;
     model_classes_free(m->classes, m->class_count);
     m->classes = NULL, m->class_count = 0, m->named = true;
-    for (const char *line; ok && (line = strsep(&rest, "\r\n"));) {
-        if (!*line) continue; /* what lies between \r and \n, too */
+    while (ok && (ok = list_next(&lines, &line, err)) && line) {
         m->classes = mem_resize(m->classes, (size_t)m->class_count + 1, sizeof *m->classes);
         m->classes[m->class_count] = mem_strdup(line);
         text_unprintable(m->classes[m->class_count++]);

@@ -1,19 +1,24 @@
 /* cmd_infer.c - mala infer IMAGE|DIR|LIST|-: pictures in, classes out, in the order given. Pictures go in groups: all
  * threads decode one while a GPU computes the one before. */
+#include "app/answers.h"
 #include "app/commands.h"
+#include "app/piped.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/runner.h"
 #include "base/file.h"
 #include "base/parallel.h"
-#include "data/imagenet_names.h"
+#include "data/list.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "one JSON object a picture", NULL, NULL, NULL},
-    {"topk", 'k', "K", "classes a picture, best first (5)", "top-k top", NULL, NULL},
+    {"csv", 0, NULL, "a heading, and a row for each class of a picture", NULL, NULL, NULL},
+    {"out", 0, "FILE", "write the answers there, all of them or none", NULL, NULL, NULL},
+    {"topk", 'k', "K", "classes a picture, best first (5; as many as fit a terminal's line)", "top-k top", NULL, NULL},
     {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
 };
 
@@ -31,7 +36,8 @@ typedef struct {
     Runner runner;
     Resizer *resizer; /* [threads] */
     int64_t topk;
-    bool json;
+    Answers answers;
+    Piped piped; /* the picture that standard input held; no bytes: none */
     Log *log;
     Team *decoders; /* the backend's own on the host */
     int threads;    /* of them */
@@ -43,41 +49,8 @@ typedef struct {
     char first_bad[256];
 } Infer;
 
-static void print_json(const Infer *in, const Group *group, int i, const int32_t *top, const float *prob) {
-    JsonWriter w = {0};
-    json_write_object(&w);
-    json_write_key(&w, "image");
-    json_write_string_n(&w, group->path[i], strlen(group->path[i]));
-    if (group->bad[i].code) {
-        json_write_key(&w, "error");
-        json_write_string(&w, group->bad[i].text);
-    } else {
-        json_write_key(&w, "predictions");
-        json_write_array(&w);
-        for (int64_t k = 0; k < in->topk; k++) {
-            json_write_object(&w);
-            json_write_key(&w, "class"), json_write_int(&w, top[k]);
-            json_write_key(&w, "label"), json_write_string(&w, imagenet_label(in->model->classes[top[k]]));
-            json_write_key(&w, "score"), json_write_float(&w, prob[top[k]]);
-            json_write_end(&w);
-        }
-        json_write_end(&w);
-    }
-    json_write_end(&w);
-    puts(json_writer_text(&w));
-    json_writer_free(&w);
-}
-
-static void print_text(const Infer *in, const Group *group, int i, const int32_t *top, const float *prob) {
-    if (group->bad[i].code) return;
-    printf("%s:", group->path[i]);
-    for (int64_t k = 0; k < in->topk; k++)
-        printf("%s %s %.1f %%", k ? "," : "", imagenet_label(in->model->classes[top[k]]), 100 * (double)prob[top[k]]);
-    putchar('\n');
-}
-
 /* Prints a group that has been computed, good and bad in their order. */
-static void print_group(Infer *in, Group *g) {
+static bool print_group(Infer *in, Group *g, Err *err) {
     int32_t *top = mem_zalloc((size_t)in->topk, sizeof *top);
     for (int i = 0; i < g->count; i++) {
         const float *prob = in->prob + (int64_t)i * in->model->class_count;
@@ -85,23 +58,19 @@ static void print_group(Infer *in, Group *g) {
             log_error(in->log, &g->bad[i]);
         else
             classify_top(top, prob, in->model->class_count, (int)in->topk);
-        if (in->json)
-            print_json(in, g, i, top, prob);
-        else
-            print_text(in, g, i, top, prob);
+        answers_add(&in->answers, g->path[i], &g->bad[i], top, prob);
     }
-    fflush(stdout);
     free(top);
     g->count = 0;
+    return answers_flush(&in->answers, err);
 }
 
 /* Waits for a group on the device, and prints it. */
 static bool finish_group(Infer *in, Group *g, Err *err) {
     if (!g->queued) return true;
     if (g->good && !predictor_read(&in->runner.predictor, NULL, in->prob, err)) return false;
-    print_group(in, g);
     g->queued = false;
-    return true;
+    return print_group(in, g, err);
 }
 
 static void decode_one(void *arg, int index, int thread) {
@@ -109,7 +78,9 @@ static void decode_one(void *arg, int index, int thread) {
     Group *g = &in->group[in->at];
     Image image;
     g->bad[index] = (Err){0};
-    if (!image_load(&image, g->path[index], &g->bad[index])) return;
+    bool ok = in->piped.count ? image_decode(&image, in->piped.bytes, in->piped.count, PIPED_NAME, &g->bad[index])
+                              : image_load(&image, g->path[index], &g->bad[index]);
+    if (!ok) return;
     uint8_t *pixels = g->pixels + (size_t)index * in->runner.predictor.image_bytes;
     (void)transform_eval(&in->resizer[thread], pixels, &image, &in->runner.transform, &g->bad[index]);
     image_free(&image);
@@ -147,8 +118,7 @@ static bool run_group(Infer *in, Err *err) {
         if (!predictor_run(p, NULL, in->prob + (int64_t)i * p->classes, g->pixels + (size_t)i * p->image_bytes,
                            MIN(p->batch, g->count - i), err))
             return false;
-    print_group(in, g);
-    return true;
+    return print_group(in, g, err);
 }
 
 /* Runs and prints all there is. */
@@ -164,16 +134,26 @@ static bool add(Infer *in, const char *path, Err *err) {
     return ++g->count < in->room || run_group(in, err);
 }
 
-static bool add_lines(Infer *in, FILE *list, Err *err) {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t n;
-    bool ok = true;
-    while (ok && (n = getline(&line, &room, list)) > 0) {
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = '\0';
-        if (n > 0) ok = add(in, line, err) && flush(in, err);
+/* Paths are answered one by one, as they come: somebody may be typing them. */
+static bool add_paths(Infer *in, ListReader *list, Err *err) {
+    const char *path;
+    bool ok;
+    while ((ok = list_next(list, &path, err)) && path)
+        if (!add(in, path, err) || !flush(in, err)) return false;
+    return ok;
+}
+
+/* Standard input: a picture, or paths. */
+static bool add_piped(Infer *in, Err *err) {
+    uint8_t head[IMAGE_MAGIC];
+    size_t count;
+    if (!flush(in, err)) return false;
+    if (!piped_is_picture(head, &count, stdin)) {
+        ListReader list = list_reader(PIPED_NAME, head, count, stdin);
+        return add_paths(in, &list, err);
     }
-    free(line);
+    bool ok = piped_read(&in->piped, head, count, stdin, err) && add(in, "-", err) && flush(in, err);
+    piped_free(&in->piped);
     return ok;
 }
 
@@ -192,7 +172,7 @@ static bool add_dataset(Infer *in, const Dataset *d, Err *err) {
 }
 
 static bool add_argument(Infer *in, const char *argument, Err *err) {
-    if (strcmp(argument, "-") == 0) return add_lines(in, stdin, err);
+    if (strcmp(argument, "-") == 0) return add_piped(in, err);
     bool directory = path_is_dir(argument);
     if (!directory && !is_list(argument)) return add(in, argument, err);
     Dataset data;
@@ -204,9 +184,13 @@ static bool add_argument(Infer *in, const char *argument, Err *err) {
 }
 
 static bool run_on(Infer *in, const Cli *cli, Err *err) {
-    for (int i = 0; i < cli->argument_count; i++)
-        if (!add_argument(in, cli->arguments[i], err)) return false;
-    if (!flush(in, err)) return false;
+    const char *out = cli_flag(cli, "out");
+    bool ok = true;
+    for (int i = 0; ok && i < cli->argument_count; i++) ok = add_argument(in, cli->arguments[i], err);
+    ok = ok && flush(in, err) && answers_commit(&in->answers, err);
+    answers_discard(&in->answers);
+    if (!ok) return false;
+    if (out) log_info(in->log, "%s: answers for %zu of %zu pictures", out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
     return err_set(err, EXIT_INPUT, "%zu of %zu pictures could not be read, first %s - they are named above",
                    in->rejected, in->total, in->first_bad);
@@ -253,14 +237,22 @@ static void close_groups(Infer *in) {
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
-    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .json = cli_flag(cli, "json") != NULL};
+    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count)};
+    bool json = cli_flag(cli, "json") != NULL, csv = cli_flag(cli, "csv") != NULL;
+    AnswersFormat format = json ? ANSWERS_JSON : csv ? ANSWERS_CSV : ANSWERS_TEXT;
+    if (json && csv) return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
     if (!runner_open(&in.runner, model, (RunnerOptions){.batch = is_single(cli) ? 1 : 0}, err)) return false;
     device_announce(&in.runner.backend, log);
-    open_groups(&in);
-    bool ok = run_on(&in, cli, err);
-    close_groups(&in);
+    bool ok = answers_open(&in.answers, format, cli_flag(cli, "out"), model->classes, (int)in.topk, err);
+    if (ok) {
+        bool shortened = !cli_flag(cli, "topk") && !cli_flag(cli, "out") && isatty(STDOUT_FILENO);
+        in.answers.columns = shortened ? terminal_columns(stdout) : 0;
+        open_groups(&in);
+        ok = run_on(&in, cli, err);
+        close_groups(&in);
+    }
     runner_close(&in.runner);
     return ok;
 }
@@ -279,7 +271,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 const CliCommand command_infer = {.name = "infer",
                                   .also = "predict",
                                   .arguments = "IMAGE|DIR|LIST.txt|-...",
-                                  .summary = "classify pictures; - reads paths from standard input",
+                                  .summary = "classify pictures; - is standard input: a picture, or paths",
                                   .flags = flags,
                                   .flag_count = COUNTOF(flags),
                                   .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.*,eval.precision",

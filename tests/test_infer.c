@@ -1,0 +1,172 @@
+/* test_infer.c - what goes into `mala infer` and what comes out: pipes, files, CSV, names that carry anything; and a
+ * run's directory where weights are taken. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "program.h"
+
+#define WEIGHTS "--weights $T/run "
+
+/* Three kinds in $T/data, a run on them in $T/run, and a.jpg beside. */
+static int make_run(void **state) {
+    (void)state;
+    folder_make();
+    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 48 --seed 7 --quiet");
+    shell("rm -r data/*/[d-z]* && cp data/val/car/car_00001.jpg a.jpg");
+    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--quiet");
+    return 0;
+}
+
+static int remove_run(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+/* The output of the last run without what stands before the first ':'. */
+static char *answer(void) { return strdup(strchr(output, ':')); }
+
+static void test_piped_picture(void **state) {
+    (void)state;
+    EXPECT(0, "infer $T/a.jpg " WEIGHTS);
+    char *expected = answer();
+    EXPECT(0, "infer - " WEIGHTS "<$T/a.jpg");
+    assert_int_equal(strncmp(output, "-: ", 3), 0);
+    assert_string_equal(strchr(output, ':'), expected);
+    EXPECT(0, "infer $T/a.jpg - $T/a.jpg " WEIGHTS "<$T/a.jpg");
+    int lines = 0;
+    for (const char *line = output; *line; line = strchr(line, '\n') + 1, lines++)
+        assert_int_equal(strncmp(strchr(line, ':'), expected, strlen(expected)), 0);
+    assert_int_equal(lines, 3);
+    free(expected);
+    shell("head -c 900 a.jpg >cut.jpg");
+    EXPECT(3, "infer - " WEIGHTS "<$T/cut.jpg");
+    expect_text(errors, "standard input: ");
+    shell("printf 'GIF89a\\020\\000\\020\\000\\000\\000\\000' >a.gif");
+    EXPECT(3, "infer - " WEIGHTS "<$T/a.gif");
+    expect_text(errors, "standard input: is a GIF picture");
+}
+
+/* Lists whose first bytes are those of a picture format are lists; both separators; the end may lack one. */
+static void test_piped_paths(void **state) {
+    (void)state;
+    shell("cp a.jpg BMW.jpg && cp a.jpg GIF8.jpg && cp a.jpg \"$(printf 'a\\nb.jpg')\"");
+    shell("printf '%s/BMW.jpg\\n%s/GIF8.jpg' $PWD $PWD >lines && printf '%s/a\\nb.jpg\\0%s/BMW.jpg\\0' $PWD $PWD >nuls");
+    EXPECT(0, "infer - " WEIGHTS "<$T/lines");
+    expect_text(output, "/BMW.jpg: ");
+    expect_text(output, "/GIF8.jpg: ");
+    shell("printf 'BMW.jpg\\nGIF8.jpg\\n' >lines");
+    char command[600], here[400];
+    assert_non_null(getcwd(here, sizeof here));
+    const char *binary = getenv("MALA");
+    snprintf(command, sizeof command, "%s%s%s infer - --weights run -q <lines >out", binary && binary[0] == '/' ? "" : here,
+             binary && binary[0] == '/' ? "" : "/", binary ? binary : "mala");
+    shell(command); /* in the folder, so that the list begins with "BM" */
+    shell("[ $(wc -l <out) = 2 ] && grep -q ^GIF8.jpg: out");
+}
+
+static void test_names_stay_in_their_line(void **state) {
+    (void)state;
+    shell("mkdir -p odd && cp a.jpg \"$(printf 'odd/x\\n\\033[31m\\302\\233,\\042y\\042.jpg')\"");
+    EXPECT(0, "infer $T/odd " WEIGHTS "--topk 1");
+    expect_text(output, "/odd/x\\x0a\\x1b[31m\\xc2\\x9b,\"y\".jpg: ");
+    EXPECT(0, "infer $T/odd " WEIGHTS "--topk 2 --csv");
+    assert_int_equal(strncmp(output, "image,rank,class,label,score,error\n\"", 36), 0);
+    expect_text(output, "/odd/x\\x0a\\x1b[31m\\xc2\\x9b,\"\"y\"\".jpg\",1,");
+    assert_null(strchr(output, '\x1b'));
+    EXPECT(0, "infer $T/odd " WEIGHTS "--json");
+    expect_text(output, "/odd/x\\n\\u001b[31m");
+    /* as the name of a class: in classes.txt, and back from there */
+    shell("cp -r data named && for s in train val; do mv named/$s/car \"$(printf \"named/$s/c\\na\\\\\\\\x41\")\"; done");
+    EXPECT(0, "train data.path=$T/named output=$T/named_run " SMALL "--quiet");
+    char path[200], classes[400];
+    snprintf(path, sizeof path, "%s/named_run/classes.txt", folder);
+    read_text(classes, sizeof classes, path);
+    assert_string_equal(classes, "bottle\nc\\x0aa\\x5cx41\nchair\n");
+    EXPECT(0, "import $T/named_run/weights/best.safetensors $T/named.safetensors --classes $T/named_run/classes.txt");
+    EXPECT(0, "eval $T/named.safetensors --data $T/named --json");
+    expect_text(output, "\"c\\na\\\\x41\"");
+}
+
+static void test_csv_and_json_files(void **state) {
+    (void)state;
+    shell("echo no picture >bad.jpg");
+    EXPECT(3, "infer $T/a.jpg $T/bad.jpg " WEIGHTS "--csv --topk 2");
+    char *csv = strdup(output);
+    expect_text(csv, "/a.jpg,1,");
+    expect_text(csv, "/a.jpg,2,");
+    expect_text(csv, "/bad.jpg,,,,,");
+    EXPECT(3, "infer $T/a.jpg $T/bad.jpg " WEIGHTS "--csv --topk 2 --out $T/answers.csv");
+    assert_string_equal(output, "");
+    expect_text(errors, "answers.csv: answers for 1 of 2 pictures");
+    static char text[1 << 16];
+    char path[200];
+    snprintf(path, sizeof path, "%s/answers.csv", folder);
+    read_text(text, sizeof text, path);
+    assert_string_equal(text, csv);
+    free(csv);
+    EXPECT(0, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv"); /* replaces */
+    read_text(text, sizeof text, path);
+    assert_int_equal(strncmp(text, "{\"image\":", 9), 0);
+    /* what fails leaves the file of before, and nothing beside it */
+    EXPECT(3, "infer $T/a.jpg $T/nowhere.txt " WEIGHTS "--out $T/answers.csv");
+    char after[400];
+    read_text(after, sizeof after, path);
+    assert_int_equal(strncmp(text, after, strlen(after)), 0);
+    shell("[ $(ls | grep -c answers) = 1 ]");
+    EXPECT(4, "infer $T/a.jpg " WEIGHTS "--out $T/nowhere/a.csv");
+    EXPECT(2, "infer $T/a.jpg " WEIGHTS "--json --csv");
+}
+
+/* A run's directory is its best weights, wherever weights are taken. */
+static void test_run_directory(void **state) {
+    (void)state;
+    EXPECT(0, "eval $T/run/weights/best.safetensors --data $T/data --json");
+    char *expected = strdup(output);
+    EXPECT(0, "eval $T/run --data $T/data --json");
+    assert_string_equal(output, expected);
+    EXPECT(0, "eval --weights $T/run/ --data $T/data --json");
+    assert_string_equal(output, expected);
+    free(expected);
+    EXPECT(0, "verify $T/run");
+    EXPECT(0, "info $T/run --json");
+    EXPECT(0, "export $T/run $T/run.pth");
+    EXPECT(0, "import $T/run $T/run.safetensors");
+    EXPECT(0, "train data.path=$T/data output=$T/tuned --weights $T/run " SMALL "--quiet --epochs 1");
+    shell("cp -r run stopped && rm stopped/weights/best.safetensors");
+    EXPECT(3, "eval $T/stopped --data $T/data");
+    expect_text(errors, "stopped: has no weights/best.safetensors yet - weights/last.safetensors in it are the latest");
+    shell("rm stopped/weights/last.safetensors");
+    EXPECT(3, "verify $T/stopped");
+}
+
+/* Of three classes the five best are always right, which says nothing. */
+static void test_top5_of_three(void **state) {
+    (void)state;
+    EXPECT(0, "eval $T/run --data $T/data");
+    expect_text(output, "6 pictures: top-1 ");
+    assert_null(strstr(output, "top-5"));
+    EXPECT(0, "eval $T/run --data $T/data --json");
+    assert_null(strstr(output, "top5"));
+    EXPECT(0, "train data.path=$T/data output=$T/three " SMALL);
+    expect_text(errors, "epoch 2/2");
+    assert_null(strstr(errors, "top-5"));
+    for (char *rest = errors, *line; (line = strsep(&rest, "\n"));)
+        if (strlen(line) > 80) fail_msg("wider than 80 columns: %s", line);
+    shell("head -n 1 three/results.csv | grep -q accuracy_top5");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_piped_picture),            cmocka_unit_test(test_piped_paths),
+        cmocka_unit_test(test_names_stay_in_their_line), cmocka_unit_test(test_csv_and_json_files),
+        cmocka_unit_test(test_run_directory),            cmocka_unit_test(test_top5_of_three),
+    };
+    return cmocka_run_group_tests_name("infer", tests, make_run, remove_run);
+}
