@@ -1,5 +1,5 @@
-/* test_loader.c - data sets and batches: names and order, the same bytes for any number of threads, every sample once
- * an epoch, bad files skipped by rule, counted once and named. Also run under ThreadSanitizer (make tsan). */
+/* test_loader.c - batches: the same bytes for any number of threads, every sample once an epoch, bad files skipped by
+ * rule, counted once and named. Also run under ThreadSanitizer (make tsan). */
 #include "base/file.h"
 #include "data/loader.h"
 #include "pack.h"
@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <setjmp.h>
 
@@ -336,112 +335,6 @@ static void test_bad_files_that_stop(void **state) {
     loader_close(l);
 }
 
-static void test_folder_rules(void **state) {
-    Scene *s = *state;
-    Err err = {0};
-    Dataset d;
-    char path[DATASET_PATH_MAX];
-    assert_int_equal(s->data.count, SAMPLES);
-    assert_int_equal(s->data.class_count, CLASSES);
-    assert_string_equal(s->data.classes[2], "c");
-    const char *const *classes = (const char *const *)s->data.classes;
-
-    assert_false(dataset_has_split(s->folder, "val"));
-    assert_false(dataset_open_folder(&d, s->folder, "val", classes, CLASSES, &err));
-    expect_error(&err, EXIT_INPUT, "holds no folder \"val\"");
-
-    put_file(s, "validation/c/z.JPEG", "", 0);
-    put_file(s, "validation/c/deep/er/y.pNg", "", 0);
-    put_file(s, "validation/c/notes.txt", "", 0);
-    put_file(s, "validation/c/.hidden.jpg", "", 0);
-    put_file(s, "validation/readme.txt", "", 0);
-    put_file(s, "elsewhere/x.webp", "", 0);
-    char *link = path_join(s->folder, "validation/b");
-    assert_int_equal(symlink("../elsewhere", link), 0);
-    free(link);
-    err = (Err){0};
-    assert_true(dataset_has_split(s->folder, "val"));
-    assert_true(dataset_open_folder(&d, s->folder, "val", classes, CLASSES, &err));
-    static const char *const names[] = {"b/x.webp", "c/deep/er/y.pNg", "c/z.JPEG"};
-    assert_int_equal(d.count, 3);
-    for (size_t i = 0; i < 3; i++) {
-        dataset_path(&d, i, path);
-        assert_string_equal(path + strlen(path) - strlen(names[i]), names[i]);
-        assert_int_equal(dataset_label(&d, i), i == 0 ? 1 : 2); /* by name, though the first folder here */
-    }
-    dataset_close(&d);
-
-    put_file(s, "validation/d/x.jpg", "", 0);
-    assert_false(dataset_open_folder(&d, s->folder, "val", classes, CLASSES, &err));
-    expect_error(&err, EXIT_INPUT, "validation/d: no class of the training set has this name");
-    err = (Err){0};
-    put_file(s, "train/empty/notes.txt", "", 0);
-    assert_false(dataset_open_folder(&d, s->folder, "train", NULL, 0, &err));
-    expect_error(&err, EXIT_INPUT, "train/empty: this class holds no picture");
-    err = (Err){0};
-    char *loop = path_join(s->folder, "train/a/loop");
-    assert_int_equal(symlink(".", loop), 0);
-    free(loop);
-    assert_false(dataset_open_folder(&d, s->folder, "train", NULL, 0, &err));
-    expect_error(&err, EXIT_INPUT, "is a link leading back?");
-    err = (Err){0};
-    assert_false(dataset_open_folder(&d, "/nonexistent", NULL, NULL, 0, &err));
-    expect_error(&err, EXIT_INPUT, "/nonexistent");
-}
-
-static void test_lists(void **state) {
-    Scene *s = *state;
-    Err err = {0};
-    Dataset d;
-    char path[DATASET_PATH_MAX], want[DATASET_PATH_MAX];
-    char *list = path_join(s->folder, "list.txt"), *train = path_join(s->folder, "train");
-    const char lines[] = "train/a/0.png\r\n\n/abs/x.jpg\ntrain/b/no extension";
-    put_file(s, "list.txt", lines, sizeof lines - 1);
-    assert_true(dataset_open_list(&d, list, &err));
-    assert_int_equal(d.count, 3);
-    snprintf(want, sizeof want, "%s/train/a/0.png", s->folder);
-    dataset_path(&d, 0, path);
-    assert_string_equal(path, want);
-    dataset_path(&d, 1, path);
-    assert_string_equal(path, "/abs/x.jpg");
-    snprintf(want + strlen(s->folder), sizeof want - strlen(s->folder), "/train/b/no extension");
-    dataset_path(&d, 2, path);
-    assert_string_equal(path, want);
-    snprintf(want + strlen(s->folder), sizeof want - strlen(s->folder), "/train/a/0.png");
-    assert_int_equal(dataset_label(&d, 2), -1);
-    dataset_close(&d);
-
-    put_file(s, "list.txt", "\n\n", 2);
-    assert_false(dataset_open_list(&d, list, &err));
-    expect_error(&err, EXIT_INPUT, "list.txt: holds no picture");
-    err = (Err){0};
-    put_file(s, "list.txt", "a\nb\0", 4);
-    assert_false(dataset_open_list(&d, list, &err));
-    expect_error(&err, EXIT_INPUT, "list.txt: line 2 holds a NUL");
-    err = (Err){0};
-
-    assert_true(dataset_open_pictures(&d, train, &err));
-    assert_int_equal(d.count, SAMPLES);
-    dataset_path(&d, 0, path);
-    assert_string_equal(path, want);
-    dataset_close(&d);
-
-    const char *both[] = {"x.jpg", train};
-    assert_true(dataset_open_paths(&d, both, 2, &err));
-    assert_int_equal(d.count, 1 + SAMPLES);
-    dataset_path(&d, 0, path);
-    assert_string_equal(path, "x.jpg");
-    dataset_path(&d, 1, path);
-    assert_string_equal(path, want);
-    dataset_close(&d);
-
-    char *long_name = mem_zalloc(5001, 1);
-    memset(long_name, 'x', 5000);
-    assert_false(dataset_open_paths(&d, (const char *const *)&long_name, 1, &err));
-    expect_error(&err, EXIT_INPUT, "the path is longer than 4095 bytes");
-    free(long_name), free(list), free(train);
-}
-
 /* Every picture of a real set decodes, in both ways. */
 static void test_real_pictures(void **state) {
     (void)state;
@@ -475,8 +368,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
-        TEST(test_bad_files_that_stop),       TEST(test_folder_rules),          TEST(test_lists),
-        cmocka_unit_test(test_real_pictures),
+        TEST(test_bad_files_that_stop),       cmocka_unit_test(test_real_pictures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/evaluate.h"
+#include "data/split.h"
 #include "lib/runner.h"
 
 static const CliFlag flags[] = {
@@ -32,10 +33,11 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Loader *loader = NULL;
     Runner runner = {0};
     ClassifyMetrics metrics = {0};
-    bool ok =
-        dataset_open_folder(&data, c->data.path, dataset_has_split(c->data.path, c->data.val) ? c->data.val : NULL,
-                            (const char *const *)model->classes, model->class_count, err);
+    const char *split, *const *classes = (const char *const *)model->classes;
+    bool ok = split_to_judge(&split, c->data.path, c->data.val, c->data.train, classes, model->class_count, err) &&
+              dataset_open_folder(&data, c->data.path, split, classes, model->class_count, err);
     if (ok) {
+        split_announce(&data, "validation", log);
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         options.keep_bytes = 0; /* each is used once */
         classify_metrics_init(&metrics, model->class_count);

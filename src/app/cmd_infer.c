@@ -178,6 +178,7 @@ static bool add_argument(Infer *in, const char *argument, Err *err) {
     Dataset data;
     if (!(directory ? dataset_open_pictures(&data, argument, err) : dataset_open_list(&data, argument, err)))
         return false;
+    passed_report(&data.passed, argument, in->log);
     bool ok = add_dataset(in, &data, err);
     dataset_close(&data);
     return ok;

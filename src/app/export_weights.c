@@ -113,9 +113,10 @@ static bool compare_picture(ExportComparison *out, Pair *p, const char *path, in
     return true;
 }
 
-static bool compare_pictures(ExportComparison *out, Pair *p, int classes, const char *folder, Err *err) {
+static bool compare_pictures(ExportComparison *out, Pair *p, int classes, const char *folder, Log *log, Err *err) {
     Dataset pictures;
     if (!dataset_open_pictures(&pictures, folder, err)) return false;
+    passed_report(&pictures.passed, folder, log);
     bool ok = true;
     for (size_t i = 0; ok && i < pictures.count; i++) {
         char path[DATASET_PATH_MAX];
@@ -138,7 +139,7 @@ bool export_compare(ExportComparison *out, const char *path, const ModelFile *or
     if (ok) {
         p.pixels = mem_zalloc(p.original.predictor.image_bytes, 1);
         for (int k = 0; k < 2; k++) p.logits[k] = mem_zalloc((size_t)original->class_count, sizeof(float));
-        ok = compare_pictures(out, &p, original->class_count, folder, err);
+        ok = compare_pictures(out, &p, original->class_count, folder, log, err);
         free(p.pixels), free(p.logits[0]), free(p.logits[1]);
     }
     runner_close(&p.exported);

@@ -13,6 +13,7 @@
 #include "base/cpus.h"
 #include "base/file.h"
 #include "base/parallel.h"
+#include "data/split.h"
 #include "base/strings.h"
 
 #define MAX_BAD_STEPS 20 /* steps in a row without a finite gradient before the run gives up */
@@ -192,6 +193,9 @@ static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
 static void describe(const Trainer *t) {
     const Plan *p = t->plan;
     device_announce(&t->backend, t->log);
+    split_announce(&t->train_data, "training", t->log);
+    split_announce(&t->val_data, "validation", t->log);
+    split_warn_of_shared(&t->train_data, &t->val_data, t->log);
     log_info(t->log, "%zu training and %zu validation pictures, %d classes", t->train_data.count, t->val_data.count,
              t->train_data.class_count);
     log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse)",

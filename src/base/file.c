@@ -91,6 +91,18 @@ bool file_read(uint8_t **out, size_t *count, const char *path, size_t limit, Err
     return true;
 }
 
+bool file_read_start(void *out, size_t room, size_t *count, const char *path, Err *err) {
+    int fd;
+    struct stat st;
+    *count = 0;
+    if (!open_regular(&fd, &st, path, err)) return false;
+    size_t size = MIN((size_t)st.st_size, room);
+    bool ok = read_all(fd, out, 0, size, path, err);
+    close(fd);
+    if (ok) *count = size;
+    return ok;
+}
+
 static bool write_all(int fd, const uint8_t *bytes, size_t count, const char *path, Err *err) {
     for (size_t done = 0; done < count;) {
         ssize_t n = write(fd, bytes + done, MIN(count - done, (size_t)1 << 30));
@@ -219,6 +231,20 @@ bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, E
 void file_reader_close(FileReader *r) {
     if (r->fd >= 0) close(r->fd);
     *r = (FileReader){.fd = -1};
+}
+
+bool path_kind(PathKind *out, const char *path, Err *err) {
+    struct stat st;
+    *out = PATH_NOTHING;
+    if (stat(path, &st) == 0) {
+        *out = S_ISDIR(st.st_mode) ? PATH_FOLDER : S_ISREG(st.st_mode) ? PATH_FILE : PATH_OTHER;
+        return true;
+    }
+    int code = errno;
+    if (code == ELOOP) return err_set(err, EXIT_INPUT, "%s: is a link that leads in circles - remove it", path);
+    if (code != ENOENT && code != ENOTDIR) return fail_io(err, path, "cannot be examined", code);
+    if (lstat(path, &st) != 0) return true;
+    return err_set(err, EXIT_INPUT, "%s: is a link to what is not there - is a disk missing? Else remove it", path);
 }
 
 bool path_is_dir(const char *path) {

@@ -8,6 +8,8 @@
 /* The whole regular file, malloc'd, with a '\0' after its count bytes. False: EXIT_INPUT (missing, not a regular
  * file, over limit bytes) or EXIT_IO (reading failed). */
 bool file_read(uint8_t **out, size_t *count, const char *path, size_t limit, Err *err);
+/* Its first bytes, up to room; *count: how many there are. Errors as above. */
+bool file_read_start(void *out, size_t room, size_t *count, const char *path, Err *err);
 
 /* Writes bytes to path so that a crash at any moment leaves the old file or the new one: temporary file in the same
  * directory, write, fsync, rename, fsync of the directory. False: EXIT_IO, the old file untouched. */
@@ -51,6 +53,12 @@ typedef struct {
 } DirList;
 bool dir_list(DirList *out, const char *path, Err *err);
 void dir_list_free(DirList *list);
+
+/* What a path leads to, links followed. False where that could not be asked, which is neither yes nor no: EXIT_INPUT (a
+ * link to nothing, or in circles), EXIT_IO (no permission to search a folder on the way, ...). */
+typedef enum { PATH_NOTHING, PATH_FOLDER, PATH_FILE, PATH_OTHER } PathKind;
+bool path_kind(PathKind *out, const char *path, Err *err);
+/* Whether it is certainly a folder: false also where it could not be asked. */
 bool path_is_dir(const char *path);
 
 /* "a/b" from parts, malloc'd, never NULL; no doubled slash */

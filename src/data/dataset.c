@@ -1,10 +1,13 @@
 /* dataset.c - walks folders and lists. A million paths are one block of text and an offset each. Refuses classes that
- * the model does not know, classes without pictures, folders nested without end, paths too long to open. */
+ * the model does not know, classes without pictures, folders nested without end, paths too long to open, and entries
+ * that cannot be asked what they are: what is missing must not look like what was never there. */
 #include "data/dataset.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/strings.h"
 #include "data/list.h"
+#include "data/split.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +17,8 @@
 #define DEPTH_MAX 16 /* folders below a class; deeper is a link that leads back */
 #define LIST_MAX_BYTES ((size_t)1 << 31)
 
-/* What is listed is more than what is decoded: a picture in another format is reported, not passed over. */
-static const char *const EXTENSIONS[] = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"};
-
-static const char *const VAL_NAMES[] = {"val", "validation", "test"};
+/* Names that say enough. */
+static const char *const EXTENSIONS[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"};
 
 static bool is_picture_name(const char *name) {
     const char *dot = strrchr(name, '.');
@@ -29,6 +30,7 @@ static bool is_picture_name(const char *name) {
 void dataset_close(Dataset *d) {
     for (int i = 0; i < d->class_count; i++) free(d->classes[i]);
     free(d->classes), free(d->root), free(d->text), free(d->offset), free(d->labels);
+    passed_free(&d->passed);
     *d = (Dataset){0};
 }
 
@@ -56,6 +58,18 @@ static bool add(Dataset *d, const char *path, int32_t label, Err *err) {
     return true;
 }
 
+static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *err);
+
+/* An entry of a folder whose name says nothing: a folder, or a file of whatever kind. */
+static bool walk_unnamed(Dataset *d, const char *name, const char *path, int32_t label, int depth, Err *err) {
+    PathKind kind;
+    bool is_picture = false;
+    if (!path_kind(&kind, path, err)) return false;
+    if (kind == PATH_FOLDER) return walk(d, name, label, depth + 1, err);
+    if (kind == PATH_FILE && !passed_look(&d->passed, &is_picture, path, err)) return false;
+    return !is_picture || add(d, name, label, err);
+}
+
 /* The pictures in and below root/below, in byte order of their names. Only names without a picture's extension are
  * looked at closer: asking the file system about every picture of a large set takes minutes on a shared disk. */
 static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *err) {
@@ -68,34 +82,13 @@ static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *e
     else if ((ok = dir_list(&list, folder, err))) {
         for (size_t i = 0; i < list.count && ok; i++) {
             char *name = path_join(below, list.names[i]), *path = path_join(folder, list.names[i]);
-            if (is_picture_name(name))
-                ok = add(d, name, label, err);
-            else if (path_is_dir(path))
-                ok = walk(d, name, label, depth + 1, err);
+            ok = is_picture_name(name) ? add(d, name, label, err) : walk_unnamed(d, name, path, label, depth, err);
             free(name), free(path);
         }
         dir_list_free(&list);
     }
     free(folder);
     return ok;
-}
-
-/* The folder of a split, malloc'd; NULL when there is none. */
-static char *split_folder(const char *root, const char *split) {
-    if (!split) return mem_strdup(root);
-    bool val = strcmp(split, VAL_NAMES[0]) == 0;
-    for (size_t i = 0; i < (val ? COUNTOF(VAL_NAMES) : 1); i++) {
-        char *folder = path_join(root, val ? VAL_NAMES[i] : split);
-        if (path_is_dir(folder)) return folder;
-        free(folder);
-    }
-    return NULL;
-}
-
-bool dataset_has_split(const char *root, const char *split) {
-    char *folder = split_folder(root, split);
-    free(folder);
-    return folder != NULL;
 }
 
 /* The class of that name, looked for from `from` on and around: folders come in the classes' order. -1: none. */
@@ -124,18 +117,39 @@ static void set_classes(Dataset *d, const char *const *names, size_t count) {
     d->class_count = (int)count;
 }
 
-/* Keeps of a listing what is a folder. */
-static void keep_folders(DirList *list, const char *root) {
+/* Keeps of a listing what is a folder, and counts the files. */
+static bool keep_folders(Dataset *d, DirList *list, Err *err) {
     size_t kept = 0;
+    bool ok = true;
     for (size_t i = 0; i < list->count; i++) {
-        char *path = path_join(root, list->names[i]);
-        if (path_is_dir(path))
+        char *path = path_join(d->root, list->names[i]);
+        PathKind kind = PATH_NOTHING;
+        ok = ok && path_kind(&kind, path, err) &&
+             (kind != PATH_FILE || passed_stray(&d->passed, path, "beside the class folders", err));
+        if (kind == PATH_FOLDER)
             list->names[kept++] = list->names[i];
         else
             free(list->names[i]);
         free(path);
     }
     list->count = kept;
+    return ok;
+}
+
+/* Class names are kept as text, in weights and lists: two that differ in bytes that are none would become one. */
+static bool check_names(const Dataset *d, const DirList *folders, Err *err) {
+    for (size_t i = 0; i < folders->count; i++)
+        if (!json_utf8_valid(folders->names[i], strlen(folders->names[i])))
+            return err_set(err, EXIT_INPUT, "%s/%s: the folder's name is not UTF-8, as a class's has to be - rename it",
+                           d->root, folders->names[i]);
+    return true;
+}
+
+static bool class_empty(const Dataset *d, const char *name, size_t others, Err *err) {
+    char note[64] = "";
+    if (others) snprintf(note, sizeof note, " that can be read, but %zu other file%s", others, others > 1 ? "s" : "");
+    return err_set(err, EXIT_INPUT, "%s/%s: this class holds no picture%s - add some or remove the folder", d->root,
+                   name, note);
 }
 
 static bool add_classes(Dataset *d, const DirList *folders, Err *err) {
@@ -143,11 +157,9 @@ static bool add_classes(Dataset *d, const DirList *folders, Err *err) {
     for (size_t i = 0; i < folders->count; i++) {
         const char *name = folders->names[i];
         if ((label = find_class(d, name, label + 1)) < 0) return class_unknown(d, name, err);
-        size_t before = d->count;
+        size_t before = d->count, passed = d->passed.count;
         if (!walk(d, name, label, 1, err)) return false;
-        if (d->count == before)
-            return err_set(err, EXIT_INPUT, "%s/%s: this class holds no picture - add some or remove the folder",
-                           d->root, name);
+        if (d->count == before) return class_empty(d, name, d->passed.count - passed, err);
     }
     return true;
 }
@@ -156,19 +168,13 @@ bool dataset_open_folder(Dataset *out, const char *root, const char *split, cons
                          Err *err) {
     CHECK(!classes || class_count > 0, "a list of no classes");
     *out = (Dataset){0};
-    DirList folders;
-    char *folder = split_folder(root, split);
-    if (!folder)
-        return err_set(err, EXIT_INPUT, "%s: holds no folder \"%s\" - expected %s/CLASS/*.jpg below it", root, split,
-                       split);
-    if (!dir_list(&folders, folder, err)) {
-        free(folder);
-        return false;
-    }
-    out->root = folder;
-    keep_folders(&folders, folder);
-    bool ok = folders.count > 0 ||
-              err_set(err, EXIT_INPUT, "%s: holds no class folders - expected CLASS/*.jpg below it", folder);
+    DirList folders = {0};
+    if (!split_find(&out->root, root, split, err)) return false;
+    if (!out->root) return split_missing(root, split, err);
+    bool ok = dir_list(&folders, out->root, err) && keep_folders(out, &folders, err) &&
+              (folders.count > 0 ||
+               err_set(err, EXIT_INPUT, "%s: holds no class folders - expected CLASS/*.jpg below it", out->root)) &&
+              (classes || check_names(out, &folders, err));
     if (ok && classes)
         set_classes(out, classes, (size_t)class_count);
     else if (ok)
@@ -181,7 +187,7 @@ bool dataset_open_folder(Dataset *out, const char *root, const char *split, cons
 
 /* The end of every opening without labels. */
 static bool finish_unlabelled(Dataset *d, bool ok, const char *where, Err *err) {
-    if (ok && d->count == 0) ok = err_set(err, EXIT_INPUT, "%s: holds no picture - give JPEG or PNG files", where);
+    if (ok && d->count == 0) ok = err_set(err, EXIT_INPUT, "%s: holds no picture - give JPEG, PNG or WebP files", where);
     if (!ok) dataset_close(d);
     return ok;
 }

@@ -4,6 +4,7 @@
 #define MALA_DATASET_H
 
 #include "base/sha256.h"
+#include "data/passed.h"
 
 #define DATASET_PATH_MAX 4096 /* bytes of a full path, its '\0' included: what the kernel opens */
 
@@ -15,20 +16,22 @@ typedef struct {
     size_t count;    /* below 2^32 */
     char **classes;  /* [class_count] names, in byte order when they were taken from folders */
     int class_count;
+    Passed passed;   /* files in the folders that are no pictures, or none that can be read */
     size_t text_bytes, text_room, room; /* growing */
 } Dataset;
 
-/* ROOT/SPLIT/CLASS/... with any depth of folders below a class; split "val" is also found as "validation" or "test",
- * and NULL means that ROOT itself holds the class folders. Files by extension (.jpg .jpeg .png .ppm .bmp .pgm .tif
- * .tiff .webp in any case), in byte order; hidden names are ignored, links followed.
- * classes NULL: the folders' names are the classes. Else the [class_count] known ones: folders may be fewer, and a
- * folder of another name is an error. False: EXIT_INPUT (also for a class without pictures), EXIT_IO. */
+/* ROOT/SPLIT/CLASS/... with any depth of folders below a class (split: split_find in data/split.h; NULL means that
+ * ROOT itself holds the class folders), in byte order. Names that begin with '.' are ignored, links followed. Files with
+ * a picture's extension (.jpg .jpeg .jpe .jfif .png .webp in any case) are listed unseen; what they are is seen when
+ * they are decoded. The first bytes of all others say whether they are pictures that can be read; those that are not are
+ * counted in `passed`, and so is what lies beside the class folders.
+ * classes NULL: the folders' names are the classes, and have to be UTF-8, as every file that will hold them is. Else
+ * the [class_count] known ones: folders may be fewer, and a folder of another name is an error.
+ * False: EXIT_INPUT (also for a class without pictures, and for links to nothing), EXIT_IO. */
 bool dataset_open_folder(Dataset *out, const char *root, const char *split, const char *const *classes, int class_count,
                          Err *err);
-/* Whether ROOT has that split, under any of its names. */
-bool dataset_has_split(const char *root, const char *split);
 
-/* Every picture in and below one folder, without labels; none is an error. */
+/* Every picture in and below one folder, told by the same rules, without labels; none is an error. */
 bool dataset_open_pictures(Dataset *out, const char *folder, Err *err);
 
 /* A list of paths (data/list.h), without labels; relative ones start at the list's own folder. */
