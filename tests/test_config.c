@@ -24,7 +24,7 @@ static const char *text_error(const char *text) {
     bool ok = config_load_text(&c, text, strlen(text), "c.json", NULL, 0, &err);
     config_free(&c);
     if (ok) return "accepted";
-    assert_int_equal(err.code, EXIT_USAGE);
+    assert_int_equal(err.code, EXIT_INPUT);
     return err.text;
 }
 

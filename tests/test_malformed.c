@@ -63,7 +63,7 @@ static void check_error(const Err *err, const char *name, ExitCode code, int num
     placed = placed && (strstr(what, "byte") || strchr(what, '"') || strncmp(what, ": is ", 5) == 0 ||
                         (what[1] >= '0' && what[1] <= '9') || strncmp(what, ": not ", 6) == 0);
     /* what two options together make wrong has no one place: "config: model.heads: ..." */
-    placed = placed || (code == EXIT_USAGE && strncmp(err->text, "config: ", 8) == 0 && strchr(err->text, '.'));
+    placed = placed || (code == EXIT_INPUT && strncmp(err->text, "config: ", 8) == 0 && strchr(err->text, '.'));
     if (err->code != code || !placed || strchr(err->text, '\n')) fail_msg("case %d: exit %d: %s", number, err->code, err->text);
 }
 
@@ -99,7 +99,7 @@ static bool try_config(const Buffer *b, const char *name, int number) {
     alarm(SECONDS);
     bool ok = config_load_text(&c, (const char *)b->bytes, b->count, name, NULL, 0, &err);
     alarm(0);
-    if (!ok) check_error(&err, name, EXIT_USAGE, number);
+    if (!ok) check_error(&err, name, EXIT_INPUT, number);
     config_free(&c);
     return ok;
 }

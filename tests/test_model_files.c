@@ -133,11 +133,128 @@ static void test_wrapped_names(void **state) {
     }
 }
 
+/* ---- folders of hubs ---- */
+
+/* A folder as somebody else's: all that is known stands in config.json. */
+static void make_hub(const char *change) {
+    TensorFile f;
+    char command[400];
+    shell("rm -rf hub");
+    EXPECT(0, "export " BEST "$T/hub --to hf -q");
+    OK(tensor_file_open(&f, file_in("hub/model.safetensors"), NULL, &err));
+    OK(safetensors_write(file_in("hub/model.safetensors"), f.tensors, f.tensor_count, NULL, 0, &err));
+    tensor_file_close(&f);
+    snprintf(command, sizeof command, "sed -i 's/%s/' hub/config.json", change);
+    shell(command);
+}
+
+/* Each key that could change the pixels or the network is honoured or refused by its place in the file. */
+static void test_hub_refusals(void **state) {
+    (void)state;
+    static const struct {
+        const char *change, *message;
+    } cases[] = {{"\"crop_mode\": \"center\"/\"crop_mode\": \"squash\"", "crop_mode: mala has \"center\""},
+                 {"\"crop_mode\": \"center\"/\"crop_mode\": 1", "crop_mode"},
+                 {"\"crop_mode\"/\"color_space\"", "\"color_space\" is not known"},
+                 {"\"crop_mode\": \"center\"/\"test_input_size\": [3, 64, 64]", "test_input_size"},
+                 {"\"crop_mode\": \"center\"/\"test_crop_pct\": 1", "test_crop_pct"},
+                 {"\"num_classes\": 12/\"num_classes\": 11", "num_classes"},
+                 {"bicubic/lanczos", "input.interpolation"},
+                 {"\"mean\": \\[[^]]*\\]/\"mean\": [0.5]", "input.mean: expected a list of 3, found 1"},
+                 {"\"std\": \\[[^]]*\\]/\"std\": [0.5, 0, 0.5]", "input.std[1]: 0 is out of range"},
+                 {"\"crop_pct\": 0.875/\"crop_pct\": 7", "input.crop_pct: 7 is out of range"},
+                 {"\\[3, 32, 32\\]/[3, 33, 32]", "input.size: 33 is no multiple of 32"},
+                 {"\"avg\"/\"max\"", "global_pool"},
+                 {"\"dims\": \\[8/\"dims\": [9", "model.heads: stage 0"}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        make_hub(cases[i].change);
+        EXPECT(3, "infer $T/data/val --weights $T/hub");
+        expect_text(errors, "hub/config.json:");
+        expect_text(errors, cases[i].message);
+    }
+}
+
+static void test_hub_taken(void **state) {
+    (void)state;
+    static const char *const same[] = {"\"crop_mode\": \"center\"/\"crop_mode\": null",
+                                       "\"crop_mode\"/\"url\"",
+                                       "\"crop_mode\": \"center\"/\"test_input_size\": [3, 32,32]",
+                                       "\"crop_mode\": \"center\"/\"test_crop_pct\": 0.875"};
+    EXPECT(0, "infer $T/data/val --weights " BEST "--json");
+    char *meant = mem_strdup(output);
+    for (size_t i = 0; i < COUNTOF(same); i++) {
+        make_hub(same[i]);
+        EXPECT(0, "infer $T/data/val --weights $T/hub --json");
+        assert_string_equal(output, meant);
+    }
+    make_hub("\"crop_pct\": 0.875/\"crop_pct\": 0.5");
+    EXPECT(0, "export $T/hub $T/hub2 --to hf -q");
+    shell("grep -q '\"crop_pct\": 0.5,' hub2/config.json");
+    free(meant);
+    /* names of classes count for fine-tuning, too */
+    make_hub("\"car\"/\"automobile\"");
+    EXPECT(0, "train data.path=$T/data output=$T/of-hub --weights $T/hub " SMALL "--epochs 1");
+    expect_text(errors, "head starts anew");
+}
+
+/* Where the weights have metadata of their own, config.json may not say otherwise. */
+static void test_hub_disagrees(void **state) {
+    (void)state;
+    static const struct {
+        const char *change, *message;
+    } cases[] = {{"s/\"crop_pct\": 0.875/\"crop_pct\": 0.9/", "input.crop_pct"},
+                 {"s/bicubic/bilinear/", "input.interpolation"},
+                 {"s/\"softmax\"/\"linear\"/", "model.attention"},
+                 {"s/\"label_names\": \\[\"/&x/", "label_names: class 0"}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        char command[200];
+        shell("rm -rf hub");
+        EXPECT(0, "export " BEST "$T/hub --to hf -q");
+        EXPECT(0, "verify $T/hub");
+        snprintf(command, sizeof command, "sed -i '%s' hub/config.json", cases[i].change);
+        shell(command);
+        EXPECT(3, "infer $T/data/val --weights $T/hub");
+        expect_text(errors, "hub/config.json:");
+        expect_text(errors, cases[i].message);
+        EXPECT(3, "verify $T/hub");
+    }
+}
+
+/* What a file says of itself is the file's fault (3), what is typed is the command's (2). */
+static void test_fault_of_the_file(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *text;
+    } cases[] = {{"\"depths\": [1, 1, 1, 1]", "\"depths\": [1, 1, 1, 0]"}, {"\"batch_size\"", "\"batchsize\""},
+                 {"\"heads\": [1, 1, 2, 2]", "\"heads\": [3, 1, 2, 2]"},   {"\"name\": \"custom\"", "\"name\": \"resnet\""}};
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        StoredPair pair = {"mala.config", NULL};
+        const char *config = tensor_file_metadata(&f, "mala.config"), *at = strstr(config, cases[i].pattern);
+        if (!at) fail_msg("'%s' is not in %s", cases[i].pattern, config);
+        char *changed = mem_zalloc(strlen(config) + 40, 1);
+        sprintf(changed, "%.*s%s%s", (int)(at - config), config, cases[i].text, at + strlen(cases[i].pattern));
+        pair.value = changed;
+        OK(safetensors_write(file_in("odd.safetensors"), f.tensors, f.tensor_count, &pair, 1, &err));
+        free(changed);
+        EXPECT(3, "infer $T/data/val --weights $T/odd.safetensors");
+        expect_text(errors, "odd.safetensors: mala.config:");
+    }
+    tensor_file_close(&f);
+    EXPECT(2, "infer $T/data/val --weights " BEST "'model.depths=[1,1,1,0]'");
+    EXPECT(2, "infer $T/data/val --weights " BEST "'model.heads=[3,1,2,2]'");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_changed_is_refused),
         cmocka_unit_test(test_wrapped_names),
+        cmocka_unit_test(test_hub_refusals),
+        cmocka_unit_test(test_hub_taken),
+        cmocka_unit_test(test_hub_disagrees),
+        cmocka_unit_test(test_fault_of_the_file),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

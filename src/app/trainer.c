@@ -105,11 +105,11 @@ static void set_optimizer(Trainer *t) {
 }
 
 /* Names decide, never positions: a head whose classes have other names is of no use even when it has as many. */
-static bool choose_head(HeadPolicy *out, const Dataset *data, const TensorFile *file, Err *err) {
+static bool choose_head(HeadPolicy *out, const Dataset *data, const char *path, const TensorFile *file, Err *err) {
     char **names;
     int count;
     *out = HEAD_REPLACE;
-    bool ok = model_classes_read(&names, &count, file, err);
+    bool ok = model_classes_read_at(&names, &count, path, file, err);
     if (ok && count && count != data->class_count) *out = HEAD_NEW;
     for (int i = 0; ok && i < MIN(count, data->class_count); i++)
         if (strcmp(names[i], data->classes[i]) != 0) *out = HEAD_NEW;
@@ -123,7 +123,7 @@ static bool load_weights(Trainer *t, Err *err) {
     HeadPolicy head;
     WeightsReport report;
     if (!config_open_weights(&file, c->model.weights, c, t->log, err)) return false;
-    bool ok = config_check_tensors(&file, c, err) && choose_head(&head, &t->train_data, &file, err);
+    bool ok = config_check_tensors(&file, c, err) && choose_head(&head, &t->train_data, c->model.weights, &file, err);
     if (ok) {
         WeightsPolicy policy = config_weights_policy(c, head, t->log);
         ok = weights_load(&report, &t->state, &file, &policy, err);

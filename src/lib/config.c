@@ -262,12 +262,34 @@ bool config_load_settings(Config *c, const char *file, Settings settings, Err *e
     return (!file || read_with_base(c, file, err)) && finish(c, settings, err);
 }
 
+/* finish, but values that do not go together are the file's fault where they did not before the settings, either. */
+static bool finish_file(Config *c, Settings settings, Err *err) {
+    Err before = {0};
+    bool sound = check_values(c, &before);
+    if (finish(c, settings, err)) return true;
+    if (!sound && strcmp(before.text, err->text) == 0) err->code = EXIT_INPUT;
+    return false;
+}
+
+/* What a file says is wrong with the file, not with what was typed. */
+static bool fault_of_file(Err *err) {
+    if (err->code == EXIT_USAGE) err->code = EXIT_INPUT;
+    return false;
+}
+
 bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
                                Err *err) {
     init(c);
-    if (!options_read_json(&c->options, text, count, name, err)) return false;
-    if (c->base) return options_fail(&c->options, "base", err, "not possible here");
-    return finish(c, settings, err);
+    if (!options_read_json(&c->options, text, count, name, err)) return fault_of_file(err);
+    if (c->base) return options_fail(&c->options, "base", err, "not possible here") || fault_of_file(err);
+    return finish_file(c, settings, err);
+}
+
+bool config_load_values(Config *c, const ConfigValue *values, int count, Settings settings, Err *err) {
+    init(c);
+    for (int i = 0; i < count; i++)
+        if (!options_set(&c->options, values[i].key, values[i].value, values[i].where, err)) return fault_of_file(err);
+    return finish_file(c, settings, err);
 }
 
 bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err) {

@@ -100,13 +100,20 @@ typedef struct {
  * nothing but the values. file may be NULL. False: EXIT_USAGE, or EXIT_IO when reading failed. Always followed by
  * config_free. */
 bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err);
-/* The same from a text in memory, such as the config inside a weights file; it may not name a base. */
+/* The same from a text in memory, such as the config inside a weights file; it may not name a base. What is wrong with
+ * the text itself is EXIT_INPUT: nobody typed it. */
 bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
                       int override_count, Err *err);
 /* The same with settings from elsewhere than the command line. */
 bool config_load_settings(Config *c, const char *file, Settings settings, Err *err);
 bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
                                Err *err);
+/* The same from single values of a file. */
+typedef struct {
+    char *key, *value; /* as in "key=value" */
+    char *where;       /* "hub/config.json:12:20" */
+} ConfigValue;
+bool config_load_values(Config *c, const ConfigValue *values, int count, Settings settings, Err *err);
 void config_free(Config *c);
 /* JSON that loads back to the same config; malloc'd. */
 char *config_dump(const Config *c);

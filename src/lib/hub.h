@@ -8,16 +8,24 @@
 #define HUB_WEIGHTS "model.safetensors"
 
 typedef struct {
-    char *config;   /* the same as a config of mala's, for config_load_text */
+    ConfigValue *values; /* [value_count] the same as options of mala's, for config_load_values */
+    int value_count;
     char *name;     /* of config.json, for messages */
     char **classes; /* [class_count] label_names; none: 0 */
     int class_count;
+    int64_t num_classes; /* -1: not stated */
 } HubConfig;
 
-/* Reads FOLDER/config.json: architecture, model_args, label_names, pretrained_cfg; other keys are stepped over.
- * False: EXIT_INPUT, EXIT_IO. Free in any case. */
+/* Reads FOLDER/config.json: architecture, model_args, label_names, num_classes, pretrained_cfg. Whatever says another
+ * network or other pixels than mala makes is refused: arguments that are not known, crop_mode other than center, a test
+ * size of its own, keys of pretrained_cfg that are neither known nor known to touch no pixel. Beside these, keys are
+ * stepped over. False: EXIT_INPUT, EXIT_IO. Free in any case. */
 bool hub_read(HubConfig *out, const char *folder, Err *err);
 void hub_free(HubConfig *h);
+/* Does it say what the weights beside it say: as many classes, of the same names (0: a backbone); the same network and
+ * preprocessing? False: EXIT_INPUT with the first that differs. */
+bool hub_check_classes(const HubConfig *h, char *const *classes, int class_count, Err *err);
+bool hub_check_config(const HubConfig *h, const Config *inner, Err *err);
 
 /* Writes FOLDER/config.json and, unless there is one, README.md; the folder is made when it is not there. license may
  * be NULL; class_count is 0 for a network without a classifier. False: EXIT_IO. */

@@ -108,6 +108,8 @@ static bool is_run(const char *path) {
     return run;
 }
 
+static bool is_hub(const char *path) { return path_is_dir(path) && !is_run(path); }
+
 /* The file that a path means: the best weights of a run, or the weights of a hub's folder. malloc'd; NULL: EXIT_INPUT,
  * of a run that has no best ones yet. */
 static char *weights_file(const char *path, Err *err) {
@@ -171,6 +173,17 @@ bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *
     return ok;
 }
 
+bool model_classes_read_at(char ***names, int *count, const char *path, const TensorFile *file, Err *err) {
+    if (!model_classes_read(names, count, file, err)) return false;
+    if (*count || !is_hub(path)) return true;
+    HubConfig hub;
+    bool ok = hub_read(&hub, path, err);
+    *names = hub.classes, *count = hub.class_count;
+    hub.classes = NULL, hub.class_count = 0;
+    hub_free(&hub);
+    return ok;
+}
+
 void model_classes_free(char **names, int count) {
     for (int i = 0; i < count; i++) free(names[i]);
     free(names);
@@ -207,9 +220,29 @@ static bool load_hub_config(ModelFile *m, const char *folder, Settings settings,
     bool ok = hub_read(&hub, folder, err);
     if (ok) {
         config_free(&m->config);
-        ok = config_load_text_settings(&m->config, hub.config, strlen(hub.config), hub.name, settings, err);
+        ok = config_load_values(&m->config, hub.values, hub.value_count, settings, err);
         m->classes = hub.classes, m->class_count = hub.class_count;
         hub.classes = NULL, hub.class_count = 0;
+    }
+    hub_free(&hub);
+    return ok;
+}
+
+static bool load_inner_config(Config *out, const TensorFile *f, Settings settings, Err *err) {
+    const char *text = tensor_file_metadata(f, "mala.config");
+    char name[512];
+    snprintf(name, sizeof name, "%.400s: mala.config", f->path);
+    return config_load_text_settings(out, text, strlen(text), name, settings, err);
+}
+
+/* Neither the folder's config.json nor the metadata of the weights in it is passed over: what both say must be one. */
+static bool check_hub(const ModelFile *m, const char *folder, Err *err) {
+    HubConfig hub;
+    Config inner;
+    bool ok = hub_read(&hub, folder, err) && hub_check_classes(&hub, m->classes, m->class_count, err);
+    if (ok && tensor_file_metadata(&m->file, "mala.config")) {
+        ok = load_inner_config(&inner, &m->file, (Settings){0}, err) && hub_check_config(&hub, &inner, err);
+        config_free(&inner);
     }
     hub_free(&hub);
     return ok;
@@ -237,9 +270,9 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
     m->described = true;
     if (text && !config_file) {
         config_free(&m->config);
-        return config_load_text_settings(&m->config, text, strlen(text), m->file.path, settings, err);
+        return load_inner_config(&m->config, &m->file, settings, err);
     }
-    if (path_is_dir(path) && !is_run(path) && !config_file) return load_hub_config(m, path, settings, err);
+    if (is_hub(path) && !config_file) return load_hub_config(m, path, settings, err);
     m->described = config_file || options_given(&m->config.options, "model.name") ||
                    options_given(&m->config.options, "model.dims");
     if (!m->described && recognise(&m->config.model.name, &m->file)) {
@@ -268,7 +301,8 @@ static bool open_file(ModelFile *out, const char *path, const char *config_file,
     }
     path = mem_strdup(path); /* loading another config frees where it may lie */
     bool ok = load_config(out, path, config_file, settings, err) &&
-              (!out->described || find_classes(out, err));
+              (!out->described || find_classes(out, err)) &&
+              (config_file || !is_hub(path) || check_hub(out, path, err));
     free((char *)path);
     if (ok) return true;
     model_file_close(out);

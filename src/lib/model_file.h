@@ -50,6 +50,8 @@ bool config_check_tensors(const TensorFile *f, const Config *c, Err *err);
 
 /* The class names that a file carries; none is no error: count 0. Free them in any case. False: EXIT_INPUT. */
 bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err);
+/* The same of what `path` was opened as: where the weights in a hub's folder name none, its config.json does. */
+bool model_classes_read_at(char ***names, int *count, const char *path, const TensorFile *file, Err *err);
 void model_classes_free(char **names, int count);
 
 /* The network and preprocessing that a config asks for. */
