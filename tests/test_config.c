@@ -171,6 +171,7 @@ static void test_wrong_types(void **state) {
                    "model.attention[1]: expected one of mala, softmax, linear, inline, found \"softmx\"");
     OVERRIDE_FAILS("train.ema=yes", "train.ema: expected true or false, found \"yes\"");
     OVERRIDE_FAILS("optim.lr=\xff", "optim.lr: the value is not UTF-8");
+    OVERRIDE_FAILS("data.path=caf\xe9", "data.path: the value is not UTF-8 - rename it, or give a link to it");
 }
 
 static void test_ranges(void **state) {

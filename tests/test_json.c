@@ -317,6 +317,16 @@ static void test_writer(void **state) {
                         "    \"i\": -9223372036854775808\n  }\n}");
     json_writer_free(&w);
 
+    json_write_object(&w);
+    json_write_path(&w, "a", "caf\xc3\xa9");
+    json_write_path(&w, "b", "caf\xe9"); /* these two differ in nothing that UTF-8 can say */
+    json_write_path(&w, "c", "caf\xe8");
+    json_write_end(&w);
+    assert_string_equal(json_writer_text(&w),
+                        "{\"a\":\"caf\xc3\xa9\",\"b\":\"caf\xef\xbf\xbd\",\"b_bytes\":\"636166e9\","
+                        "\"c\":\"caf\xef\xbf\xbd\",\"c_bytes\":\"636166e8\"}");
+    json_writer_free(&w);
+
     json_write_array(&w);
     json_write_string(&w, "a\n\t\\\xc3\xa9\xff|");
     json_write_double(&w, (double)NAN);

@@ -65,8 +65,7 @@ static void add_text(Answers *a, const char *image, const Err *bad, const int32_
 static void add_json(Answers *a, const char *image, const Err *bad, const int32_t *top, const float *prob) {
     JsonWriter w = {0};
     json_write_object(&w);
-    json_write_key(&w, "image");
-    json_write_string_n(&w, image, strlen(image));
+    json_write_path(&w, "image", image);
     if (bad->code) {
         json_write_key(&w, "error"), json_write_string(&w, bad->text);
     } else {

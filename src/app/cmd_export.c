@@ -113,6 +113,9 @@ static bool read_flags(Export *e, const Cli *cli, Err *err) {
         return err_set(err, EXIT_USAGE, "command line: --verify: a backbone has no logits to compare - leave it out");
     if (e->format != TO_ONNX && (cli_flag(cli, "dynamic") || cli_flag(cli, "preprocess")))
         return err_set(err, EXIT_USAGE, "command line: --dynamic and --preprocess are for ONNX - leave them out");
+    const char *license = cli_flag(cli, "license");
+    if (license && !json_utf8_valid(license, strlen(license)))
+        return err_set(err, EXIT_USAGE, "command line: --license: the text is not UTF-8 - type it as such");
     return true;
 }
 

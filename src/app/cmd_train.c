@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "app/trainer.h"
 #include "base/strings.h"
@@ -32,9 +33,17 @@ static void print_result(const TrainResult *r, bool json) {
     json_writer_free(&w);
 }
 
+/* command.json could not hold the command otherwise; options are checked where they are read. */
+static bool check_text(const Cli *cli, Err *err) {
+    return !cli->config || json_utf8_valid(cli->config, strlen(cli->config)) ||
+           err_set(err, EXIT_USAGE, "command line: --config: %s: the name is not UTF-8 - rename it, or give a link to it",
+                   cli->config);
+}
+
 static bool run(const Cli *cli, Log *log, Err *err) {
     Config config;
-    bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
+    bool ok = check_text(cli, err) &&
+              config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
               config_check_training(&config, err);
     if (ok) {
         TrainResult result;

@@ -40,7 +40,7 @@ static void print_json(const Verdict *v, const char *path, double limit) {
     const GoldenResult *r = &v->golden;
     JsonWriter w = {0};
     json_write_object(&w);
-    json_write_key(&w, "model"), json_write_string(&w, path);
+    json_write_path(&w, "model", path);
     json_write_key(&w, "sealed"), json_write_bool(&w, v->sealed);
     json_write_key(&w, "tensors"), json_write_uint(&w, v->tensors);
     json_write_key(&w, "inputs"), json_write_int(&w, r->inputs);

@@ -133,6 +133,9 @@ void json_write_key(JsonWriter *w, const char *key);
 void json_write_string(JsonWriter *w, const char *text);
 /* Bytes that are not UTF-8 become U+FFFD: check with json_utf8_valid where that would matter. */
 void json_write_string_n(JsonWriter *w, const char *text, size_t count);
+/* A member whose value is a file's path, which may be any bytes: where they are not UTF-8, "KEY_bytes" has them in
+ * hexadecimal, so that no two paths look alike. */
+void json_write_path(JsonWriter *w, const char *key, const char *path);
 void json_write_uint(JsonWriter *w, uint64_t value);
 void json_write_int(JsonWriter *w, int64_t value);
 /* The fewest digits that read back as the same value, '.' in every locale; JSON has no NaN or infinity: null. */

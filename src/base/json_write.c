@@ -101,6 +101,17 @@ void json_write_string_n(JsonWriter *w, const char *text, size_t count) {
 
 void json_write_string(JsonWriter *w, const char *text) { json_write_string_n(w, text, strlen(text)); }
 
+void json_write_path(JsonWriter *w, const char *key, const char *path) {
+    size_t count = strlen(path);
+    json_write_key(w, key), json_write_string_n(w, path, count);
+    if (json_utf8_valid(path, count)) return;
+    char name[64], *hex = mem_zalloc(2 * count + 1, 1);
+    snprintf(name, sizeof name, "%s_bytes", key);
+    for (size_t i = 0; i < count; i++) snprintf(hex + 2 * i, 3, "%02x", (unsigned char)path[i]);
+    json_write_key(w, name), json_write_string_n(w, hex, 2 * count);
+    free(hex);
+}
+
 void json_write_raw(JsonWriter *w, const char *json) {
     begin_value(w);
     put_text(w, json);

@@ -306,8 +306,10 @@ bool options_set(OptionSet *set, const char *key, const char *value, const char 
     Place place = {.name = where};
     const Option *o = option_find(set->table, set->count, key);
     if (!o) return fail_unknown(set, &place, key, "option", err);
-    if (!json_utf8_valid(value, strlen(value)) && o->type != OPTION_STRING)
-        return fail_value(o, &place, -1, err, "the value is not UTF-8");
+    if (!json_utf8_valid(value, strlen(value))) /* a path, too: the config that is written has to say the same */
+        return fail_value(o, &place, -1, err,
+                          o->type == OPTION_STRING ? "the value is not UTF-8 - rename it, or give a link to it"
+                                                   : "the value is not UTF-8");
     cJSON *node = o->length > 0 ? parse_list(o, value) : parse_word(o, value);
     bool ok = store(set, o, &place, node, err);
     cJSON_Delete(node);
