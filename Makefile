@@ -161,6 +161,13 @@ SECONDS ?= 60
 fuzz:
 	@scripts/fuzz.sh build/fuzz $(SECONDS)
 
+# preloaded by tests that need a failing disk
+$(B)/tests/faults_io.so: tests/faults/io.c
+	@mkdir -p $(@D)
+	@echo "link  $@"
+	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
+
+$(B)/tests/test_training: | $(B)/tests/faults_io.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)
 

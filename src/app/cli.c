@@ -292,8 +292,8 @@ static bool is_one_of(const char *word, const char *a, const char *b, const char
 }
 
 bool cli_parse(Cli *out, const CliCommand *commands, int count, int argc, char **argv, Err *err) {
-    *out = (Cli){.level = LOG_INFO, .color = COLOR_AUTO, .action = CLI_HELP, .commands = commands,
-                 .command_count = count};
+    *out = (Cli){.argc = argc, .argv = argv, .level = LOG_INFO, .color = COLOR_AUTO, .action = CLI_HELP,
+                 .commands = commands, .command_count = count};
     if (argc < 2) return err_set(err, EXIT_USAGE, "command line: no command - 'mala help' lists them");
     if (is_one_of(argv[1], "version", "--version", "-V")) {
         out->action = CLI_VERSION;

@@ -41,6 +41,8 @@ typedef struct {
 
 /* Texts belong to argv, except overrides. */
 struct Cli {
+    int argc; /* as the program was called */
+    char **argv;
     CliAction action;
     const CliCommand *command; /* NULL with CLI_HELP: the program's own help */
     bool help_config;          /* "mala help config": the options alone */

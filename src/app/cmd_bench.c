@@ -212,6 +212,12 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
     return ok;
 }
 
+/* What computes no numbers is not timed, or was timed in vain. */
+static bool expect_finite(const float *values, int64_t count, Err *err) {
+    return classify_finite(values, count) ||
+           err_set(err, EXIT_HEALTH, "bench: the network's results are not finite - change the config");
+}
+
 static uint8_t *random_pixels(size_t bytes) {
     uint8_t *pixels = mem_zalloc(bytes, 1);
     Rng r = rng_make(0, RNG_TEST, 0, 0);
@@ -226,9 +232,12 @@ static bool bench_infer(Bench *b, const Config *c, int classes, Backend *backend
     ClassifySpec spec = config_classify(c, classes);
     ClassifyGraph plain = classify_eval_graph(&spec, b->batch, c->input.size[0], c->input.size[1], 0);
     b->images = p.graph.images, b->pixels = pixels, b->pixel_bytes = p.image_bytes * (size_t)b->batch;
-    bool ok = predictor_run(&p, NULL, NULL, pixels, b->batch, err) &&
+    float *logits = mem_zalloc((size_t)b->batch * (size_t)classes, sizeof *logits);
+    bool ok = predictor_run(&p, logits, NULL, pixels, b->batch, err) &&
+              expect_finite(logits, (int64_t)b->batch * classes, err) &&
               measure(b, p.plan, backend->description, cost_total(plain.graph, "").macs, err);
     classify_graph_free(&plain);
+    free(logits);
     free(pixels);
     predictor_close(&p);
     return ok;
@@ -240,7 +249,7 @@ static bool bench_train(Bench *b, const Config *c, int classes, Backend *backend
     State s = {0};
     Plan *p = NULL;
     OptimizerConfig o = {.lr = 1e-5f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
-    float hyper[HYPER_COUNT];
+    float hyper[HYPER_COUNT], loss;
     optimizer_hyper(&o, 0, hyper);
     size_t bytes = (size_t)b->batch * (size_t)c->input.size[0] * (size_t)c->input.size[1] * 3;
     int32_t *labels = mem_zalloc((size_t)b->batch, sizeof *labels);
@@ -253,7 +262,8 @@ static bool bench_train(Bench *b, const Config *c, int classes, Backend *backend
          plan_upload(p, g.scale, &(float){1}, sizeof(float), err) &&
          plan_upload(p, g.counter, (uint64_t[]){0, 0}, 16, err) &&
          plan_upload(p, g.hyper, hyper, sizeof hyper, err) &&
-         measure(b, p, backend->description, cost_total(g.graph, "").macs, err);
+         measure(b, p, backend->description, cost_total(g.graph, "").macs, err) &&
+         plan_download(p, g.loss, &loss, sizeof loss, err) && expect_finite(&loss, 1, err);
     free(labels);
     free(pixels);
     plan_free(p);

@@ -49,6 +49,7 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
         device_announce(&runner.backend, log);
         ok = evaluate(&metrics, &runner.predictor, loader, log, err);
         report_bad(loader, &bad, log);
+        ok = ok && evaluate_finite(&metrics, model->file.path, err);
         if (ok) print_result(&metrics, model->classes, bad, cli_flag(cli, "json") != NULL);
     }
     if (metrics.classes) classify_metrics_free(&metrics);

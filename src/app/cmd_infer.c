@@ -49,8 +49,24 @@ typedef struct {
     char first_bad[256];
 } Infer;
 
+static void count_rejected(Infer *in, const char *path) {
+    if (in->rejected++ == 0) snprintf(in->first_bad, sizeof in->first_bad, "%s", path);
+}
+
+/* Scores that are no numbers are no answer. */
+static void reject_wrong(Infer *in, Group *g) {
+    for (int i = 0; i < g->count; i++) {
+        if (g->bad[i].code || classify_finite(in->prob + (int64_t)i * in->model->class_count, in->model->class_count))
+            continue;
+        err_set(&g->bad[i], EXIT_INPUT, "%s: the scores are not finite - the weights of %s do not compute", g->path[i],
+                in->model->file.path);
+        count_rejected(in, g->path[i]);
+    }
+}
+
 /* Prints a group that has been computed, good and bad in their order. */
 static bool print_group(Infer *in, Group *g, Err *err) {
+    reject_wrong(in, g);
     int32_t *top = mem_zalloc((size_t)in->topk, sizeof *top);
     for (int i = 0; i < g->count; i++) {
         const float *prob = in->prob + (int64_t)i * in->model->class_count;
@@ -96,8 +112,8 @@ static bool decode_group(Infer *in, Group *g, Err *err) {
         if (g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
         if (!g->bad[i].code)
             g->good++;
-        else if (in->rejected++ == 0)
-            snprintf(in->first_bad, sizeof in->first_bad, "%s", g->path[i]);
+        else
+            count_rejected(in, g->path[i]);
     }
     return true;
 }
@@ -193,7 +209,7 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
     if (!ok) return false;
     if (out) log_info(in->log, "%s: answers for %zu of %zu pictures", out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
-    return err_set(err, EXIT_INPUT, "%zu of %zu pictures could not be read, first %s - they are named above",
+    return err_set(err, EXIT_INPUT, "%zu of %zu pictures have no answer, first %s - they are named above",
                    in->rejected, in->total, in->first_bad);
 }
 

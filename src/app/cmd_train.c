@@ -47,7 +47,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               config_check_training(&config, err);
     if (ok) {
         TrainResult result;
-        ok = train(&result, &config, cli->override_count, cli->overrides, log, err);
+        ok = train(&result, &config, cli->argc, cli->argv, log, err);
         if (ok) print_result(&result, cli_flag(cli, "json") != NULL);
         free(result.run);
     }

@@ -38,6 +38,12 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *e
     return ok;
 }
 
+bool evaluate_finite(const ClassifyMetrics *m, const char *weights, Err *err) {
+    return m->not_finite == 0 ||
+           err_set(err, EXIT_INPUT, "%s: %lld of %lld answers are not finite - these weights do not compute", weights,
+                   (long long)m->not_finite, (long long)m->images);
+}
+
 void report_bad(const Loader *loader, size_t *reported, Log *log) {
     size_t count;
     const BadSample *bad = loader_bad(loader, &count);

@@ -8,6 +8,9 @@
 /* Runs every picture of the loader's epoch through the predictor and adds up metrics (initialised by the caller). */
 bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err);
 
+/* False: EXIT_INPUT, where answers were not finite: such an evaluation is no result. weights: for the message. */
+bool evaluate_finite(const ClassifyMetrics *m, const char *weights, Err *err);
+
 /* Reports each bad picture a loader met, once: warnings from *reported on, which is moved on. */
 void report_bad(const Loader *loader, size_t *reported, Log *log);
 

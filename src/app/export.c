@@ -37,13 +37,30 @@ static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
     return true;
 }
 
+/* Weights that are no numbers go nowhere. */
+static bool check_finite(State *s, const char *path, Err *err) {
+    bool ok = true;
+    for (int32_t p = 0; ok && p < s->n_params; p++) {
+        size_t count = (size_t)state_count(s, p);
+        void *values;
+        ok = mem_try(&values, count * sizeof(float), err) && state_require(s, p, err) &&
+             state_read(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, values, err);
+        state_release(s, p);
+        if (ok && !classify_finite(values, (int64_t)count))
+            ok = err_set(err, EXIT_INPUT, "%s: %s holds values that are not finite - these weights do not compute", path,
+                         s->params[p].name);
+        free(values);
+    }
+    return ok;
+}
+
 bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportOptions options, Err *err) {
     *out = (ExportModel){.options = options, .logits = NO_VAL};
     for (int i = 0; i < MAVIT_STAGES; i++) out->features[i] = NO_VAL;
     if (options.form == EXPORT_CLASSIFIER && !model_file_has_classifier(m, err)) return false;
     export_graph(out, &m->config, m->class_count);
     if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) &&
-        load_weights(out, m, err))
+        load_weights(out, m, err) && check_finite(&out->state, m->file.path, err))
         return true;
     export_close(out);
     return false;

@@ -101,13 +101,17 @@ static bool compare_picture(ExportComparison *out, Pair *p, const char *path, in
               predictor_run(&p->exported.predictor, p->logits[1], NULL, p->pixels, 1, err);
     image_free(&image);
     if (!ok) return false;
+    for (int k = 0; k < 2; k++)
+        if (!classify_finite(p->logits[k], classes))
+            return err_set(err, EXIT_INPUT, "%s: the logits of %s are not finite - its weights do not compute", path,
+                           k ? "the export" : "the original");
     int32_t top[2];
     for (int k = 0; k < 2; k++) classify_top(&top[k], p->logits[k], classes, 1);
     out->pictures++;
     out->same_top1 += top[0] == top[1];
     for (int i = 0; i < classes; i++) {
         double difference = fabs((double)p->logits[0][i] - (double)p->logits[1][i]);
-        if (!isnan(out->difference) && !(difference <= out->difference)) out->difference = difference; /* NaN stays */
+        out->difference = fmax(out->difference, difference);
         out->magnitude = fmax(out->magnitude, fabs((double)p->logits[0][i]));
     }
     return true;

@@ -8,15 +8,12 @@
 
 #include "app/epoch_report.h"
 #include "app/evaluate.h"
-#include "lib/golden.h"
-#include "app/rundir.h"
+#include "app/health.h"
+#include "app/keeper.h"
 #include "base/cpus.h"
-#include "base/file.h"
 #include "base/parallel.h"
 #include "data/split.h"
 #include "base/strings.h"
-
-#define MAX_BAD_STEPS 20 /* steps in a row without a finite gradient before the run gives up */
 
 typedef struct {
     const Config *config;
@@ -31,11 +28,11 @@ typedef struct {
     Plan *plan;
     Predictor predictor; /* the evaluation network; its weights are copied from state */
     OptimizerConfig optimizer;
-    LossScale loss_scale; /* 1 and never changed unless features are float16 */
-    RunDir dir;
+    Health health;
+    Keeper keeper;
     int batch;
-    int64_t step;  /* queued so far, over all epochs */
-    int bad_steps; /* in a row */
+    int64_t step; /* queued so far, over all epochs */
+    int sound_epochs;
     double start;
     double epoch_seconds, evaluation_seconds; /* that the last ones took */
     TrainResult *result;
@@ -144,7 +141,8 @@ static bool open_network(Trainer *t, Err *err) {
     int height = c->input.size[0], width = c->input.size[1];
     if (!config_open_backend(&t->backend, c, err) || !config_set_precision(&t->backend, c, true, err)) return false;
     t->spec = config_classify_on(c, t->train_data.class_count, &t->backend);
-    t->loss_scale.scale = t->spec.compute == DT_F16 ? LOSS_SCALE_FIRST : 1;
+    t->health.scaled = t->spec.compute == DT_F16;
+    t->health.scale.scale = t->health.scaled ? LOSS_SCALE_FIRST : 1;
     t->graph = classify_train_graph(&t->spec, t->batch, height, width);
     Val keep[] = {t->graph.loss, t->graph.norm};
     if (!state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) ||
@@ -153,41 +151,6 @@ static bool open_network(Trainer *t, Err *err) {
         return false;
     int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
     return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, false, err);
-}
-
-/* A class a line, whatever the folders are called; malloc'd. */
-static char *class_lines(const Dataset *d) {
-    size_t room = 1, used = 0;
-    for (int i = 0; i < d->class_count; i++) room += 4 * strlen(d->classes[i]) + 1; /* \xNN */
-    char *text = mem_zalloc(room, 1);
-    for (int i = 0; i < d->class_count; i++) {
-        text_printable(text + used, room - used, d->classes[i]);
-        used += strlen(text + used);
-        text[used++] = '\n';
-    }
-    return text;
-}
-
-static bool open_run(Trainer *t, int argc, char **argv, Err *err) {
-    const Config *c = t->config;
-    if (!rundir_open(&t->dir, c->output, c->exist_ok, err)) return false;
-    t->result->run = mem_strdup(t->dir.path);
-    char *config = config_dump(c), *log_path = rundir_file(&t->dir, "log.txt");
-    JsonWriter command = {0};
-    json_write_array(&command);
-    for (int i = 0; i < argc; i++) json_write_string(&command, argv[i]);
-    json_write_end(&command);
-    char *classes = class_lines(&t->train_data);
-    bool ok = log_copy_to(t->log, log_path, err) && rundir_write(&t->dir, "config.json", config, err) &&
-              rundir_write(&t->dir, "command.json", json_writer_text(&command), err) &&
-              rundir_write(&t->dir, "classes.txt", classes, err) &&
-              rundir_write(&t->dir, "results.csv",
-                           "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0\n", err);
-    json_writer_free(&command);
-    free(classes);
-    free(log_path);
-    free(config);
-    return ok;
 }
 
 static void describe(const Trainer *t) {
@@ -203,7 +166,7 @@ static void describe(const Trainer *t) {
              (double)p->naive_bytes / 0x1p20);
     log_info(t->log, "%d epochs of %lld steps of %d pictures", t->config->sched.epochs,
              (long long)loader_batches(t->train_loader), t->batch);
-    log_info(t->log, "run directory: %s", t->dir.path);
+    log_info(t->log, "run directory: %s", t->keeper.dir.path);
     epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
 }
 
@@ -226,9 +189,7 @@ typedef struct {
     float loss, norm, lr; /* of the last of them */
 } EpochTotals;
 
-static bool scales_losses(const Trainer *t) { return t->spec.compute == DT_F16; }
-
-static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
+static void write_metrics(Trainer *t, int epoch, const EpochTotals *totals) {
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "step"), json_write_int(&w, totals->read);
@@ -236,36 +197,18 @@ static bool write_metrics(Trainer *t, int epoch, const EpochTotals *totals, Err 
     json_write_key(&w, "train/loss"), json_write_float(&w, totals->loss);
     json_write_key(&w, "train/grad_norm"), json_write_float(&w, totals->norm);
     json_write_key(&w, "lr/pg0"), json_write_float(&w, totals->lr);
-    if (scales_losses(t)) json_write_key(&w, "train/loss_scale"), json_write_float(&w, t->loss_scale.scale);
+    if (t->health.scaled) json_write_key(&w, "train/loss_scale"), json_write_float(&w, t->health.scale.scale);
     json_write_key(&w, "perf/images_per_sec");
     json_write_double(&w, (double)totals->images / (time_now() - totals->start));
     json_write_key(&w, "time"), json_write_double(&w, time_now() - t->start);
     json_write_end(&w);
-    bool ok = rundir_append(&t->dir, "metrics.jsonl", json_writer_text(&w), err);
+    keeper_metrics(&t->keeper, json_writer_text(&w));
     json_writer_free(&w);
-    return ok;
 }
 
-/* The finite guard: the update kernels left everything as it was; here it is only counted and, at last, given up. That
- * float16 cannot hold a scaled gradient is no fault as long as the scale can fall. */
-static bool check_health(Trainer *t, const QueuedStep *q, float loss, float norm, Err *err) {
-    bool finite = isfinite(loss) && isfinite(norm);
-    if (scales_losses(t)) loss_scale_update(&t->loss_scale, q->scale, finite);
-    if (finite) {
-        t->bad_steps = 0;
-        return true;
-    }
-    if (isfinite(loss) && q->scale > LOSS_SCALE_LEAST) {
-        log_info(t->log, "step %lld: a gradient beyond float16 at loss scale %g: step skipped", (long long)q->step,
-                 (double)q->scale);
-        return true;
-    }
-    t->bad_steps++;
-    log_warning(t->log, "step %lld: loss %g, gradient norm %g: step skipped", (long long)q->step, (double)loss,
-                (double)norm);
-    if (t->bad_steps < MAX_BAD_STEPS) return true;
-    return err_set(err, EXIT_HEALTH, "training: %d steps in a row gave no finite gradient - lower optim.lr or set "
-                   "optim.clip_grad", t->bad_steps);
+/* Of the epoch's steps that counted; NaN when none did. */
+static double train_loss(const EpochTotals *totals) {
+    return totals->steps ? totals->loss_sum / (double)totals->steps : NAN;
 }
 
 /* Reads what the queued step left; back: 1 when another one was queued behind it. */
@@ -275,20 +218,22 @@ static bool read_step(Trainer *t, int epoch, EpochTotals *totals, int back, Err 
     totals->queued.images = 0;
     float loss, norm;
     if (!plan_fetch(t->plan, t->graph.loss, &loss, sizeof loss, back, err) ||
-        !plan_fetch(t->plan, t->graph.norm, &norm, sizeof norm, back, err) || !check_health(t, &q, loss, norm, err))
+        !plan_fetch(t->plan, t->graph.norm, &norm, sizeof norm, back, err) ||
+        !health_step(&t->health, q.step, q.scale, loss, norm, t->log, err))
         return false;
-    if (isfinite(loss)) totals->loss_sum += loss, totals->steps++;
+    if (isfinite(loss) && isfinite(norm)) totals->loss_sum += loss, totals->steps++;
     totals->images += q.images;
     totals->loss = loss, totals->norm = norm, totals->lr = q.lr;
     totals->read = q.step + 1;
     char note[64];
-    snprintf(note, sizeof note, "loss %.4f", totals->loss_sum / (double)MAX(totals->steps, 1));
+    snprintf(note, sizeof note, totals->steps ? "loss %.4f" : "loss not finite", train_loss(totals));
     progress_update(t->log, totals->images, note);
-    return totals->read % t->config->log.interval || write_metrics(t, epoch, totals, err);
+    if (totals->read % t->config->log.interval == 0) write_metrics(t, epoch, totals);
+    return true;
 }
 
 static bool train_step(Trainer *t, int epoch, const Batch *b, EpochTotals *totals, Err *err) {
-    float hyper[HYPER_COUNT], scale = t->loss_scale.scale;
+    float hyper[HYPER_COUNT], scale = t->health.scale.scale;
     uint64_t counter[2] = {(uint64_t)t->config->train.seed, (uint64_t)t->step};
     optimizer_hyper(&t->optimizer, t->step, hyper);
     hyper[HYPER_INV_SCALE] = 1 / scale;
@@ -325,7 +270,8 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
     t->epoch_seconds = time_now() - totals->start;
     report_bad(t->train_loader, &t->train_bad, t->log);
     bool written = totals->images == 0 || totals->read % t->config->log.interval == 0;
-    return ok && (written || write_metrics(t, epoch, totals, err));
+    if (ok && !written) write_metrics(t, epoch, totals);
+    return ok;
 }
 
 /* ---- evaluation and saving ---- */
@@ -338,21 +284,57 @@ static bool copy_weights(Trainer *t, Err *err) {
            plan_refresh(t->predictor.plan, err);
 }
 
-static bool save(Trainer *t, const char *name, const ClassifyMetrics *m, Err *err) {
+/* Weights that cannot be written before the last epoch are warned of; those of the next one go out instead. */
+static bool save(Trainer *t, Kept which, const char *metrics, bool last_chance, bool *written, Err *err) {
+    Err why = {0};
+    *written = keeper_save(&t->keeper, which, &t->state, judged_role(t), metrics, last_chance, &why);
+    if (*written) return true;
+    if (last_chance || why.code != EXIT_IO) return err_set(err, why.code, "%s", why.text);
+    log_warning(t->log, "%s; training goes on, weights are saved after the next epoch", why.text);
+    return true;
+}
+
+/* Keeps the weights of an epoch. What counts as best is what lies in weights/best: a better one that could not be
+ * written is none. */
+static bool keep_weights(Trainer *t, int epoch, const ClassifyMetrics *m, Err *err) {
+    TrainResult *r = t->result;
+    const bool last_chance = epoch == t->config->sched.epochs, best = !r->best_epoch || r->last_top1 > r->best_top1;
+    bool written = false;
     JsonWriter metrics = {0};
-    if (m)
-        evaluate_write_json(&metrics, m, t->train_data.classes, t->val_bad);
-    else
-        json_write_raw(&metrics, "{}");
-    char *path = rundir_file(&t->dir, name), sha256[SHA256_TEXT_SIZE];
-    dataset_sha256(&t->train_data, sha256);
-    ModelFacts facts = {.ema = judged_role(t) == ROLE_EMA, .metrics = json_writer_text(&metrics),
-                        .dataset_sha256 = sha256};
-    bool ok = model_file_save(path, &t->state, judged_role(t), t->config, t->train_data.classes,
-                              t->train_data.class_count, &facts, err);
-    free(path);
+    evaluate_write_json(&metrics, m, t->train_data.classes, t->val_bad);
+    const char *text = json_writer_text(&metrics);
+    bool ok = save(t, KEPT_LAST, text, last_chance, &written, err) &&
+              (!best || save(t, KEPT_BEST, text, last_chance, &written, err));
+    if (ok && best && written) r->best_top1 = r->last_top1, r->best_epoch = epoch;
     json_writer_free(&metrics);
     return ok;
+}
+
+static void report_epoch(Trainer *t, int epoch, const EpochTotals *totals, const ClassifyMetrics *m) {
+    const TrainResult *r = t->result;
+    const int left = t->config->sched.epochs - epoch;
+    double loss = train_loss(totals), top5 = (double)m->top5 / (double)m->images;
+    char row[256];
+    epoch_report(t->log, &(EpochReport){.epoch = epoch, .epochs = t->config->sched.epochs, .train_loss = loss,
+                                        .val_loss = r->last_loss, .top1 = r->last_top1, .top5 = top5,
+                                        .images_per_second = (double)totals->images / t->epoch_seconds,
+                                        .seconds_left = r->seconds / epoch * left,
+                                        .has_top5 = classify_has_top5(m->classes), .best = r->best_epoch == epoch});
+    /* fabs: a NaN has a sign, which no reader wants to see */
+    snprintf(row, sizeof row, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, fabs(loss), r->last_top1, top5,
+             fabs(r->last_loss), (double)optimizer_lr(&t->optimizer, t->step - 1));
+    keeper_results(&t->keeper, row);
+}
+
+/* An epoch in which no step counted, or after which the network gives no numbers, is none to keep: the weights of a
+ * better one stay. */
+static bool is_sound(const Trainer *t, int epoch, const EpochTotals *totals, const ClassifyMetrics *m) {
+    if (m->not_finite)
+        log_warning(t->log, "epoch %d: %lld of %lld answers are not finite: its weights are not kept", epoch,
+                    (long long)m->not_finite, (long long)m->images);
+    else if (!totals->steps)
+        log_warning(t->log, "epoch %d: no step gave a finite gradient: its weights are not kept", epoch);
+    return m->not_finite == 0 && totals->steps > 0;
 }
 
 static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
@@ -366,45 +348,24 @@ static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *
     report_bad(t->val_loader, &t->val_bad, t->log);
     if (ok) {
         TrainResult *r = t->result;
-        double images = (double)m.images, train_loss = totals->loss_sum / (double)MAX(totals->steps, 1);
         r->epochs = epoch;
-        r->last_top1 = (double)m.top1 / images;
-        r->last_loss = m.loss / images;
+        r->last_top1 = (double)m.top1 / (double)m.images;
+        r->last_loss = m.loss / (double)m.images;
         r->seconds = time_now() - t->start;
-        bool best = epoch == 1 || r->last_top1 > r->best_top1;
-        if (best) r->best_top1 = r->last_top1, r->best_epoch = epoch;
-        char line[256];
-        snprintf(line, sizeof line, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, train_loss, r->last_top1,
-                 (double)m.top5 / images, r->last_loss, (double)optimizer_lr(&t->optimizer, t->step - 1));
-        epoch_report(t->log, &(EpochReport){.epoch = epoch, .epochs = t->config->sched.epochs,
-                                            .train_loss = train_loss, .val_loss = r->last_loss,
-                                            .top1 = r->last_top1, .top5 = (double)m.top5 / images,
-                                            .images_per_second = (double)totals->images / t->epoch_seconds,
-                                            .seconds_left = r->seconds / epoch * left,
-                                            .has_top5 = classify_has_top5(m.classes), .best = best});
-        ok = rundir_append(&t->dir, "results.csv", line, err) && save(t, RUN_LAST, &m, err) &&
-             (!best || save(t, RUN_BEST, &m, err));
+        bool sound = is_sound(t, epoch, totals, &m);
+        t->sound_epochs += sound;
+        if (sound) ok = keep_weights(t, epoch, &m, err);
+        report_epoch(t, epoch, totals, &m);
     }
     classify_metrics_free(&m);
     return ok;
 }
 
 static bool stopped(Trainer *t, Err *err) {
-    if (!save(t, RUN_LAST, NULL, err)) return false;
+    bool written;
+    if (!save(t, KEPT_LAST, "{}", true, &written, err)) return false;
     return err_set(err, EXIT_PREEMPTED, "%s: stopped by signal %d at step %lld - weights/last.safetensors is saved",
-                   t->dir.path, (int)stop_signal, (long long)t->step);
-}
-
-/* The run is over: what is kept gets its golden logits. */
-static bool add_golden(Trainer *t, Err *err) {
-    static const char *const kept[] = {RUN_BEST, RUN_LAST};
-    bool ok = true;
-    for (size_t i = 0; ok && i < COUNTOF(kept); i++) {
-        char *path = rundir_file(&t->dir, kept[i]);
-        ok = golden_add(path, err);
-        free(path);
-    }
-    return ok;
+                   t->keeper.dir.path, (int)stop_signal, (long long)t->step);
 }
 
 static bool run_epochs(Trainer *t, Err *err) {
@@ -415,7 +376,11 @@ static bool run_epochs(Trainer *t, Err *err) {
         if (!finish_epoch(t, epoch, &totals, err)) return false;
         if (stop_signal && epoch < t->config->sched.epochs) return stopped(t, err);
     }
-    return add_golden(t, err);
+    if (t->result->best_epoch > 0) return true;
+    if (t->sound_epochs > 0)
+        return err_set(err, EXIT_IO, "%s: no weights could be written (see above) - free some space", t->keeper.dir.path);
+    return err_set(err, EXIT_HEALTH, "training: no epoch gave a network whose answers are finite - lower optim.lr or "
+                   "set optim.clip_grad");
 }
 
 static void trainer_close(Trainer *t) {
@@ -428,19 +393,22 @@ static void trainer_close(Trainer *t) {
     if (t->backend.close) t->backend.close(&t->backend);
     dataset_close(&t->train_data);
     dataset_close(&t->val_data);
-    if (t->dir.path) rundir_close(&t->dir);
+    keeper_close(&t->keeper);
 }
 
 bool train(TrainResult *out, const Config *config, int argc, char **argv, Log *log, Err *err) {
     *out = (TrainResult){0};
     Trainer t = {.config = config, .log = log, .result = out, .start = time_now()};
-    bool ok = open_data(&t, err) && open_network(&t, err) && open_run(&t, argc, argv, err);
+    bool ok = open_data(&t, err) && open_network(&t, err) &&
+              keeper_open(&t.keeper, config, &t.train_data, argc, argv, log, err);
+    if (t.keeper.dir.path) out->run = mem_strdup(t.keeper.dir.path);
     if (ok) {
         set_optimizer(&t);
         describe(&t);
         catch_signals(true);
         t.start = time_now();
         ok = run_epochs(&t, err);
+        keeper_finish(&t.keeper);
         catch_signals(false);
         if (t.train_bad + t.val_bad > 0)
             log_warning(log, "%zu pictures could not be used (listed above and in log.txt)", t.train_bad + t.val_bad);

@@ -184,6 +184,33 @@ bool file_writer_commit(FileWriter *w, Err *err) {
     return ok;
 }
 
+/* Is `name` what file_writer_open makes of `base`: base.tmp.PID.NUMBER? */
+static bool is_temporary(const char *name, const char *base) {
+    size_t length = strlen(base);
+    if (strncmp(name, base, length) != 0 || strncmp(name + length, ".tmp.", 5) != 0) return false;
+    const char *pid = name + length + 5;
+    size_t digits = strspn(pid, "0123456789"), more = 0;
+    if (digits > 0 && pid[digits] == '.') more = strspn(pid + digits + 1, "0123456789");
+    return more > 0 && pid[digits + 1 + more] == '\0';
+}
+
+void file_remove_temporaries(const char *path) {
+    char *folder = parent_of(path);
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    DirList list;
+    Err ignored = {0};
+    if (dir_list(&list, folder, &ignored)) {
+        for (size_t i = 0; i < list.count; i++) {
+            if (!is_temporary(list.names[i], base)) continue;
+            char *left = path_join(folder, list.names[i]);
+            (void)unlink(left);
+            free(left);
+        }
+        dir_list_free(&list);
+    }
+    free(folder);
+}
+
 bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
     FileWriter w;
     if (!file_writer_open(&w, path, err)) return false;

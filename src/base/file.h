@@ -24,6 +24,8 @@ bool file_writer_open(FileWriter *w, const char *path, Err *err);
 bool file_writer_append(FileWriter *w, const void *bytes, size_t count, Err *err);
 bool file_writer_commit(FileWriter *w, Err *err); /* closes w, also on failure */
 void file_writer_discard(FileWriter *w);
+/* Removes what writers of `path` left behind when they were killed. The caller knows that nobody writes it now. */
+void file_remove_temporaries(const char *path);
 
 /* A regular file that is read here and there while it stays open, or bytes in memory that stand for one. Not mapped: of
  * a file that another program cuts short a mapping gives a signal, and here it has to be an error. A file that is

@@ -4,6 +4,7 @@
 #include "base/strings.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,17 +50,17 @@ void log_init(Log *log, FILE *out, LogLevel level, LogColor color) {
 }
 
 bool log_copy_to(Log *log, const char *path, Err *err) {
-    FILE *copy = fopen(path, "ae");
-    if (!copy) return err_set(err, EXIT_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
-    if (log->copy) fclose(log->copy);
-    log->copy = copy;
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) return err_set(err, EXIT_IO, "%s: cannot be opened for writing: %s", path, strerror(errno));
+    close(fd);
+    line_file_close(&log->copy);
+    line_file_open(&log->copy, path);
     return true;
 }
 
 void log_close(Log *log) {
     progress_end(log);
-    if (log->copy) fclose(log->copy);
-    log->copy = NULL;
+    line_file_close(&log->copy);
 }
 
 /* ---- lines ---- */
@@ -71,29 +72,40 @@ static void clear_bar(Log *log) {
     log->progress.drawn = 0; /* the next update draws it again */
 }
 
+static const char *const marks[] = {"mala: error: ", "mala: warning: ", "", ""}; /* by LogLevel */
+
+/* To the terminal. */
+static void show(Log *log, LogLevel level, bool mark, const char *line) {
+    static const char *const colors[] = {"\x1b[1;31m", "\x1b[1;33m", "", "\x1b[2m"};
+    const char *color = log->color && mark ? colors[level] : "", *plain = color[0] ? "\x1b[0m" : "";
+    if (level > log->level) return;
+    clear_bar(log);
+    if (level <= LOG_WARNING && mark)
+        fprintf(log->out, "%s%s%s%s\n", color, marks[level], plain, line);
+    else
+        fprintf(log->out, "%s%s%s\n", color, line, plain);
+    fflush(log->out);
+}
+
+/* To log.txt. A line that cannot be written waits there; that is said once, and not in log.txt. */
+static void copy(Log *log, LogLevel level, bool mark, const char *line) {
+    char dated[LINE_SIZE + 64];
+    time_t now = time(NULL);
+    struct tm parts;
+    Err err = {0};
+    if (!log->copy.path || level >= LOG_DEBUG) return;
+    size_t n = strftime(dated, sizeof dated, "%Y-%m-%d %H:%M:%S ", localtime_r(&now, &parts));
+    snprintf(dated + n, sizeof dated - n, "%s%s", mark ? marks[level] : "", line);
+    bool failed = !line_file_add(&log->copy, dated, &err);
+    if (failed && !log->copy_failed) show(log, LOG_WARNING, true, err.text);
+    log->copy_failed = failed;
+}
+
 static void say(Log *log, LogLevel level, bool mark, const char *text) {
-    static const struct {
-        const char *mark, *color;
-    } looks[] = {{"mala: error: ", "\x1b[1;31m"}, {"mala: warning: ", "\x1b[1;33m"}, {"", ""}, {"", "\x1b[2m"}};
     char line[LINE_SIZE];
     text_printable(line, sizeof line, text);
-    const char *color = log->color && mark ? looks[level].color : "", *plain = color[0] ? "\x1b[0m" : "";
-    if (level <= log->level) {
-        clear_bar(log);
-        if (level <= LOG_WARNING && mark)
-            fprintf(log->out, "%s%s%s%s\n", color, looks[level].mark, plain, line);
-        else
-            fprintf(log->out, "%s%s%s\n", color, line, plain);
-        fflush(log->out);
-    }
-    if (log->copy && level < LOG_DEBUG) {
-        char date[32];
-        time_t now = time(NULL);
-        struct tm parts;
-        strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", localtime_r(&now, &parts));
-        fprintf(log->copy, "%s %s%s\n", date, mark ? looks[level].mark : "", line);
-        fflush(log->copy);
-    }
+    show(log, level, mark, line);
+    copy(log, level, mark, line);
 }
 
 static void say_list(Log *log, LogLevel level, bool mark, const char *format, va_list args) {

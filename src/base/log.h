@@ -4,6 +4,7 @@
 #define MALA_LOG_H
 
 #include "base/base.h"
+#include "base/line_file.h"
 
 #include <stdio.h>
 
@@ -24,7 +25,8 @@ typedef struct {
 
 typedef struct {
     FILE *out;
-    FILE *copy;            /* log.txt; NULL: none */
+    LineFile copy;         /* log.txt; without a path: none */
+    bool copy_failed;      /* its latest line waits; said once */
     LogLevel level;        /* of out; the copy always has everything but LOG_DEBUG */
     bool color, bar;       /* escape sequences for colours; a bar that moves */
     double plain_interval; /* seconds between plain progress lines where no bar moves */

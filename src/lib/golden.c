@@ -42,6 +42,9 @@ static bool compute(float *logits, const ModelFile *m, Err *err) {
         golden_input(pixels, i, m->config.input.size[0], m->config.input.size[1]);
         ok = predictor_run(&runner.predictor, logits + (size_t)i * (size_t)m->class_count, NULL, pixels, 1, err);
     }
+    if (ok && !classify_finite(logits, GOLDEN_INPUTS * (int64_t)m->class_count))
+        ok = err_set(err, EXIT_INPUT, "%s: its logits of the golden inputs are not finite - these weights do not "
+                     "compute", m->file.path);
     free(pixels);
     runner_close(&runner);
     return ok;

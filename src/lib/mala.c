@@ -229,9 +229,11 @@ static bool run(void *arg, Err *err) {
             else if (!put_image(r, i, &x->images[done + i], err))
                 return false;
         }
-        if (!predictor_run(p, x->logits ? x->logits + done * classes : NULL, x->prob ? x->prob + done * classes : NULL,
-                           r->input, n, err))
-            return false;
+        float *logits = x->logits ? x->logits + done * classes : NULL;
+        float *prob = x->prob ? x->prob + done * classes : NULL;
+        if (!predictor_run(p, logits, prob, r->input, n, err)) return false;
+        if ((logits && !classify_finite(logits, n * classes)) || (prob && !classify_finite(prob, n * classes)))
+            return err_set(err, EXIT_INPUT, "mala_run: answers are not finite - the weights or the input do not compute");
     }
     return true;
 }

@@ -69,7 +69,7 @@ MALA_API bool mala_image_load(MalaImage *out, const char *path, MalaError *error
 MALA_API void mala_image_free(MalaImage *image);
 
 /* Scales and crops each picture as the model was evaluated, and runs them. logits, prob: [count][classes], either may
- * be NULL. Any count. */
+ * be NULL. Any count. Answers that are not finite are no answers: an error, not a value. */
 MALA_API bool mala_run_images(MalaRunner *runner, float *logits, float *prob, const MalaImage *images, int count,
                               MalaError *error);
 /* The same for tensors that are ready for the network: [count][3][height][width], normalised (planes of red, green and

@@ -124,18 +124,29 @@ static int rank_of(const float *score, int classes, int label) {
     return rank;
 }
 
+bool classify_finite(const float *scores, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(scores[i])) return false;
+    return true;
+}
+
 void classify_metrics_add(ClassifyMetrics *m, const float *logits, const int32_t *labels, int count) {
     for (int i = 0; i < count; i++) {
         const float *x = logits + (int64_t)i * m->classes;
         int label = labels[i];
         CHECK(label >= 0 && label < m->classes, "label %d of %d classes", label, m->classes);
+        m->images++;
+        m->class_images[label]++;
+        if (!classify_finite(x, m->classes)) {
+            m->not_finite++;
+            m->loss = NAN;
+            continue;
+        }
         double high = x[0], sum = 0;
         for (int k = 1; k < m->classes; k++) high = MAX(high, (double)x[k]);
         for (int k = 0; k < m->classes; k++) sum += exp(x[k] - high);
         m->loss += log(sum) + high - x[label];
         int rank = rank_of(x, m->classes, label);
-        m->images++;
-        m->class_images[label]++;
         m->top1 += rank < 1;
         m->class_top1[label] += rank < 1;
         m->top5 += rank < 5;

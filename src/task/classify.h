@@ -48,7 +48,8 @@ void classify_graph_free(ClassifyGraph *c);
 typedef struct {
     int classes;
     int64_t images, top1, top5;
-    double loss;                            /* sum over images of -log p(label) */
+    int64_t not_finite;                     /* images with a logit that is no number: never right */
+    double loss;                            /* sum over images of -log p(label); NaN with one of those */
     int64_t *class_images, *class_top1;     /* [classes] */
 } ClassifyMetrics;
 
@@ -59,6 +60,9 @@ void classify_metrics_init(ClassifyMetrics *m, int classes);
 void classify_metrics_free(ClassifyMetrics *m);
 /* logits[count * classes]; labels[count] in 0 .. classes-1. Equal scores rank by lower class index. */
 void classify_metrics_add(ClassifyMetrics *m, const float *logits, const int32_t *labels, int count);
+
+/* Are all of them numbers? Answers of a network that are not are no answers. */
+bool classify_finite(const float *scores, int64_t count);
 
 /* The k classes with the highest scores, best first; ties by lower index. k <= classes. */
 void classify_top(int32_t *top, const float *scores, int classes, int k);

@@ -1,0 +1,218 @@
+/* test_training.c - what a training run must never do: call what is not finite a result, mix two runs in one folder,
+ * lose work to a disk that fails for a while, or find out at its end what could be known at its start. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "io/safetensors.h"
+#include "program.h"
+#include "task/classify.h"
+
+static int make_data(void **state) {
+    (void)state;
+    folder_make();
+    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 32 --seed 7 --quiet");
+    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--quiet");
+    return 0;
+}
+
+static int remove_data(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+static bool exists(const char *name) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+static int lines_of(const char *name) {
+    static char text[1 << 20];
+    char path[256];
+    int lines = 0;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    read_text(text, sizeof text, path);
+    for (const char *at = text; (at = strchr(at, '\n')); at++) lines++;
+    return lines;
+}
+
+/* ---- not finite ---- */
+
+static void test_answers_that_are_no_numbers_are_never_right(void **state) {
+    (void)state;
+    ClassifyMetrics m;
+    const float logits[] = {NAN, NAN, NAN, 0, 1, NAN, INFINITY, 0, 0, 3, 2, 1};
+    const int32_t labels[] = {0, 1, 0, 0};
+    classify_metrics_init(&m, 3);
+    classify_metrics_add(&m, logits, labels, 4);
+    assert_int_equal(m.images, 4);
+    assert_int_equal(m.top1, 1);
+    assert_int_equal(m.top5, 1);
+    assert_int_equal(m.class_top1[0], 1);
+    assert_int_equal(m.not_finite, 3);
+    assert_true(isnan(m.loss));
+    classify_metrics_free(&m);
+}
+
+/* A copy of a file with NaN in one tensor. */
+static void poison(const char *from, const char *to, const char *tensor) {
+    char path[256];
+    uint8_t *bytes;
+    size_t count;
+    Err err = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, from);
+    if (!file_read(&bytes, &count, path, 1 << 26, &err)) fail_msg("%s", err.text);
+    char key[128];
+    snprintf(key, sizeof key, "\"%s\":", tensor);
+    const char *entry = memmem(bytes, count, key, strlen(key));
+    assert_non_null(entry);
+    const char *offsets = strstr(entry, "\"data_offsets\":[");
+    assert_non_null(offsets);
+    size_t begin, end, header;
+    assert_int_equal(sscanf(offsets, "\"data_offsets\":[%zu,%zu]", &begin, &end), 2);
+    memcpy(&header, bytes, 8);
+    for (size_t at = begin; at < end; at += 4) memcpy(bytes + 8 + header + at, &(float){NAN}, 4);
+    snprintf(path, sizeof path, "%s/%s", folder, to);
+    if (!file_write(path, bytes, count, &err)) fail_msg("%s", err.text);
+    free(bytes);
+}
+
+static void test_weights_that_do_not_compute_are_refused(void **state) {
+    (void)state;
+    poison("run/weights/best.safetensors", "nan.safetensors", "head.bias");
+    EXPECT(3, "eval $T/nan.safetensors --data $T/data --json");
+    assert_string_equal(output, "");
+    EXPECT(3, "infer $T/data/val --weights $T/nan.safetensors");
+    assert_string_equal(output, "");
+    EXPECT(3, "infer $T/data/val --weights $T/nan.safetensors --json");
+    assert_null(strstr(output, "predictions"));
+    EXPECT(3, "verify $T/nan.safetensors");
+    EXPECT(3, "export $T/nan.safetensors $T/nan.onnx");
+    EXPECT(3, "export $T/nan.safetensors $T/nan.pth");
+    EXPECT(3, "export $T/nan.safetensors $T/nan2.safetensors --verify $T/data/val");
+    assert_false(exists("nan.onnx") || exists("nan.pth") || exists("nan2.safetensors"));
+}
+
+static void test_a_diverged_run_is_no_success(void **state) {
+    (void)state;
+    EXPECT(8, "train data.path=$T/data output=$T/diverged " SMALL "optim.lr=100 optim.eps=1e-16 train.batch_size=36");
+    assert_null(strstr(errors, " 0.0000 "));
+    assert_null(strstr(output, "best top-1"));
+    assert_false(exists("diverged/weights/best.safetensors"));
+}
+
+/* ---- one folder, one run ---- */
+
+static void test_a_folder_that_holds_anything_is_left_alone(void **state) {
+    (void)state;
+    shell("mkdir -p taken && echo mine >taken/results.csv");
+    EXPECT(0, "train data.path=$T/data output=$T/taken " SMALL "--quiet");
+    assert_int_equal(lines_of("taken/results.csv"), 1);
+    assert_int_equal(lines_of("taken-2/results.csv"), 3);
+    shell("mkdir -p empty");
+    EXPECT(0, "train data.path=$T/data output=$T/empty " SMALL "--quiet");
+    assert_true(exists("empty/results.csv"));
+}
+
+static void test_two_runs_are_never_mixed(void **state) {
+    (void)state;
+    shell("cp -r run mixed && cp mixed/weights/best.safetensors before && "
+          "touch mixed/weights/best.safetensors.tmp.123.0 mixed/weights/mine.tmp.1.0 mixed/config.json.tmp.9.9");
+    EXPECT(0, "train data.path=$T/data output=$T/mixed exist_ok=true " SMALL "sched.epochs=1 train.seed=5 --quiet");
+    shell("cmp before mixed/earlier-1/weights/best.safetensors");
+    assert_int_equal(lines_of("mixed/earlier-1/results.csv"), 3);
+    assert_int_equal(lines_of("mixed/results.csv"), 2);
+    assert_false(exists("mixed/weights/best.safetensors.tmp.123.0") || exists("mixed/config.json.tmp.9.9"));
+    assert_true(exists("mixed/weights/mine.tmp.1.0"));
+}
+
+static void test_the_command_is_kept(void **state) {
+    (void)state;
+    static char text[1 << 12];
+    char path[256], part[300];
+    snprintf(path, sizeof path, "%s/run/command.json", folder);
+    read_text(text, sizeof text, path);
+    snprintf(part, sizeof part, "\"train\",\"data.path=%s/data\"", folder);
+    expect_text(text, part);
+    expect_text(text, "--quiet");
+}
+
+/* ---- disks that fail ---- */
+
+/* mala with the next calls on some files failing; see faults/io.c. */
+static int mala_failing(const char *faults, const char *arguments) {
+    const char *binary = getenv("MALA");
+    char tests[256], line[4096];
+    snprintf(tests, sizeof tests, "%s", binary ? binary : "build/mala");
+    *strrchr(tests, '/') = '\0';
+    snprintf(line, sizeof line, "version >/dev/null; LD_PRELOAD=%s/tests/faults_io.so MALA_FAULT='%s' "
+             "ASAN_OPTIONS=verify_asan_link_order=0 \"${MALA:-./mala}\" %s", tests, faults, arguments);
+    return mala(line);
+}
+
+static void expect_failing(int code, const char *faults, const char *arguments) {
+    int got = mala_failing(faults, arguments);
+    if (got != code) fail_msg("%s: mala %s: exit %d instead of %d: %s", faults, arguments, got, code, errors);
+}
+
+/* Stopped by SIGTERM when it writes the row of its second epoch. */
+static void test_a_stopped_run_can_be_verified(void **state) {
+    (void)state;
+    expect_failing(75, "write:results.csv:-15:2:1",
+                   "train data.path=$T/data output=$T/stopped " SMALL "sched.epochs=100000 --quiet");
+    EXPECT(0, "verify $T/stopped/weights/last.safetensors");
+    EXPECT(0, "verify $T/stopped/weights/best.safetensors");
+}
+
+static void test_a_file_system_without_locks_is_warned_of(void **state) {
+    (void)state;
+    expect_failing(0, "flock:.lock:38:0:9", "train data.path=$T/data output=$T/nolock " SMALL); /* ENOSYS */
+    expect_text(errors, "warning");
+    expect_text(errors, "cannot be locked");
+    expect_failing(9, "flock:.lock:11:0:9", "train data.path=$T/data output=$T/nolock exist_ok=true " SMALL);
+}
+
+/* ENOSPC, while rows or weights are written: nothing that can be written later is lost. */
+static void test_a_full_disk_ends_no_run(void **state) {
+    (void)state;
+    expect_failing(0, "write:results.csv:28:1:1 write:metrics.jsonl:28:0:2 write:log.txt:28:2:2",
+                   "train data.path=$T/data output=$T/rows log.interval=1 " SMALL);
+    expect_text(errors, "rows wait in memory");
+    assert_int_equal(lines_of("rows/results.csv"), 3);
+    assert_int_equal(lines_of("rows/metrics.jsonl"), 8);
+    assert_int_equal(lines_of("rows/log.txt"), lines_of("err") - 1); /* that log.txt failed is not said in it */
+    expect_failing(0, "write:best.safetensors:28:0:1 write:last.safetensors:28:0:1",
+                   "train data.path=$T/data output=$T/late " SMALL);
+    expect_text(errors, "training goes on");
+    EXPECT(0, "verify $T/late/weights/best.safetensors");
+    EXPECT(0, "verify $T/late/weights/last.safetensors");
+    expect_failing(0, "write:last.safetensors:28:0:3", "train data.path=$T/data output=$T/patient sched.epochs=1 " SMALL
+                   "sched.epochs=1");
+    expect_failing(4, "write:.safetensors:28:0:99", "train data.path=$T/data output=$T/full " SMALL);
+    assert_null(strstr(output, "best top-1"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_that_are_no_numbers_are_never_right),
+        cmocka_unit_test(test_weights_that_do_not_compute_are_refused),
+        cmocka_unit_test(test_a_diverged_run_is_no_success),
+        cmocka_unit_test(test_a_folder_that_holds_anything_is_left_alone),
+        cmocka_unit_test(test_two_runs_are_never_mixed),
+        cmocka_unit_test(test_the_command_is_kept),
+        cmocka_unit_test(test_a_stopped_run_can_be_verified),
+        cmocka_unit_test(test_a_file_system_without_locks_is_warned_of),
+        cmocka_unit_test(test_a_full_disk_ends_no_run),
+    };
+    return cmocka_run_group_tests(tests, make_data, remove_data);
+}
