@@ -260,8 +260,8 @@ static void test_export_halves(void **state) {
     } halves[] = {{"bfloat16", STORED_BF16}, {"fp16", STORED_F16}};
     for (size_t i = 0; i < COUNTOF(halves); i++) {
         char arguments[256];
-        snprintf(arguments, sizeof arguments, "export " RULE "$T/half.safetensors --dtype %s --verify $T/data/val",
-                 halves[i].name);
+        snprintf(arguments, sizeof arguments,
+                 "export " RULE "$T/half.safetensors --force --dtype %s --verify $T/data/val", halves[i].name);
         EXPECT(0, arguments);
         TensorFile a, b;
         OK(tensor_file_open(&a, file_in("rule.safetensors"), NULL, &err));
@@ -314,12 +314,12 @@ static void test_export_backbone(void **state) {
     EXPECT(0, "export $T/backbone.pth $T/again.safetensors --as backbone");
     assert_int_equal(same_tensors("backbone.pth", "again.safetensors", "*"), body + 8);
     EXPECT(0, "export $T/backbone.safetensors $T/backbone.onnx --as backbone");
-    EXPECT(0, "import $T/backbone.pth $T/again.safetensors");
+    EXPECT(0, "import $T/backbone.pth $T/again.safetensors --force");
     EXPECT(0, "export $T/backbone.pth $T/backbone-hub/ --as backbone");
-    EXPECT(0, "export $T/backbone-hub $T/again.safetensors --as backbone");
+    EXPECT(0, "export $T/backbone-hub $T/again.safetensors --as backbone --force");
     static const char *const need_one[] = {
         "infer $T/data/val --weights $T/backbone.pth", "eval $T/backbone.pth --data $T/data",
-        "info $T/backbone.pth", "export $T/backbone.safetensors $T/out.pth", "export $T/backbone.safetensors $T/out.onnx"};
+        "info $T/backbone.pth", "export $T/backbone.safetensors $T/out.pth --force", "export $T/backbone.safetensors $T/out.onnx"};
     for (size_t i = 0; i < COUNTOF(need_one); i++) {
         EXPECT(3, need_one[i]);
         expect_text(errors, "without a classifier (head.weight)");
@@ -338,7 +338,7 @@ static void test_hub(void **state) {
     shell("grep -q '\"id2label\"' hub/config.json && grep -q '\"car\": 1' hub/config.json");
     shell("grep -q '^license: \"MIT\"$' hub/README.md && grep -q 'mala infer photo.jpg' hub/README.md");
     shell("echo mine >hub/README.md"); /* and is not written over */
-    EXPECT(0, "export " RULE "$T/hub --to hf --license MIT");
+    EXPECT(0, "export " RULE "$T/hub --to hf --license MIT --force");
     shell("grep -qx mine hub/README.md");
     EXPECT(0, "infer $T/data/val --weights " RULE "--json --topk 12");
     static char meant[1 << 20];
@@ -403,7 +403,7 @@ static void test_export_refusals(void **state) {
     EXPECT(2, "export " RULE "$T/out.onnx --verify $T/data/val");
     EXPECT(2, "export " RULE "$T/out.pth --dynamic");
     EXPECT(2, "export " RULE "$T/out.pth --dtype int8");
-    EXPECT(3, "export " RULE "$T/out.pth --verify $T/run");
+    EXPECT(3, "export " RULE "$T/out.pth --verify $T/run --force");
     EXPECT(4, "export " RULE "$T/nowhere/out.pth");
 }
 

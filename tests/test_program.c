@@ -212,9 +212,9 @@ static void test_export(void **state) {
     expect_bytes("b.onnx", "extra_norms.3.norm.weight");
     EXPECT(2, "export");
     EXPECT(2, "export $T/m.onnx");
-    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x100");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x100 --force");
     expect_text(errors, "96 or 128");
-    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x");
+    EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x --force");
     expect_text(errors, "no HxW");
     EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --as detector");
     EXPECT(2, "export $T/run/weights/best.safetensors $T/m.onnx --to caffe");
@@ -241,7 +241,7 @@ static void test_import(void **state) {
     expect_text(errors, "does not say its architecture");
     EXPECT(0, "import $T/bare.pth $T/bare.safetensors");
     EXPECT(2, "verify $T/bare.safetensors");
-    EXPECT(0, "import $T/bare.pth $T/back.safetensors --config $T/run/config.json --classes $T/run/classes.txt");
+    EXPECT(0, "import $T/bare.pth $T/back.safetensors --force --config $T/run/config.json --classes $T/run/classes.txt");
     expect_text(output, " parameters");
     EXPECT(0, "verify $T/back.safetensors");
     EXPECT(0, "infer $T/data/val --weights $T/back.safetensors --json");

@@ -75,6 +75,10 @@ bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, 
  * not at all. False: EXIT_USAGE, given in both ways. */
 bool cli_weights(const Cli *cli, const char **out, int count, Err *err);
 
+/* Whether a command with CLI_FORCE may write a file of this name. False: EXIT_USAGE, there is one and no --force. */
+bool cli_may_write(const Cli *cli, const char *path, Err *err);
+#define CLI_FORCE {"force", 'f', NULL, "replace what is there", "overwrite", NULL, NULL}
+
 /* Does the command use this config option? */
 bool cli_uses(const CliCommand *command, const char *key);
 /* An error that names what the command does not use ("--epochs", "sched.epochs") and which commands do. */

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const char *cli_flag(const Cli *cli, const char *name) {
     for (int i = cli->given_count - 1; i >= 0; i--)
@@ -54,6 +55,13 @@ bool cli_weights(const Cli *cli, const char **out, int count, Err *err) {
             return err_set(err, EXIT_USAGE, "command line: weights are given twice, as %s and by --weights - leave one "
                            "out", *out);
     return true;
+}
+
+/* Pipes and devices are left to the writer, which refuses them. */
+bool cli_may_write(const Cli *cli, const char *path, Err *err) {
+    struct stat st;
+    if (cli_flag(cli, "force") || lstat(path, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))) return true;
+    return err_set(err, EXIT_USAGE, "%s: exists - add --force to replace it, or give another name", path);
 }
 
 bool cli_uses(const CliCommand *command, const char *key) {

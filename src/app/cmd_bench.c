@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "app/table.h"
 #include "lib/predictor.h"
 #include "base/rng.h"
 #include "pass/cost.h"
@@ -113,15 +114,21 @@ static void write_kinds(JsonWriter *w, const Kind *kinds, int count) {
 }
 
 static void print_steps(const Plan *p, const double *seconds, int rounds) {
-    printf("%-48s %18s %10s %10s %8s\n", "step", "output", "ms", "GFLOP/s", "GB/s");
+    int longest = 0;
+    for (int32_t i = p->n_constant_steps; i < p->n_steps; i++)
+        longest = MAX(longest, (int)strlen(p->steps[i].call.node->name));
+    const int width = table_name_width(longest, 46);
+    table_name("step", width);
+    printf(" %16s %9s %9s %8s\n", "output", "ms", "GFLOP/s", "GB/s");
     for (int32_t i = p->n_constant_steps; i < p->n_steps; i++) {
         const Node *n = p->steps[i].call.node;
         double macs = cost_node(p->graph, n).macs, bytes = call_bytes(&p->steps[i].call);
         if (p->steps[i].kernel->moves) bytes = p->steps[i].kernel->moves(&p->steps[i].call);
         char shape[96] = "";
         if (n->n_out) shape_print(shape, sizeof shape, out_shape(p->graph, n, 0));
-        printf("%-48s %18s %10.3f %10.1f %8.1f\n", n->name, shape, 1e3 * seconds[i] / rounds,
-               2e-9 * macs * rounds / seconds[i], 1e-9 * bytes * rounds / seconds[i]);
+        table_name(n->name, width);
+        printf(" %16s %9.3f %9.1f %8.1f\n", shape, 1e3 * seconds[i] / rounds, 2e-9 * macs * rounds / seconds[i],
+               1e-9 * bytes * rounds / seconds[i]);
     }
 }
 
@@ -200,8 +207,7 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         if (b->json)
             print_json(b, p, device, ms, gflops, kinds, n_kinds);
         else
-            printf("%s, batch %d on %s: %.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB"
-                   "\n",
+            printf("%s, batch %d on %s\n%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
                    b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);
@@ -318,6 +324,13 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     bool training = strcmp(what, "train") == 0, peak = strcmp(what, "peak") == 0, copy = strcmp(what, "copy") == 0;
     if (cli->argument_count > 1 || (!training && !peak && !copy && strcmp(what, "infer") != 0))
         return err_set(err, EXIT_USAGE, "command line: bench takes infer, train, peak or copy");
+    static const char *const of_networks[] = {"batch", "no-capture", "upload", "ops", "steps"};
+    for (size_t i = 0; i < COUNTOF(of_networks); i++)
+        if ((peak || copy) && cli_flag(cli, of_networks[i]))
+            return err_set(err, EXIT_USAGE, "command line: bench %s does not use --%s - it is for infer, train", what,
+                           of_networks[i]);
+    if (peak && cli_flag(cli, "rounds"))
+        return err_set(err, EXIT_USAGE, "command line: bench peak does not use --rounds - it is for the others");
     int64_t batch = training ? 8 : 1, rounds = 15;
     Config config;
     Backend backend = {0};

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "app/export_weights.h"
 #include "base/file.h"
+#include "base/strings.h"
+#include "lib/hub.h"
 
 static const CliFlag flags[] = {
     {"to", 0, "FORMAT", "onnx, safetensors, pth or hf, a folder for a model hub (by OUT's name)", "format", NULL, NULL},
@@ -22,6 +25,7 @@ static const CliFlag flags[] = {
     {"dynamic", 0, NULL, "ONNX: leave height and width free, too", NULL, NULL, NULL},
     {"preprocess", 0, NULL, "ONNX: take pixels u8 (batch,H,W,3), and normalise them inside", NULL, NULL, NULL},
     {"license", 0, "TEXT", "what to say of the licence of the weights", "licence", NULL, NULL},
+    CLI_FORCE,
 };
 
 typedef enum { TO_SAFETENSORS = WEIGHTS_SAFETENSORS, TO_PTH = WEIGHTS_PTH, TO_HUB = WEIGHTS_HUB, TO_ONNX } Format;
@@ -105,6 +109,8 @@ static bool read_flags(Export *e, const Cli *cli, Err *err) {
     if (!ok) return false;
     e->limit = types[e->dtype].limit;
     if (!cli_flag_double(cli, "limit", &e->limit, 0, 1, err)) return false;
+    if (cli_flag(cli, "limit") && !cli_flag(cli, "verify"))
+        return err_set(err, EXIT_USAGE, "command line: --limit is for --verify - leave it out");
     if (e->format == TO_ONNX && e->dtype != 0)
         return err_set(err, EXIT_USAGE, "command line: --dtype: ONNX is written in float32 - leave it out");
     if (e->format == TO_ONNX && cli_flag(cli, "verify"))
@@ -137,10 +143,32 @@ static bool write_export(const Export *e, const ModelFile *file, const Cli *cli,
     return ok;
 }
 
+/* A folder's files are those of hub.h. */
+static bool may_write(const Export *e, const Cli *cli, Err *err) {
+    if (e->format != TO_HUB) return cli_may_write(cli, e->path, err);
+    char *weights = path_join(e->path, HUB_WEIGHTS), *config = path_join(e->path, "config.json");
+    bool ok = cli_may_write(cli, weights, err) && cli_may_write(cli, config, err);
+    free(weights), free(config);
+    return ok;
+}
+
+static void print_written(const Export *e, const ModelFile *file) {
+    static const char *const formats[] = {"safetensors", "PyTorch weights", "hub folder", "ONNX"};
+    struct stat st = {0};
+    char *name = text_printable_new(e->path), *inside = path_join(e->path, HUB_WEIGHTS), what[40], dtype[16];
+    const int *size = file->config.input.size;
+    (void)stat(e->format == TO_HUB ? inside : e->path, &st);
+    snprintf(what, sizeof what, e->form == EXPORT_BACKBONE ? "backbone" : "%d classes", file->class_count);
+    option_word(dtype, sizeof dtype, DTYPES, e->dtype);
+    printf("%s: %s, %s, %dx%d, %s, %.1f MB\n", name, formats[e->format], what, size[0], size[1], dtype,
+           (double)st.st_size / 1e6);
+    free(name), free(inside);
+}
+
 static bool verify(const Export *e, const ModelFile *file, const char *folder, Log *log, Err *err) {
     ExportComparison c;
     if (!export_compare(&c, e->path, file, folder, log, err)) return false;
-    printf("%s: %lld pictures: largest difference of a logit %.3g, allowed %.3g; top-1 the same in %.2f %%\n", e->path,
+    printf("%lld pictures: largest difference of a logit %.3g, allowed %.3g\ntop-1 the same in %.2f %%\n",
            (long long)c.pictures, c.difference, e->limit * c.magnitude, 100 * (double)c.same_top1 / (double)c.pictures);
     if (c.difference <= e->limit * c.magnitude) return true; /* never with a NaN */
     return err_set(err, EXIT_INPUT, "%s: differs from the original by more than --limit allows - take another --dtype",
@@ -155,9 +183,10 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Export e;
     ModelFile file;
     const char *folder = cli_flag(cli, "verify");
-    if (!read_flags(&e, cli, err) || !open_file(&file, cli, log, err)) return false;
-    bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, cli, err) &&
-              (!folder || verify(&e, &file, folder, log, err));
+    if (!read_flags(&e, cli, err) || !may_write(&e, cli, err) || !open_file(&file, cli, log, err)) return false;
+    bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, cli, err);
+    if (ok) print_written(&e, &file);
+    ok = ok && (!folder || verify(&e, &file, folder, log, err));
     model_file_close(&file);
     return ok;
 }

@@ -19,6 +19,7 @@
 static const CliFlag flags[] = {
     {"key", 0, "NAME", "of OUT.pth: what torch.load(OUT)[NAME] is, '' for the weights alone (model)", NULL, NULL, NULL},
     {"classes", 0, "FILE", "names of the classes, one a line", "class-names names", NULL, NULL},
+    CLI_FORCE,
 };
 
 /* The lines of a text, but for empty ones, become the names of the classes: those of a run's classes.txt, too. */
@@ -103,7 +104,10 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (key && strcmp(key, PTH_METADATA) == 0)
         return err_set(err, EXIT_USAGE,
                        "command line: --key: \"" PTH_METADATA "\" is where the metadata go - take another");
+    if (key && format_of(cli->arguments[1]) != MODEL_PTH)
+        return err_set(err, EXIT_USAGE, "command line: --key is for OUT.pth - leave it out");
     ModelFile model;
+    if (!cli_may_write(cli, cli->arguments[1], err)) return false;
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;
     bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) && (!model.described || check_model(&model, err)) &&

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/table.h"
 #include "lib/model_file.h"
 #include "pass/cost.h"
 
@@ -125,12 +126,17 @@ static void print_json(const Table *t, const ClassifySpec *spec, const Config *c
 }
 
 static void print_text(const Table *t, int batch) {
-    printf("%-36s %16s %12s %12s %10s\n", "layer", "output", "parameters", "M mul-adds", "MiB");
+    int longest = 0;
+    for (int i = 0; i < t->count; i++) longest = MAX(longest, (int)strlen(t->rows[i].name));
+    const int width = table_name_width(longest, 47);
+    table_name("layer", width);
+    printf(" %14s %11s %10s %8s\n", "output", "parameters", "M mul-adds", "MiB");
     for (int i = 0; i < t->count; i++) {
         const Row *r = &t->rows[i];
         char shape[96];
-        printf("%-36s %16s %12lld %12.1f %10.2f\n", r->name, shape_print(shape, sizeof shape, &r->output),
-               (long long)r->parameters, r->cost.macs / 1e6, (double)r->bytes / 0x1p20);
+        table_name(r->name, width);
+        printf(" %14s %11lld %10.1f %8.2f\n", shape_print(shape, sizeof shape, &r->output), (long long)r->parameters,
+               r->cost.macs / 1e6, (double)r->bytes / 0x1p20);
     }
     printf("\nparameters            %lld\n", (long long)t->parameters);
     printf("multiply-adds         %.3f G for a batch of %d\n", t->cost.macs / 1e9, batch);
