@@ -161,8 +161,8 @@ SECONDS ?= 60
 fuzz:
 	@scripts/fuzz.sh build/fuzz $(SECONDS)
 
-# preloaded by tests that need a failing disk
-$(B)/tests/faults_io.so: tests/faults/io.c
+# preloaded by tests that need a failing disk (io) or a machine without memory (memory)
+$(B)/tests/faults_%.so: tests/faults/%.c
 	@mkdir -p $(@D)
 	@echo "link  $@"
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
