@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <setjmp.h>
 
@@ -140,10 +141,25 @@ static void test_damage_inside_a_scan(void **state) {
     expect_refused(&baseline, (scan + baseline.count) / 2, "\xff\xd9", 2);
 }
 
+/* A progressive picture takes memory for all its coefficients before the first is read. */
+static void test_few_bytes_that_promise_much(void **state) {
+    (void)state;
+    Buffer changed = copy_of(&progressive);
+    Image image;
+    Err err = {0};
+    memcpy(changed.bytes + find_marker(&changed, 0xc2, 0) + 5, "\x25\x80\x25\x80", 4);
+    assert_false(image_decode(&image, changed.bytes, changed.count, "F", &err));
+    assert_non_null(strstr(err.text, " bytes for 9600 x 9600 pixels) - replace it"));
+    buffer_free(&changed);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    assert_true(usage.ru_maxrss < 200 * 1024); /* kB */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_oddities_of_headers), cmocka_unit_test(test_coefficient_range_of_a_sequential_scan),
         cmocka_unit_test(test_bytes_between_segments), cmocka_unit_test(test_padding_behind_the_last_scan),
-        cmocka_unit_test(test_damage_inside_a_scan)};
+        cmocka_unit_test(test_damage_inside_a_scan), cmocka_unit_test(test_few_bytes_that_promise_much)};
     return cmocka_run_group_tests(tests, make_pictures, free_pictures);
 }

@@ -10,7 +10,9 @@ typedef struct {
     uint8_t *pixels;
 } Image;
 
+#ifndef IMAGE_MAX_PIXELS           /* fuzzing takes less */
 #define IMAGE_MAX_PIXELS 100000000 /* decoding a larger picture is refused before memory is taken */
+#endif
 
 /* The picture format that a file begins like: "JPEG", "PNG", "GIF", ...; NULL: no picture's. Up to IMAGE_MAGIC bytes are
  * looked at. *readable: whether image_decode reads it. */

@@ -99,6 +99,13 @@ static int stored_orientation(j_decompress_ptr jpeg) {
     return 1;
 }
 
+/* Huffman codes take at least a bit for each block of 8 x 8: a file that is shorter ends early, which is better known
+ * before a progressive one takes memory for all coefficients that it promises. */
+static bool may_hold(j_decompress_ptr jpeg, size_t count) {
+    size_t blocks = CEIL_DIV((size_t)jpeg->image_width, 8) * CEIL_DIV((size_t)jpeg->image_height, 8);
+    return jpeg->arith_code || blocks / 8 <= count;
+}
+
 /* Inverted CMYK, as Adobe writes it and everybody assumes, to RGB: colour * key / 255, rounded as Pillow rounds. */
 static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, int count) {
     for (int x = 0; x < count; x++)
@@ -133,6 +140,9 @@ static bool decode(Decoder *d, Image *out, int *orientation, const uint8_t *byte
         return err_set(err, EXIT_INPUT, "%s: has %d colour components - convert it to RGB", name, jpeg->num_components);
     *orientation = stored_orientation(jpeg);
     if (!codec_image_new(out, jpeg->image_width, jpeg->image_height, name, err)) return false;
+    if (!may_hold(jpeg, count))
+        return err_set(err, EXIT_INPUT, "%s: is a damaged JPEG (%zu bytes for %u x %u pixels) - replace it or leave it out",
+                       name, count, jpeg->image_width, jpeg->image_height);
 
     bool cmyk = jpeg->num_components == 4;
     jpeg->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;

@@ -158,7 +158,9 @@ static bool check_values(Config *c, Err *err) {
 bool config_check_data(const Config *c, Err *err) {
     if (!c->data.path)
         return options_fail(&c->options, "data.path", err, "not given - name the data set's directory with --data DIR");
-    if (!path_is_dir(c->data.path))
+    PathKind kind;
+    if (!path_kind(&kind, c->data.path, err)) return false;
+    if (kind != PATH_FOLDER)
         return options_fail(&c->options, "data.path", err, "\"%s\" is no directory", c->data.path);
     return true;
 }

@@ -120,7 +120,7 @@ char *config_dump(const Config *c);
 
 /* What training asks beyond: data.path given and a directory, output not inside the data, rates in order. */
 bool config_check_training(const Config *c, Err *err);
-/* data.path is given and a directory. */
+/* data.path is given and a directory. EXIT_INPUT, EXIT_IO: it could not be looked at. */
 bool config_check_data(const Config *c, Err *err);
 
 /* ---- auto, resolved ---- */

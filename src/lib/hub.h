@@ -21,6 +21,8 @@ typedef struct {
  * size of its own, keys of pretrained_cfg that are neither known nor known to touch no pixel. Beside these, keys are
  * stepped over. False: EXIT_INPUT, EXIT_IO. Free in any case. */
 bool hub_read(HubConfig *out, const char *folder, Err *err);
+/* The same of a text in memory; name: for messages. */
+bool hub_read_text(HubConfig *out, const char *name, const char *text, size_t count, Err *err);
 void hub_free(HubConfig *h);
 /* Does it say what the weights beside it say: as many classes, of the same names (0: a backbone); the same network and
  * preprocessing? False: EXIT_INPUT with the first that differs. */

@@ -217,18 +217,26 @@ static bool read_members(Reader *r, Err *err) {
     return ok;
 }
 
-bool hub_read(HubConfig *out, const char *folder, Err *err) {
-    *out = (HubConfig){.name = path_join(folder, "config.json"), .num_classes = -1};
-    uint8_t *text;
-    size_t count;
-    if (!file_read(&text, &count, out->name, FILE_LIMIT, err)) return false;
-    Reader r = {.hub = out, .text = (const char *)text};
-    bool ok = json_open(&r.json, r.text, count, (JsonSource){.name = out->name, .code = EXIT_INPUT}, err) &&
+bool hub_read_text(HubConfig *out, const char *name, const char *text, size_t count, Err *err) {
+    *out = (HubConfig){.name = mem_strdup(name), .num_classes = -1};
+    Reader r = {.hub = out, .text = text};
+    bool ok = json_open(&r.json, text, count, (JsonSource){.name = out->name, .code = EXIT_INPUT}, err) &&
               read_members(&r, err);
     json_close(&r.json);
     JsonWriter *writers[] = {&r.size, &r.test_size, &r.crop, &r.test_crop};
     for (size_t i = 0; i < COUNTOF(writers); i++) json_writer_free(writers[i]);
+    return ok;
+}
+
+bool hub_read(HubConfig *out, const char *folder, Err *err) {
+    char *name = path_join(folder, "config.json");
+    uint8_t *text = NULL;
+    size_t count;
+    *out = (HubConfig){0};
+    bool ok = file_read(&text, &count, name, FILE_LIMIT, err) &&
+              hub_read_text(out, name, (const char *)text, count, err);
     free(text);
+    free(name);
     return ok;
 }
 

@@ -6,7 +6,7 @@
 
 #define READ_AT_MOST ((size_t)1 << 16) /* elements of one tensor */
 
-static void check_error(const Err *err, const char *name) {
+void fuzz_check_error(const Err *err, const char *name) {
     size_t n = strlen(name);
     CHECK(err->code == EXIT_INPUT && strncmp(err->text, name, n) == 0 && err->text[n] == ':', "%s", err->text);
 }
@@ -15,7 +15,7 @@ void fuzz_tensor_file(const char *name, const uint8_t *bytes, size_t count, EmaC
     TensorFile f;
     Err err = {0};
     if (!tensor_file_open_memory(&f, name, bytes, count, &(TensorFileOptions){.ema = ema}, &err)) {
-        check_error(&err, name);
+        fuzz_check_error(&err, name);
         return;
     }
     for (size_t i = 0; i < f.tensor_count; i++) {
@@ -23,7 +23,7 @@ void fuzz_tensor_file(const char *name, const uint8_t *bytes, size_t count, EmaC
         CHECK(tensor_file_find(&f, t->name) == t, "%s", t->name);
         if (t->count > READ_AT_MOST) continue;
         float *values = mem_zalloc(t->count, sizeof *values);
-        if (!tensor_file_read_f32(values, &f, t, &err)) check_error(&err, name);
+        if (!tensor_file_read_f32(values, &f, t, &err)) fuzz_check_error(&err, name);
         free(values);
     }
     tensor_file_close(&f);
