@@ -32,7 +32,9 @@ static Image made_picture(void) {
     return image;
 }
 
-static Buffer taken(uint8_t *bytes, size_t count) { return (Buffer){.bytes = bytes, .count = count, .capacity = count}; }
+static Buffer taken(uint8_t *bytes, size_t count) {
+    return (Buffer){.bytes = bytes, .count = count, .capacity = count};
+}
 
 static Buffer made_jpeg(void) {
     Err err = {0};
@@ -108,7 +110,8 @@ static void damage_all(const char *format, const Buffer *seeds, int seed_count, 
     }
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    print_message("%d %s files, %d of them still good; %ld MiB at most\n", total, format, accepted, usage.ru_maxrss >> 10);
+    print_message("%d %s files, %d of them still good; %ld MiB at most\n", total, format, accepted,
+                  usage.ru_maxrss >> 10);
     assert_in_range(accepted, 1, total * 3 / 4);
 #ifndef __SANITIZE_ADDRESS__
     assert_true(usage.ru_maxrss < MEMORY);

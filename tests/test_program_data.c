@@ -52,8 +52,8 @@ static void test_folders_are_said(void **state) {
 
 static void test_odd_names_and_formats(void **state) {
     (void)state;
-    shell("mkdir -p odd && cp -r data/train data/val odd/ && cd odd/train/car && mv *1.jpg one.jfif && mv *2.jpg two && "
-          "touch x.heic && printf 'II*\\0' > y");
+    shell("mkdir -p odd && cp -r data/train data/val odd/ && cd odd/train/car && "
+          "mv *1.jpg one.jfif && mv *2.jpg two && touch x.heic && printf 'II*\\0' > y");
     EXPECT(0, "train data.path=$T/odd output=$T/odd_run " ONE_EPOCH);
     expect_text(errors, "24 training and 12 validation pictures");
     expect_text(errors, "warning: ");

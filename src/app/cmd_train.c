@@ -36,8 +36,8 @@ static void print_result(const TrainResult *r, bool json) {
 /* command.json could not hold the command otherwise; options are checked where they are read. */
 static bool check_text(const Cli *cli, Err *err) {
     return !cli->config || json_utf8_valid(cli->config, strlen(cli->config)) ||
-           err_set(err, EXIT_USAGE, "command line: --config: %s: the name is not UTF-8 - rename it, or give a link to it",
-                   cli->config);
+           err_set(err, EXIT_USAGE,
+                   "command line: --config: %s: the name is not UTF-8 - rename it, or give a link to it", cli->config);
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {

@@ -21,10 +21,10 @@ typedef struct {
 } Dataset;
 
 /* ROOT/SPLIT/CLASS/... with any depth of folders below a class (split: split_find in data/split.h; NULL means that
- * ROOT itself holds the class folders), in byte order. Names that begin with '.' are ignored, links followed. Files with
- * a picture's extension (.jpg .jpeg .jpe .jfif .png .webp in any case) are listed unseen; what they are is seen when
- * they are decoded. The first bytes of all others say whether they are pictures that can be read; those that are not are
- * counted in `passed`, and so is what lies beside the class folders.
+ * ROOT itself holds the class folders), in byte order. Names that begin with '.' are ignored, links followed. Files
+ * with a picture's extension (.jpg .jpeg .jpe .jfif .png .webp in any case) are listed unseen; what they are is seen
+ * when they are decoded. The first bytes of all others say whether they are pictures that can be read; those that are
+ * not are counted in `passed`, and so is what lies beside the class folders.
  * classes NULL: the folders' names are the classes, and have to be UTF-8, as every file that will hold them is. Else
  * the [class_count] known ones: folders may be fewer, and a folder of another name is an error.
  * False: EXIT_INPUT (also for a class without pictures, and for links to nothing), EXIT_IO. */

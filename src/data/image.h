@@ -14,8 +14,8 @@ typedef struct {
 #define IMAGE_MAX_PIXELS 100000000 /* decoding a larger picture is refused before memory is taken */
 #endif
 
-/* The picture format that a file begins like: "JPEG", "PNG", "GIF", ...; NULL: no picture's. Up to IMAGE_MAGIC bytes are
- * looked at. *readable: whether image_decode reads it. */
+/* The picture format that a file begins like: "JPEG", "PNG", "GIF", ...; NULL: no picture's. Up to IMAGE_MAGIC bytes
+ * are looked at. *readable: whether image_decode reads it. */
 #define IMAGE_MAGIC 32
 const char *image_format(const uint8_t *bytes, size_t count, bool *readable);
 

@@ -1,7 +1,7 @@
 /* jpeg.c - JPEG through libjpeg-turbo, with its own defaults (slow integer DCT, smooth chroma), so that pixels equal
  * Pillow's. The library calls damaged data a warning and makes pixels up; here such a warning ends decoding, and one
- * that touches no pixel is passed over. Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for minutes), 2 or 5 and more
- * components, precisions other than 8 bits. */
+ * that touches no pixel is passed over. Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for
+ * minutes), 2 or 5 and more components, precisions other than 8 bits. */
 #include "data/codec.h"
 
 #include <setjmp.h>
@@ -141,8 +141,9 @@ static bool decode(Decoder *d, Image *out, int *orientation, const uint8_t *byte
     *orientation = stored_orientation(jpeg);
     if (!codec_image_new(out, jpeg->image_width, jpeg->image_height, name, err)) return false;
     if (!may_hold(jpeg, count))
-        return err_set(err, EXIT_INPUT, "%s: is a damaged JPEG (%zu bytes for %u x %u pixels) - replace it or leave it out",
-                       name, count, jpeg->image_width, jpeg->image_height);
+        return err_set(err, EXIT_INPUT,
+                       "%s: is a damaged JPEG (%zu bytes for %u x %u pixels) - replace it or leave it out", name, count,
+                       jpeg->image_width, jpeg->image_height);
 
     bool cmyk = jpeg->num_components == 4;
     jpeg->out_color_space = cmyk ? JCS_CMYK : JCS_RGB;

@@ -67,9 +67,11 @@ bool split_missing(const char *root, const char *split, Err *err) {
     names_of(split, names);
     for (int i = 1; i < NAMES && names[i]; i++)
         snprintf(tried + strlen(tried), sizeof tried - strlen(tried), "%s\"%s\"", i > 1 ? ", " : ", nor ", names[i]);
-    bool key = strcmp(split, "train") == 0 || strcmp(split, "val") == 0;
-    return err_set(err, EXIT_INPUT, "%s: holds no folder \"%s\"%s, but %s - expected %s/%s/CLASS/*.jpg%s%s%s", root,
-                   split, tried, found, root, split, key ? "; data.": "", key ? split : "", key ? "=NAME takes another" : "");
+    char other[64] = "";
+    if (strcmp(split, "train") == 0 || strcmp(split, "val") == 0)
+        snprintf(other, sizeof other, "; data.%s=NAME takes another", split);
+    return err_set(err, EXIT_INPUT, "%s: holds no folder \"%s\"%s, but %s - expected %s/%s/CLASS/*.jpg%s", root, split,
+                   tried, found, root, split, other);
 }
 
 bool split_to_judge(const char **split, const char *root, const char *val, const char *train,
