@@ -22,6 +22,7 @@ int main(int argc, char **argv) {
     }
     if (ok && (fflush(stdout) != 0 || ferror(stdout)))
         ok = err_set(&err, EXIT_IO, "standard output: writing failed - check space on the device");
+    if (argc < 2) cli_help(stderr, &cli, commands, COUNTOF(commands), terminal_columns(stderr));
     if (!ok) log_error(&log, &err);
     log_close(&log);
     cli_free(&cli);

@@ -22,8 +22,10 @@ static const CliFlag infer_flags[] = {
 };
 
 static const CliCommand commands[] = {
-    {"train", NULL, NULL, "Trains a classifier.", NULL, 0, "model.*,data.*,input.size,optim.*,sched.*,train.*,output,exist_ok,device", NULL},
-    {"infer", "predict", "IMAGE...", "Classifies images.", infer_flags, COUNTOF(infer_flags), "model.weights,optim.lr", NULL},
+    {"train", NULL, NULL, "Trains a classifier.", NULL, 0,
+     "model.*,data.*,input.size,optim.*,sched.*,train.*,output,exist_ok,device", NULL},
+    {"infer", "predict", "IMAGE...", "Classifies images.", infer_flags, COUNTOF(infer_flags),
+     "model.weights,optim.lr", NULL},
     {"doctor", "checks env", NULL, "Says what this machine has.", NULL, 0, NULL, NULL},
 };
 
@@ -82,7 +84,8 @@ static void test_spellings(void **state) {
     assert_overrides("train --imgsz 64 --output_dir x --data-path d --pretrained w",
                      "input.size=64 output=x data.path=d "
                      "model.weights=w");
-    assert_overrides("train --allow-missing head.* --lr 1 --allow-missing=a,b", "model.allow_missing=head.*,a,b optim.lr=1");
+    assert_overrides("train --allow-missing head.* --lr 1 --allow-missing=a,b",
+                     "model.allow_missing=head.*,a,b optim.lr=1");
     assert_overrides("train --precision bf16", "train.precision=bf16");
     assert_overrides("train -j 2 -t 1 --seed 3 --device cpu", "data.workers=2 train.threads=1 train.seed=3 device=cpu");
 }
@@ -262,8 +265,8 @@ static void test_weights_once(void **state) {
     const char *path;
     assert_true(parse(&cli, "infer a.safetensors --weights b", &err));
     assert_false(cli_weights(&cli, &path, 1, &err));
-    assert_string_equal(err.text, "command line: weights are given twice, as a.safetensors and by --weights - leave one "
-                        "out");
+    assert_string_equal(err.text, "command line: weights are given twice, as a.safetensors and by --weights - leave "
+                        "one out");
     assert_true(cli_weights(&cli, &path, 2, &err)); /* of two arguments the first would be */
     assert_null(path);
     cli_free(&cli);
@@ -294,7 +297,8 @@ static void test_uses(void **state) {
     for (int k = 0; k < config_table_count; k++) {
         int users = 0;
         for (size_t i = 0; i < COUNTOF(all); i++) users += cli_uses(&all[i], config_table[k].name);
-        if (users == 0 && strcmp(config_table[k].name, "base") != 0) fail_msg("no command uses %s", config_table[k].name);
+        if (users == 0 && strcmp(config_table[k].name, "base") != 0)
+            fail_msg("no command uses %s", config_table[k].name);
     }
 }
 

@@ -1,4 +1,4 @@
-/* test_export.c - files that commands write: nothing is replaced unless somebody says so, and what was written is said. */
+/* test_export.c - files that commands write: nothing is replaced unless somebody says so; what was written is said. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

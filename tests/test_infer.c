@@ -2,6 +2,7 @@
  * run's directory where weights are taken. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,16 +58,20 @@ static void test_piped_picture(void **state) {
 static void test_piped_paths(void **state) {
     (void)state;
     shell("cp a.jpg BMW.jpg && cp a.jpg GIF8.jpg && cp a.jpg \"$(printf 'a\\nb.jpg')\"");
-    shell("printf '%s/BMW.jpg\\n%s/GIF8.jpg' $PWD $PWD >lines && printf '%s/a\\nb.jpg\\0%s/BMW.jpg\\0' $PWD $PWD >nuls");
+    shell("printf '%s/BMW.jpg\\n%s/GIF8.jpg' $PWD $PWD >lines");
+    shell("printf '%s/BMW.jpg\\0%s/a\\nb.jpg\\0' $PWD $PWD >nuls");
     EXPECT(0, "infer - " WEIGHTS "<$T/lines");
     expect_text(output, "/BMW.jpg: ");
     expect_text(output, "/GIF8.jpg: ");
+    EXPECT(0, "infer - " WEIGHTS "<$T/nuls");
+    expect_text(output, "/a\\x0ab.jpg: ");
     shell("printf 'BMW.jpg\\nGIF8.jpg\\n' >lines");
     char command[600], here[400];
     assert_non_null(getcwd(here, sizeof here));
     const char *binary = getenv("MALA");
-    snprintf(command, sizeof command, "%s%s%s infer - --weights run -q <lines >out", binary && binary[0] == '/' ? "" : here,
-             binary && binary[0] == '/' ? "" : "/", binary ? binary : "mala");
+    const bool absolute = binary && binary[0] == '/';
+    snprintf(command, sizeof command, "%s%s%s infer - --weights run -q <lines >out", absolute ? "" : here,
+             absolute ? "" : "/", binary ? binary : "mala");
     shell(command); /* in the folder, so that the list begins with "BM" */
     shell("[ $(wc -l <out) = 2 ] && grep -q ^GIF8.jpg: out");
 }
@@ -83,7 +88,8 @@ static void test_names_stay_in_their_line(void **state) {
     EXPECT(0, "infer $T/odd " WEIGHTS "--json");
     expect_text(output, "/odd/x\\n\\u001b[31m");
     /* as the name of a class: in classes.txt, and back from there */
-    shell("cp -r data named && for s in train val; do mv named/$s/car \"$(printf \"named/$s/c\\na\\\\\\\\x41\")\"; done");
+    shell("cp -r data named");
+    shell("for s in train val; do mv named/$s/car \"$(printf \"named/$s/c\\na\\\\\\\\x41\")\"; done");
     EXPECT(0, "train data.path=$T/named output=$T/named_run " SMALL "--quiet");
     char path[200], classes[400];
     snprintf(path, sizeof path, "%s/named_run/classes.txt", folder);

@@ -62,6 +62,29 @@ static void test_lines(void **state) {
     progress_end(NULL);
 }
 
+/* On a terminal no word is cut; columns of a row that fits stay where they are. */
+static void test_wrapped(void **state) {
+    (void)state;
+    clear_environment(NULL);
+    setenv("COLUMNS", "40", 1);
+    FILE *out = tmpfile();
+    Log log;
+    log_init(&log, out, LOG_INFO, COLOR_NEVER);
+    assert_false(log.wrap);
+    log.wrap = true;
+    log_warning(&log, "a.jpg: is neither JPEG nor PNG - give a JPEG or PNG");
+    log_info(&log, "epoch 1/2   0.5   0.25");
+    log_info(&log, "a-word-that-is-longer-than-a-whole-line-of-forty next");
+    log_row(&log, LOG_INFO, "a row of a table, which is longer than a line");
+    assert_string_equal(contents(out), "mala: warning: a.jpg: is neither JPEG\n  nor PNG - give a JPEG or PNG\n"
+                                       "epoch 1/2   0.5   0.25\n"
+                                       "a-word-that-is-longer-than-a-whole-line-of-forty\n  next\n"
+                                       "a row of a table, which is longer than a line\n");
+    log_close(&log);
+    fclose(out);
+    clear_environment(NULL);
+}
+
 static void test_copy(void **state) {
     (void)state;
     FILE *out = tmpfile();
@@ -254,11 +277,34 @@ static void test_usable(void **state) {
     clear_environment(NULL);
 }
 
+/* What is shown of a name reads back as the name. */
+static void test_printable(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *shown;
+    } cases[] = {{"plain.jpg", "plain.jpg"},
+                 {"a\nb\r\tc\x7f", "a\\x0ab\\x0d\\x09c\\x7f"},
+                 {"\x1b[31mred", "\\x1b[31mred"},
+                 {"\xc2\x9b" "31m \xc3\xbc \xe2\x82\xac", "\\xc2\\x9b" "31m \xc3\xbc \xe2\x82\xac"},
+                 {"latin \xfc \x9b", "latin \xfc \\x9b"},
+                 {"C:\\x0a\\new", "C:\\x5cx0a\\new"}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        char *text = text_printable_new(cases[i].name), cut[6];
+        assert_string_equal(text, cases[i].shown);
+        text_unprintable(text);
+        assert_string_equal(text, cases[i].name);
+        free(text);
+        text_printable(cut, sizeof cut, cases[i].name);
+        assert_int_equal(strncmp(cut, cases[i].shown, strlen(cut)), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),         cmocka_unit_test(test_copy),      cmocka_unit_test(test_color_rules),
-        cmocka_unit_test(test_progress_line), cmocka_unit_test(test_durations), cmocka_unit_test(test_bar),
-        cmocka_unit_test(test_quota),         cmocka_unit_test(test_usable),
+        cmocka_unit_test(test_lines), cmocka_unit_test(test_wrapped), cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_copy), cmocka_unit_test(test_color_rules), cmocka_unit_test(test_progress_line),
+        cmocka_unit_test(test_durations), cmocka_unit_test(test_bar), cmocka_unit_test(test_quota),
+        cmocka_unit_test(test_usable),
     };
     clear_environment(NULL);
     return cmocka_run_group_tests_name("log", tests, scratch_set_up, scratch_tear_down);

@@ -29,8 +29,8 @@ static void expect_file(const char *name) {
 
 static void test_named_scripts_exist(void **state) {
     (void)state;
-    int count = each_line("grep -rhoE '(scripts|tests|configs)/[A-Za-z0-9_./-]+\\.(sh|py|cpp|c|json)\\b' src README.md Makefile "
-                          "--include=*.c --include=*.h --include=*.md --include=Makefile | sort -u",
+    int count = each_line("grep -rhoE '(scripts|tests|configs)/[A-Za-z0-9_./-]+\\.(sh|py|cpp|c|json)\\b' "
+                          "src README.md Makefile --include=*.c --include=*.h --include=*.md --include=Makefile | sort -u",
                           expect_file);
     assert_true(count > 10);
 }

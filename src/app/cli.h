@@ -1,7 +1,7 @@
 /* cli.h - the command line: mala <command> [--config FILE] [key=value ...] [flags] [arguments]. Commands describe their
  * flags in tables; parsing, messages and help come from these and from the config's table. A flag is matched whole,
- * with '_' and '-' the same, and never by a beginning of it: "--epoch" is an error that names "--epochs". What a command
- * does not use is refused where it is typed; a config file may hold every option. */
+ * with '_' and '-' the same, and never by a beginning of it: "--epoch" is an error that names "--epochs". What a
+ * command does not use is refused where it is typed; a config file may hold every option. */
 #ifndef MALA_CLI_H
 #define MALA_CLI_H
 

@@ -98,8 +98,12 @@ static void print_program(FILE *out, const CliCommand *commands, int count, int 
     print_wrapped(out, 7, 7, "mala <command> [--config FILE] [key=value ...] [flags] [arguments]", columns);
     fputs("\ncommands:\n", out);
     for (int i = 0; i < count; i++) print_row(out, commands[i].name, 12, commands[i].summary, columns);
-    print_row(out, "help", 12, "about a command: 'mala help train'; about options: 'mala help config'", columns);
+    print_row(out, "help", 12, "'mala help train': about a command; 'mala help config': options", columns);
     print_row(out, "version", 12, "the version", columns);
+    fputs("\npictures in DIR/train/<class>/ and DIR/val/<class>/, then:\n"
+          "  mala train --data DIR --output runs/mine --epochs 30\n"
+          "  mala eval runs/mine\n"
+          "  mala infer photo.jpg --weights runs/mine\n", out);
 }
 
 void cli_help(FILE *out, const Cli *cli, const CliCommand *commands, int count, int columns) {

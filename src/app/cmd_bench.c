@@ -207,7 +207,8 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         if (b->json)
             print_json(b, p, device, ms, gflops, kinds, n_kinds);
         else
-            printf("%s, batch %d on %s\n%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
+            printf("%s, batch %d on %s\n"
+                   "%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
                    b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);
@@ -363,7 +364,7 @@ const CliCommand command_bench = {
     .name = "bench",
     .also = "benchmark",
     .arguments = "infer|train|peak|copy",
-    .summary = "time inference or a training step on random pictures; the processor's peak, the device's copy",
+    .summary = "time a network on random pictures, or what the machine can do",
     .flags = flags,
     .flag_count = COUNTOF(flags),
     .uses = USES_NETWORK "," USES_DEVICE ",model.drop_path,input.size,train.ema,train.precision,train.recompute",

@@ -76,6 +76,7 @@ const CliCommand command_eval = {.name = "eval",
                                  .summary = "measure a network on the validation pictures of a data set",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE ",input.*,data.path,data.val,data.workers,data.on_bad_image,"
-                                         "data.max_bad,eval.*,train.batch_size",
+                                 .uses = USES_NETWORK "," USES_WEIGHTS "," USES_DEVICE
+                                         ",input.*,data.path,data.val,data.workers,data.on_bad_image,data.max_bad,"
+                                         "eval.*,train.batch_size",
                                  .run = run};

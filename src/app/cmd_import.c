@@ -110,7 +110,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (!cli_may_write(cli, cli->arguments[1], err)) return false;
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;
-    bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) && (!model.described || check_model(&model, err)) &&
+    bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) &&
+              (!model.described || check_model(&model, err)) &&
               write_file(&model, cli, log, err);
     model_file_close(&model);
     return ok;
@@ -119,8 +120,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 const CliCommand command_import = {.name = "import",
                                    .also = "convert",
                                    .arguments = "FILE OUT",
-                                   .summary =
-                                       "turn a PyTorch checkpoint into a safetensors file, or either into a .pth",
+                                   .summary = "turn a checkpoint into a safetensors file, or either into a .pth",
                                    .flags = flags,
                                    .flag_count = COUNTOF(flags),
                                    .uses = USES_NETWORK ",model.weights_ema,model.allow_missing,input.*",

@@ -47,6 +47,8 @@ typedef struct {
     int at;         /* the one that is filled */
     size_t rejected, total;
     char first_bad[256];
+    bool single; /* one picture was asked for: its error is the command's */
+    Err reason;
 } Infer;
 
 static void count_rejected(Infer *in, const char *path) {
@@ -70,7 +72,9 @@ static bool print_group(Infer *in, Group *g, Err *err) {
     int32_t *top = mem_zalloc((size_t)in->topk, sizeof *top);
     for (int i = 0; i < g->count; i++) {
         const float *prob = in->prob + (int64_t)i * in->model->class_count;
-        if (g->bad[i].code)
+        if (g->bad[i].code && in->single)
+            in->reason = g->bad[i];
+        else if (g->bad[i].code)
             log_error(in->log, &g->bad[i]);
         else
             classify_top(top, prob, in->model->class_count, (int)in->topk);
@@ -209,6 +213,7 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
     if (!ok) return false;
     if (out) log_info(in->log, "%s: answers for %zu of %zu pictures", out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
+    if (in->single) return err_set(err, in->reason.code, "%s", in->reason.text);
     return err_set(err, EXIT_INPUT, "%zu of %zu pictures have no answer, first %s - they are named above",
                    in->rejected, in->total, in->first_bad);
 }
@@ -254,13 +259,13 @@ static void close_groups(Infer *in) {
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
-    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count)};
+    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli)};
     bool json = cli_flag(cli, "json") != NULL, csv = cli_flag(cli, "csv") != NULL;
     AnswersFormat format = json ? ANSWERS_JSON : csv ? ANSWERS_CSV : ANSWERS_TEXT;
     if (json && csv) return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
-    if (!runner_open(&in.runner, model, (RunnerOptions){.batch = is_single(cli) ? 1 : 0}, err)) return false;
+    if (!runner_open(&in.runner, model, (RunnerOptions){.batch = in.single ? 1 : 0}, err)) return false;
     device_announce(&in.runner.backend, log);
     bool ok = answers_open(&in.answers, format, cli_flag(cli, "out"), model->classes, (int)in.topk, err);
     if (ok) {

@@ -191,5 +191,6 @@ const CliCommand command_info = {.name = "info",
                                  .summary = "layers, parameters, multiply-adds and memory of a network",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .uses = USES_NETWORK ",model.weights,model.weights_ema,model.drop_path,input.size,train.recompute",
+                                 .uses = USES_NETWORK ",model.weights,model.weights_ema,model.drop_path,input.size,"
+                                         "train.recompute",
                                  .run = run};

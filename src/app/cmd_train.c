@@ -59,5 +59,6 @@ const CliCommand command_train = {.name = "train",
                                   .summary = "train or fine-tune a network on folders of pictures",
                                   .flags = flags,
                                   .flag_count = COUNTOF(flags),
-                                  .uses = "model.*,data.*,input.*,aug.*,optim.*,sched.*,train.*,eval.batch_size,log.*,output,exist_ok,device",
+                                  .uses = "model.*,data.*,input.*,aug.*,optim.*,sched.*,train.*,eval.batch_size,log.*,"
+                                          "output,exist_ok,device",
                                   .run = run};

@@ -1,4 +1,4 @@
-/* piped.h - standard input as somebody's pipe fills it: a picture (cat photo.jpg | mala infer -), or a list of paths. */
+/* piped.h - standard input as a pipe fills it: a picture (cat photo.jpg | mala infer -), or a list of paths. */
 #ifndef MALA_PIPED_H
 #define MALA_PIPED_H
 

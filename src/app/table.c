@@ -2,13 +2,12 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 
 int table_name_width(int longest, int rest) {
     enum { LEAST = 12 };
-    return isatty(STDOUT_FILENO) ? MIN(longest, MAX(terminal_columns(stdout) - rest, LEAST)) : longest;
+    return MIN(longest, MAX(terminal_columns(stdout) - rest, LEAST));
 }
 
 void table_name(const char *name, int width) {

@@ -47,6 +47,7 @@ void log_init(Log *log, FILE *out, LogLevel level, LogColor color) {
     *log = (Log){.out = out, .level = level, .plain_interval = 30};
     log->color = color_wanted(color, is_terminal);
     log->bar = is_terminal && !terminal_is_dumb() && !in_ci;
+    log->wrap = is_terminal;
 }
 
 bool log_copy_to(Log *log, const char *path, Err *err) {
@@ -74,16 +75,37 @@ static void clear_bar(Log *log) {
 
 static const char *const marks[] = {"mala: error: ", "mala: warning: ", "", ""}; /* by LogLevel */
 
+/* Words of a line that goes on from column `at`, `columns` wide; a line of its own begins with two spaces. */
+static void print_wrapped(FILE *out, const char *text, int at, int columns) {
+    for (bool first = true; *text; first = false) {
+        int length = (int)strcspn(text, " "), width = 0;
+        for (int i = 0; i < length; i++) width += ((unsigned char)text[i] & 0xc0) != 0x80;
+        if (!first && at + 1 + width > columns && width + 2 <= columns) {
+            fputs("\n  ", out);
+            at = 2;
+        } else if (!first) {
+            fputc(' ', out), at++;
+        }
+        fwrite(text, 1, (size_t)length, out);
+        at += width;
+        text += length;
+        if (*text == ' ' && *++text == '\0') fputc(' ', out);
+    }
+}
+
 /* To the terminal. */
 static void show(Log *log, LogLevel level, bool mark, const char *line) {
     static const char *const colors[] = {"\x1b[1;31m", "\x1b[1;33m", "", "\x1b[2m"};
     const char *color = log->color && mark ? colors[level] : "", *plain = color[0] ? "\x1b[0m" : "";
     if (level > log->level) return;
+    const char *shown = mark ? marks[level] : "";
     clear_bar(log);
-    if (level <= LOG_WARNING && mark)
-        fprintf(log->out, "%s%s%s%s\n", color, marks[level], plain, line);
+    fprintf(log->out, "%s%s%s", color, shown, shown[0] ? plain : "");
+    if (log->wrap && mark)
+        print_wrapped(log->out, line, (int)strlen(shown), terminal_columns(log->out));
     else
-        fprintf(log->out, "%s%s%s\n", color, line, plain);
+        fputs(line, log->out);
+    fprintf(log->out, "%s\n", shown[0] ? "" : plain);
     fflush(log->out);
 }
 

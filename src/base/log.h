@@ -29,6 +29,7 @@ typedef struct {
     bool copy_failed;      /* its latest line waits; said once */
     LogLevel level;        /* of out; the copy always has everything but LOG_DEBUG */
     bool color, bar;       /* escape sequences for colours; a bar that moves */
+    bool wrap;             /* lines longer than the terminal's are broken at spaces; elsewhere each stays one */
     double plain_interval; /* seconds between plain progress lines where no bar moves */
     int64_t after_items; /* of the bars to come */
     double after_seconds;

@@ -44,7 +44,9 @@ size_t utf8_columns(const char *text) {
 
 static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
-static bool is_escape(const char *text) { return text[0] == '\\' && text[1] == 'x' && is_hex(text[2]) && is_hex(text[3]); }
+static bool is_escape(const char *text) {
+    return text[0] == '\\' && text[1] == 'x' && is_hex(text[2]) && is_hex(text[3]);
+}
 
 /* Bytes at text that are written as \xNN. */
 static size_t unprintable_bytes(const char *text, size_t length) {
