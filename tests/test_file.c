@@ -116,6 +116,51 @@ static void test_failed_write_keeps_old(void **state) {
     free(path);
 }
 
+/* What is written to the temporary name in steps, and files that belong together. */
+static void test_steps(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    FileWriter w, never = {0};
+    char *path = path_join(s->folder, "a"), *told = path_join(s->folder, "a: no good");
+    file_writer_discard(&never); /* closes no descriptor of anybody's */
+    assert_true(file_writer_open(&w, path, &err));
+    assert_true(file_write(w.temporary, "first", 5, &err)); /* takes the place of the open one */
+    assert_true(file_write(w.temporary, "second", 6, &err));
+    assert_int_equal(names_in(s->folder), 1);
+    assert_true(file_writer_finish(&w, &err));
+    assert_true(file_writer_finish(&w, &err));
+    assert_true(file_writer_commit(&w, &err));
+    expect_content(path, "second");
+    assert_int_equal(names_in(s->folder), 1);
+    /* an error of the temporary file is one of the file */
+    assert_true(file_writer_open(&w, path, &err));
+    err_set(&err, EXIT_INPUT, "%s: no good", w.temporary);
+    assert_false(file_writer_fail(&w, &err));
+    assert_string_equal(err.text, told);
+    assert_int_equal(err.code, EXIT_INPUT);
+    expect_content(path, "second");
+    assert_int_equal(names_in(s->folder), 1);
+    free(path), free(told);
+}
+
+static void test_only_new(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    FileWriter a, b;
+    char *path = path_join(s->folder, "a");
+    assert_true(file_writer_open(&a, path, &err));
+    assert_true(file_writer_open(&b, path, &err));
+    a.only_new = b.only_new = true;
+    assert_true(file_writer_append(&a, "from a", 6, &err));
+    assert_true(file_writer_commit(&a, &err));
+    assert_false(file_writer_commit(&b, &err));
+    assert_int_equal(err.code, EXIT_USAGE);
+    assert_non_null(strstr(err.text, path));
+    expect_content(path, "from a");
+    assert_int_equal(names_in(s->folder), 1);
+    free(path);
+}
+
 static void test_two_writers_at_once(void **state) {
     Scene *s = *state;
     Err err = {0};
@@ -287,6 +332,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_write_then_read),     TEST(test_old_file_until_commit), TEST(test_failed_write_keeps_old),
         TEST(test_two_writers_at_once), TEST(test_write_refused),         TEST(test_write_through_link),
+        TEST(test_steps),               TEST(test_only_new),
         TEST(test_read_refused),        TEST(test_limit),                 TEST(test_reader),
         TEST(test_folders),             TEST(test_join),
     };

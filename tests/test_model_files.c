@@ -1,9 +1,12 @@
 /* test_model_files.c - model files that were changed, wrapped or described otherwise, handed to the program. */
+#include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -246,6 +249,99 @@ static void test_fault_of_the_file(void **state) {
     EXPECT(2, "infer $T/data/val --weights " BEST "'model.heads=[3,1,2,2]'");
 }
 
+/* ---- a full disk ---- */
+
+/* Runs the program with files of at most `bytes`, as on a disk that fills up. */
+static int mala_limited(rlim_t bytes, const char *arguments) {
+    struct rlimit before, limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = bytes;
+    signal(SIGXFSZ, SIG_IGN); /* handed down: writing fails instead */
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    int code = mala(arguments);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, SIG_DFL);
+    return code;
+}
+
+/* Nothing half is left, under no name, and what was there stays as it was. */
+static void test_full_disk(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "export " BEST "$T/full/x.safetensors", "export " BEST "$T/full/x.pth", "export " BEST "$T/full/x.onnx",
+        "import " BEST "$T/full/x.safetensors", "import " BEST "$T/full/x.pth", "export " BEST "$T/full/x --to hf"};
+    for (size_t i = 0; i < COUNTOF(commands); i++) {
+        shell("rm -rf full && mkdir full");
+        int code = mala_limited(8192, commands[i]);
+        if (code != 4) fail_msg("%s: exit %d: %s", commands[i], code, errors);
+        expect_text(errors, "/full/x");
+        assert_null(strstr(errors, ".tmp."));
+        shell("rmdir full");
+    }
+    EXPECT(0, "export " BEST "$T/kept --to hf");
+    shell("cp -r kept before");
+    assert_int_equal(mala_limited(8192, "export " BEST "$T/kept --to hf --license X --force"), 4);
+    shell("diff -r kept before");
+    EXPECT(0, "verify $T/kept");
+}
+
+/* Every picture of a data set that could not be finished is whole. */
+static void test_full_disk_of_synth(void **state) {
+    (void)state;
+    assert_int_equal(mala_limited(700, "synth $T/pictures --train 3 --val 2 --scenes 0 --size 32 -t 2 -q"), 4);
+    assert_null(strstr(errors, ".tmp."));
+    shell("test -d pictures && test -z \"$(find pictures -name '*.tmp.*' -o -type f -empty)\"");
+    shell("for f in $(find pictures -name '*.jpg'); do test \"$(tail -c 2 $f | od -An -tx1)\" = ' ff d9' || exit 1; done");
+}
+
+/* ---- values ---- */
+
+/* Copies best with one element of a tensor set, and nothing else known of it than what it is. */
+static void set_value(const char *name, const char *tensor, float value) {
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    const StoredTensor *t = tensor_file_find(&f, tensor);
+    assert_non_null(t);
+    float *values = mem_zalloc(t->count, sizeof *values);
+    OK(tensor_file_read_f32(values, &f, t, &err));
+    values[t->count / 2] = value;
+    f.tensors[t - f.tensors].data = values;
+    OK(safetensors_write(file_in(name), f.tensors, f.tensor_count, f.metadata, f.metadata_count - 2, &err));
+    free(values);
+    tensor_file_close(&f);
+}
+
+/* Weights that diverged are no network, and half precision holds no more than 65504. */
+static void test_values(void **state) {
+    (void)state;
+    static const char *const exports[] = {"x.safetensors", "x.pth", "x.onnx", "x/"};
+    for (size_t i = 0; i < 2 * COUNTOF(exports); i++) {
+        char arguments[100];
+        set_value("nan.safetensors", "head.bias", i % 2 ? NAN : INFINITY);
+        snprintf(arguments, sizeof arguments, "export $T/nan.safetensors $T/%s", exports[i / 2]);
+        EXPECT(3, arguments);
+        expect_text(errors, "head.bias holds values that are not finite");
+    }
+    EXPECT(3, "import $T/nan.safetensors $T/x.safetensors");
+    expect_text(errors, "not finite");
+    set_value("large.safetensors", "head.bias", 70000);
+    EXPECT(3, "export $T/large.safetensors $T/x.pth --dtype float16");
+    expect_text(errors, "70000 is beyond float16");
+    shell("test ! -e x && test -z \"$(ls -d x.* 2>/dev/null)\"");
+}
+
+/* A file that is imported over itself stays the network that it was. */
+static void test_import_onto_itself(void **state) {
+    (void)state;
+    EXPECT(0, "import " BEST "$T/self.safetensors");
+    shell("cp self.safetensors once.safetensors");
+    EXPECT(2, "import $T/self.safetensors $T/self.safetensors");
+    EXPECT(0, "import $T/self.safetensors $T/self.safetensors --force");
+    shell("cmp self.safetensors once.safetensors");
+    EXPECT(0, "verify $T/self.safetensors");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flipped_bits),
@@ -255,6 +351,10 @@ int main(void) {
         cmocka_unit_test(test_hub_taken),
         cmocka_unit_test(test_hub_disagrees),
         cmocka_unit_test(test_fault_of_the_file),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_full_disk_of_synth),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_import_onto_itself),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

@@ -125,18 +125,27 @@ static bool read_flags(Export *e, const Cli *cli, Err *err) {
     return true;
 }
 
+static bool write_onnx(const Export *e, ExportModel *model, const ModelFile *file, const Cli *cli, Err *err) {
+    FileWriter out;
+    if (!file_writer_open(&out, e->path, err)) return false;
+    out.only_new = !cli_flag(cli, "force");
+    bool ok = export_onnx(out.temporary, model, file, cli_flag(cli, "dynamic") != NULL, cli_flag(cli, "license"), err);
+    return ok ? file_writer_commit(&out, err) : file_writer_fail(&out, err);
+}
+
 static bool write_export(const Export *e, const ModelFile *file, const Cli *cli, Err *err) {
     ExportModel model;
     Backend backend = {0};
     ExportOptions options = {.form = (ExportForm)e->form, .preprocess = cli_flag(cli, "preprocess") != NULL};
-    const char *license = cli_flag(cli, "license");
     if (!backend_open_cpu(&backend, 1, err)) return false;
     bool ok = export_open(&model, file, &backend, options, err);
     if (ok) {
-        WeightsExport weights = {.format = (WeightsFormat)e->format, .dtype = types[e->dtype].type, .license = license};
-        ok = e->format == TO_ONNX
-                 ? export_onnx(e->path, &model, file, cli_flag(cli, "dynamic") != NULL, license, err)
-                 : export_weights(e->path, &model, file, &weights, err);
+        WeightsExport weights = {.format = (WeightsFormat)e->format,
+                                 .dtype = types[e->dtype].type,
+                                 .license = cli_flag(cli, "license"),
+                                 .only_new = !cli_flag(cli, "force")};
+        ok = e->format == TO_ONNX ? write_onnx(e, &model, file, cli, err)
+                                  : export_weights(e->path, &model, file, &weights, err);
         export_close(&model);
     }
     if (backend.close) backend.close(&backend);

@@ -81,7 +81,8 @@ static ModelFormat format_of(const char *path) {
 static bool write_file(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     const TensorFile *file = &model->file;
     const char *out = cli->arguments[1];
-    ModelWriteOptions options = {.format = format_of(out), .key = cli_flag(cli, "key")};
+    ModelWriteOptions options = {.format = format_of(out), .key = cli_flag(cli, "key"),
+                                 .only_new = !cli_flag(cli, "force")};
     if (!model_write(out, file->tensors, file->tensor_count, model, &options, err)) return false;
     for (size_t i = 0; i < file->tensor_count; i++) {
         const StoredTensor *t = &file->tensors[i];
@@ -111,8 +112,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;
     bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) &&
-              (!model.described || check_model(&model, err)) &&
-              write_file(&model, cli, log, err);
+              (!model.described || check_model(&model, err)) && write_file(&model, cli, log, err);
     model_file_close(&model);
     return ok;
 }

@@ -68,19 +68,25 @@ static bool collect(Tensors *out, ExportModel *e, const ModelFile *m, StoredType
     return true;
 }
 
+/* As a hub's folder, or as a file. */
+static bool write_all(const char *path, const Tensors *t, const ExportModel *e, const ModelFile *m,
+                      const WeightsExport *options, Err *err) {
+    const int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
+    ModelWriteOptions how = {.format = options->format == WEIGHTS_PTH ? MODEL_PTH : MODEL_SAFETENSORS,
+                             .license = options->license ? options->license : tensor_file_metadata(&m->file, "license"),
+                             .only_new = options->only_new};
+    if (options->format != WEIGHTS_HUB) return model_write(path, t->tensors, t->count, m, &how, err);
+    HubWriter hub;
+    how.only_new = false;
+    if (!hub_writer_open(&hub, path, &m->config, m->classes, classes, how.license, options->only_new, err)) return false;
+    return model_write(hub.weights.temporary, t->tensors, t->count, m, &how, err) ? hub_writer_commit(&hub, err)
+                                                                                  : hub_writer_fail(&hub, err);
+}
+
 bool export_weights(const char *path, ExportModel *e, const ModelFile *m, const WeightsExport *options, Err *err) {
     Tensors t;
-    const bool hub = options->format == WEIGHTS_HUB;
-    const int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
-    const ModelWriteOptions how = {.format = options->format == WEIGHTS_PTH ? MODEL_PTH : MODEL_SAFETENSORS,
-                                   .license = options->license ? options->license
-                                                               : tensor_file_metadata(&m->file, "license")};
-    char *out = hub ? path_join(path, HUB_WEIGHTS) : mem_strdup(path);
-    bool ok = collect(&t, e, m, options->dtype, err) &&
-              (!hub || hub_write(path, &m->config, m->classes, classes, how.license, err)) &&
-              model_write(out, t.tensors, t.count, m, &how, err);
+    bool ok = collect(&t, e, m, options->dtype, err) && write_all(path, &t, e, m, options, err);
     tensors_free(&t);
-    free(out);
     return ok;
 }
 

@@ -10,6 +10,7 @@ typedef struct {
     WeightsFormat format;
     StoredType dtype;    /* F32, BF16 or F16: of what is trained; running statistics stay F32 */
     const char *license; /* or NULL: what the file says */
+    bool only_new;       /* what is there is not replaced: EXIT_USAGE */
 } WeightsExport;
 
 /* Writes the model's tensors under the released names, with counters and angles where the file has them. float32 keeps

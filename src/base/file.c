@@ -161,24 +161,54 @@ bool file_writer_append(FileWriter *w, const void *bytes, size_t count, Err *err
 }
 
 void file_writer_discard(FileWriter *w) {
+    if (!w->temporary) return;
     if (w->fd >= 0) close(w->fd);
-    if (w->temporary) unlink(w->temporary);
+    unlink(w->temporary);
     free(w->path), free(w->temporary);
     *w = (FileWriter){.fd = -1};
 }
 
-bool file_writer_commit(FileWriter *w, Err *err) {
-    CHECK(w->fd >= 0, "commit of a writer that is not open");
-    bool ok = fsync(w->fd) == 0 || fail_io(err, w->path, "cannot be synced", errno);
+bool file_writer_fail(FileWriter *w, Err *err) {
+    size_t length = w->temporary ? strlen(w->temporary) : 0;
+    if (length > 0 && strncmp(err->text, w->temporary, length) == 0) {
+        Err told = {0};
+        err_set(&told, err->code, "%s%s", w->path, err->text + length);
+        *err = told;
+    }
+    file_writer_discard(w);
+    return false;
+}
+
+bool file_writer_finish(FileWriter *w, Err *err) {
+    if (w->fd < 0) return true;
+    bool ok = w->quick || fsync(w->fd) == 0 || fail_io(err, w->path, "cannot be synced", errno);
     if (close(w->fd) != 0 && ok) ok = fail_io(err, w->path, "cannot be closed", errno); /* quotas and NFS report here */
     w->fd = -1;
-    if (ok && rename(w->temporary, w->path) != 0) ok = fail_io(err, w->path, "cannot be replaced", errno);
-    if (!ok) {
+    return ok;
+}
+
+/* As rename(), but what is there stays (EEXIST). Not every file system has the flag; a second name does the same. */
+static int rename_to_nothing(const char *from, const char *to) {
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    return link(from, to) == 0 ? unlink(from) : -1;
+}
+
+static bool publish(const FileWriter *w, Err *err) {
+    if ((w->only_new ? rename_to_nothing : rename)(w->temporary, w->path) == 0) return true;
+    if (w->only_new && errno == EEXIST)
+        return err_set(err, EXIT_USAGE, "%s: exists, it was written meanwhile - give another name", w->path);
+    return fail_io(err, w->path, "cannot be replaced", errno);
+}
+
+bool file_writer_commit(FileWriter *w, Err *err) {
+    CHECK(w->temporary, "commit of a writer that is not open");
+    if (!file_writer_finish(w, err) || !publish(w, err)) {
         file_writer_discard(w);
         return false;
     }
     char *folder = parent_of(w->path);
-    ok = sync_folder(folder, err);
+    bool ok = w->quick || sync_folder(folder, err);
     free(folder), free(w->path), free(w->temporary);
     *w = (FileWriter){.fd = -1};
     return ok;
@@ -211,9 +241,10 @@ void file_remove_temporaries(const char *path) {
     free(folder);
 }
 
-bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
+static bool write_whole(const char *path, const void *bytes, size_t count, bool quick, Err *err) {
     FileWriter w;
     if (!file_writer_open(&w, path, err)) return false;
+    w.quick = quick;
     /* reserved first, so that a full disk is noticed before anything is written; not every file system can */
     if (count > 0) {
         int code = posix_fallocate(w.fd, 0, (off_t)count);
@@ -222,11 +253,15 @@ bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
             return fail_io(err, path, "cannot be written", code);
         }
     }
-    if (!file_writer_append(&w, bytes, count, err)) {
-        file_writer_discard(&w);
-        return false;
-    }
-    return file_writer_commit(&w, err);
+    return file_writer_append(&w, bytes, count, err) ? file_writer_commit(&w, err) : file_writer_fail(&w, err);
+}
+
+bool file_write(const char *path, const void *bytes, size_t count, Err *err) {
+    return write_whole(path, bytes, count, false, err);
+}
+
+bool file_write_quickly(const char *path, const void *bytes, size_t count, Err *err) {
+    return write_whole(path, bytes, count, true, err);
 }
 
 bool file_reader_open(FileReader *r, const char *path, Err *err) {

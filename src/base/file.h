@@ -15,15 +15,29 @@ bool file_read_start(void *out, size_t room, size_t *count, const char *path, Er
  * directory, write, fsync, rename, fsync of the directory. False: EXIT_IO, the old file untouched. */
 bool file_write(const char *path, const void *bytes, size_t count, Err *err);
 
-/* The same in pieces: open, any number of appends, then commit or discard. */
+/* The same without waiting for the disk: whole or not there after a failure, but not after a power cut. For files that
+ * are many and can be made again. */
+bool file_write_quickly(const char *path, const void *bytes, size_t count, Err *err);
+
+/* The same in pieces: open, any number of appends, then commit or discard. What takes several steps to write goes to
+ * `temporary` by name in between, as often as it likes, and is seen under its own name when all of it holds. */
 typedef struct {
-    int fd;
+    int fd; /* -1: finished */
     char *path, *temporary;
+    bool quick;    /* set after opening: does not wait for the disk */
+    bool only_new; /* set after opening: what is there by the time of the commit is not replaced */
 } FileWriter;
 bool file_writer_open(FileWriter *w, const char *path, Err *err);
 bool file_writer_append(FileWriter *w, const void *bytes, size_t count, Err *err);
-bool file_writer_commit(FileWriter *w, Err *err); /* closes w, also on failure */
+/* The part of a commit that may find the disk full: of several files that belong together, all are finished before one
+ * is committed. */
+bool file_writer_finish(FileWriter *w, Err *err);
+/* Closes w, also on failure. False: EXIT_IO; EXIT_USAGE where only_new finds a file. */
+bool file_writer_commit(FileWriter *w, Err *err);
+/* Nothing of it stays; nothing happens where w is all zero, or closed. */
 void file_writer_discard(FileWriter *w);
+/* The same after an error, which is told of the file's own name where it was of the temporary one. Returns false. */
+bool file_writer_fail(FileWriter *w, Err *err);
 /* Removes what writers of `path` left behind when they were killed. The caller knows that nobody writes it now. */
 void file_remove_temporaries(const char *path);
 

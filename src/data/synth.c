@@ -2,7 +2,6 @@
  * number alone, so any thread may make any of them. Refuses to write into a directory that holds anything. */
 #include "data/synth.h"
 
-#include <errno.h>
 #include <png.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -50,21 +49,11 @@ SynthOptions synth_defaults(void) {
 int synth_class_count(void) { return SYNTH_KINDS; }
 const char *synth_class_name(int index) { return synth_kinds[index].name; }
 
-/* Not file_write: it syncs every file to disk, which a data set that can be made again does not need. */
-static bool write_quickly(const char *path, const void *bytes, size_t count, Err *err) {
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return err_set(err, EXIT_IO, "%s: cannot be created: %s - free or unlock its directory", path, strerror(errno));
-    bool ok = fwrite(bytes, 1, count, file) == count;
-    if (fclose(file) != 0) ok = false;
-    return ok || err_set(err, EXIT_IO, "%s: cannot be written: %s - free space on the disk", path, strerror(errno));
-}
-
 static bool write_jpeg(const char *path, const Image *image, int quality, Err *err) {
     uint8_t *bytes;
     size_t count;
     if (!image_encode_jpeg(&bytes, &count, image, quality, err)) return false;
-    bool ok = write_quickly(path, bytes, count, err);
+    bool ok = file_write_quickly(path, bytes, count, err);
     free(bytes);
     return ok;
 }
@@ -77,7 +66,7 @@ static bool write_labels(const char *path, const uint8_t *labels, int width, int
     uint8_t *bytes = mem_zalloc(count, 1);
     bool ok = png_image_write_to_memory(&png, bytes, &count, 0, labels, 0, NULL);
     CHECK(ok, "libpng cannot encode a label map: %s", png.message);
-    ok = write_quickly(path, bytes, count, err);
+    ok = file_write_quickly(path, bytes, count, err);
     free(bytes);
     return ok;
 }

@@ -92,11 +92,19 @@ static bool rewrite(const ModelFile *m, const char *golden, Err *err) {
     return ok;
 }
 
+static bool all_finite(const float *logits, const ModelFile *m, Err *err) {
+    for (int64_t i = 0; i < GOLDEN_INPUTS * (int64_t)m->class_count; i++)
+        if (!isfinite(logits[i]))
+            return err_set(err, EXIT_INPUT, "%s: answers %g where a number belongs - its weights have diverged, take "
+                           "earlier ones", m->file.path, (double)logits[i]);
+    return true;
+}
+
 bool golden_add(const char *path, Err *err) {
     ModelFile m;
     if (!model_file_open(&m, path, NULL, NULL, 0, NULL, err)) return false;
     float *logits = new_logits(&m);
-    bool ok = config_check_tensors(&m.file, &m.config, err) && compute(logits, &m, err);
+    bool ok = config_check_tensors(&m.file, &m.config, err) && compute(logits, &m, err) && all_finite(logits, &m, err);
     if (ok) {
         JsonWriter w = {0};
         write_json(&w, &m, logits);

@@ -12,7 +12,7 @@
 #define GOLDEN_LIMIT 1e-4
 
 /* Writes the file, safetensors or .pth, again with its golden logits, computed from what it holds. False: as opening,
- * running and writing. */
+ * running and writing; EXIT_INPUT, too, where a logit is not finite. */
 bool golden_add(const char *path, Err *err);
 
 typedef struct {

@@ -148,8 +148,17 @@ static void print_page(FILE *f, const char *name, const Config *c, int class_cou
                       : "    mala train --weights FOLDER data.path=DIR        # trains a classifier on it\n", f);
 }
 
-/* FOLDER/README.md, unless somebody has written one. */
-static bool write_page(const char *folder, const char *name, const Config *c, int class_count, const char *license,
+/* ---- the folder ---- */
+
+static bool write_in(FileWriter *w, const char *folder, const char *name, const void *text, size_t count, Err *err) {
+    char *path = path_join(folder, name);
+    bool ok = file_writer_open(w, path, err) && file_writer_append(w, text, count, err);
+    free(path);
+    return ok;
+}
+
+/* README.md, unless somebody has written one. */
+static bool write_page(HubWriter *w, const char *folder, const Config *c, int class_count, const char *license,
                        Err *err) {
     char *path = path_join(folder, "README.md"), *text = NULL;
     size_t count = 0;
@@ -157,34 +166,66 @@ static bool write_page(const char *folder, const char *name, const Config *c, in
     if (access(path, F_OK) != 0) {
         FILE *f = open_memstream(&text, &count);
         CHECK(f, "no stream in memory");
+        char *name = config_word(c, "model.name");
         print_page(f, name, c, class_count, license);
         fclose(f);
-        ok = file_write(path, text, count, err);
+        ok = write_in(&w->page, folder, "README.md", text, count, err);
+        free(name);
     }
     free(text);
     free(path);
     return ok;
 }
 
-bool hub_write(const char *folder, const Config *c, char *const *classes, int class_count, const char *license,
-               Err *err) {
-    if (!dir_make(folder, err)) return false;
+static bool write_config(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
+                         const char *license, Err *err) {
     MavitConfig m = config_mavit(c, class_count);
-    char *path = path_join(folder, "config.json"), *architecture = config_word(c, "model.name");
-    JsonWriter w = {.indent = 2};
-    json_write_object(&w);
-    json_write_key(&w, "architecture"), json_write_string(&w, architecture);
-    json_write_key(&w, "num_classes"), json_write_int(&w, class_count);
-    json_write_key(&w, "num_features"), json_write_int(&w, class_count ? m.projection : m.dims[MAVIT_STAGES - 1]);
-    json_write_key(&w, "global_pool"), json_write_string(&w, "avg");
-    write_labels(&w, classes, class_count);
-    write_model_args(&w, &m);
-    write_preprocessing(&w, c, class_count, license);
-    json_write_end(&w);
-    json_writer_text(&w);
-    bool ok = file_write(path, w.text, w.count, err) && write_page(folder, architecture, c, class_count, license, err);
-    json_writer_free(&w);
+    char *architecture = config_word(c, "model.name");
+    JsonWriter json = {.indent = 2};
+    json_write_object(&json);
+    json_write_key(&json, "architecture"), json_write_string(&json, architecture);
+    json_write_key(&json, "num_classes"), json_write_int(&json, class_count);
+    json_write_key(&json, "num_features");
+    json_write_int(&json, class_count ? m.projection : m.dims[MAVIT_STAGES - 1]);
+    json_write_key(&json, "global_pool"), json_write_string(&json, "avg");
+    write_labels(&json, classes, class_count);
+    write_model_args(&json, &m);
+    write_preprocessing(&json, c, class_count, license);
+    json_write_end(&json);
+    bool ok = write_in(&w->config, folder, "config.json", json_writer_text(&json), json.count, err);
+    json_writer_free(&json);
     free(architecture);
-    free(path);
     return ok;
+}
+
+bool hub_writer_open(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
+                     const char *license, bool only_new, Err *err) {
+    *w = (HubWriter){.made = path_is_dir(folder) ? NULL : mem_strdup(folder)};
+    if (!dir_make(folder, err) || !write_config(w, folder, c, classes, class_count, license, err) ||
+        !write_page(w, folder, c, class_count, license, err) ||
+        !write_in(&w->weights, folder, HUB_WEIGHTS, "", 0, err))
+        return hub_writer_fail(w, err);
+    w->config.only_new = w->weights.only_new = only_new;
+    return true;
+}
+
+bool hub_writer_commit(HubWriter *w, Err *err) {
+    FileWriter *files[] = {&w->page, &w->config, &w->weights};
+    bool ok = true;
+    for (size_t i = 0; ok && i < COUNTOF(files); i++)
+        ok = !files[i]->temporary || file_writer_finish(files[i], err);
+    for (size_t i = 0; ok && i < COUNTOF(files); i++)
+        ok = !files[i]->temporary || file_writer_commit(files[i], err);
+    if (!ok) return hub_writer_fail(w, err);
+    free(w->made);
+    *w = (HubWriter){0};
+    return true;
+}
+
+bool hub_writer_fail(HubWriter *w, Err *err) {
+    file_writer_fail(&w->weights, err), file_writer_fail(&w->config, err), file_writer_fail(&w->page, err);
+    if (w->made) rmdir(w->made); /* if nothing of it is there */
+    free(w->made);
+    *w = (HubWriter){0};
+    return false;
 }

@@ -3,6 +3,7 @@
 #ifndef MALA_HUB_H
 #define MALA_HUB_H
 
+#include "base/file.h"
 #include "lib/config.h"
 
 #define HUB_WEIGHTS "model.safetensors"
@@ -29,9 +30,19 @@ void hub_free(HubConfig *h);
 bool hub_check_classes(const HubConfig *h, char *const *classes, int class_count, Err *err);
 bool hub_check_config(const HubConfig *h, const Config *inner, Err *err);
 
-/* Writes FOLDER/config.json and, unless there is one, README.md; the folder is made when it is not there. license may
- * be NULL; class_count is 0 for a network without a classifier. False: EXIT_IO. */
-bool hub_write(const char *folder, const Config *c, char *const *classes, int class_count, const char *license,
-               Err *err);
+/* A folder while it is written. Its files are all complete before the first of them has its name; the weights, without
+ * which it is no folder of a model, get theirs last. */
+typedef struct {
+    FileWriter weights, config, page; /* page: closed where somebody has written one */
+    char *made;                       /* the folder, where there was none */
+} HubWriter;
+
+/* Writes config.json and, unless there is one, README.md; the weights are the caller's, into weights.temporary. license
+ * may be NULL; class_count is 0 for a network without a classifier; only_new: weights or a config.json that are there by
+ * the time of the commit are not replaced. False: EXIT_IO; nothing stays. */
+bool hub_writer_open(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
+                     const char *license, bool only_new, Err *err);
+bool hub_writer_commit(HubWriter *w, Err *err); /* closes w, also on failure. False: EXIT_IO, EXIT_USAGE (only_new) */
+bool hub_writer_fail(HubWriter *w, Err *err);   /* nothing stays, but a folder that was there. Returns false */
 
 #endif

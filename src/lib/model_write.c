@@ -4,6 +4,7 @@
 
 #include "lib/golden.h"
 #include "lib/model_metadata.h"
+#include "base/file.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
 #include "io/seal.h"
@@ -31,20 +32,30 @@ static void describe(ModelMetadata *out, const ModelFile *m, bool classifier, co
                         &facts);
 }
 
+static bool write_tensors(const char *path, const StoredTensor *tensors, size_t count, const ModelMetadata *metadata,
+                          ModelFormat format, const char *key, Err *err) {
+    Seal seal;
+    bool ok = seal_make(&seal, tensors, count, metadata->pairs, metadata->count, err);
+    if (ok)
+        ok = format == MODEL_PTH ? pth_write(path, key, tensors, count, seal.pairs, key ? seal.count : 0, err)
+                                 : safetensors_write(path, tensors, count, seal.pairs, seal.count, err);
+    seal_free(&seal);
+    return ok;
+}
+
 bool model_write(const char *path, const StoredTensor *tensors, size_t count, const ModelFile *m,
                  const ModelWriteOptions *options, Err *err) {
     const char *key = !options->key ? "model" : options->key[0] ? options->key : NULL;
     bool classifier = false;
     for (size_t i = 0; i < count; i++) classifier = classifier || strcmp(tensors[i].name, "head.weight") == 0;
+    const bool whole = m->described && classifier && !m->config.model.allow_missing;
+    FileWriter file;
     ModelMetadata metadata;
+    if (!file_writer_open(&file, path, err)) return false;
+    file.only_new = options->only_new;
     describe(&metadata, m, classifier, options->license);
-    Seal seal;
-    bool ok = seal_make(&seal, tensors, count, metadata.pairs, metadata.count, err);
-    if (ok)
-        ok = options->format == MODEL_PTH ? pth_write(path, key, tensors, count, seal.pairs, key ? seal.count : 0, err)
-                                          : safetensors_write(path, tensors, count, seal.pairs, seal.count, err);
-    seal_free(&seal);
+    bool ok = write_tensors(file.temporary, tensors, count, &metadata, options->format, key, err);
     model_metadata_free(&metadata);
-    bool whole = m->described && classifier && !m->config.model.allow_missing;
-    return ok && (!whole || (options->format == MODEL_PTH && !key) || golden_add(path, err));
+    if (ok && whole && (options->format != MODEL_PTH || key)) ok = golden_add(file.temporary, err);
+    return ok ? file_writer_commit(&file, err) : file_writer_fail(&file, err);
 }

@@ -12,9 +12,11 @@ typedef struct {
     ModelFormat format;
     const char *key; /* of a .pth: what torch.load(path)[key] is; NULL: "model"; "": the tensors alone, no metadata */
     const char *license; /* or NULL: what the file says */
+    bool only_new;       /* a file that is there is not replaced: EXIT_USAGE */
 } ModelWriteOptions;
 
-/* The tensors are m's, in another form, or the file's own. Metadata are m's, without the paths of who trained it.
+/* The tensors are m's, in another form, or the file's own. Metadata are m's, without the paths of who trained it. There
+ * is no file before all of it is written, golden logits and all; after a failure none, or the one of before.
  * False: EXIT_INPUT, EXIT_IO, EXIT_MEMORY. */
 bool model_write(const char *path, const StoredTensor *tensors, size_t count, const ModelFile *m,
                  const ModelWriteOptions *options, Err *err);
