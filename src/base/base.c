@@ -2,10 +2,14 @@
 #include "base/base.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+#include "base/unfinished.h"
 
 /* A name from a file may carry escape sequences or line ends; an error must stay one harmless line. */
 static void make_printable(char *text, size_t capacity) {
@@ -45,6 +49,7 @@ static void try_rescue(ExitCode code, const char *text) {
     if (!rescue) return;
     Rescue *r = rescue;
     rescue = NULL;
+    unfinished_remove(true);
     r->err = (Err){0};
     err_set(&r->err, code, "%s", text);
     longjmp(r->at, (int)code);
@@ -69,14 +74,29 @@ void check_failed(const char *file, int line, const char *condition, const char 
     abort();
 }
 
+/* Here and now: exit() would take down libraries under other threads that still compute. The first to end speaks. */
+static void end_program(ExitCode code, const char *text) NORETURN;
+static void end_program(ExitCode code, const char *text) {
+    static atomic_flag ending = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&ending)) (void)pause();
+    unfinished_remove(false);
+    fprintf(stderr, "mala: error: %s\n", text);
+    fflush(stdout);
+    _exit((int)code);
+}
+
+void mem_exhausted(const char *what) {
+    char text[128];
+    snprintf(text, sizeof text, "memory: cannot allocate %s - close other programs or use a smaller batch", what);
+    try_rescue(EXIT_MEMORY, text);
+    end_program(EXIT_MEMORY, text);
+}
+
 static void *or_exit(void *memory, size_t bytes) {
     if (memory) return memory;
-    char text[128];
-    snprintf(text, sizeof text, "memory: cannot allocate %zu bytes - close other programs or use a smaller batch",
-             bytes);
-    try_rescue(EXIT_MEMORY, text);
-    fprintf(stderr, "mala: error: %s\n", text);
-    exit(EXIT_MEMORY);
+    char what[32];
+    snprintf(what, sizeof what, "%zu bytes", bytes);
+    mem_exhausted(what);
 }
 
 void *mem_zalloc(size_t count, size_t size) {

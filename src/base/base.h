@@ -61,7 +61,7 @@ void check_failed(const char *file, int line, const char *condition, const char 
 
 /* For a library, which may not end its caller's process: while a thread has a Rescue in use, its failed CHECKs and its
  * exhausted memory jump there (setjmp returns the ExitCode, err says what happened) instead of ending the process. What
- * was held is lost. Returns the Rescue used before; NULL is none. */
+ * was held is lost; files that the thread was writing are removed. Returns the Rescue used before; NULL is none. */
 typedef struct {
     jmp_buf at;
     Err err;
@@ -74,6 +74,9 @@ void *mem_zalloc(size_t count, size_t size);
 /* Resizes to count * size bytes; the same promise. */
 void *mem_resize(void *old, size_t count, size_t size);
 char *mem_strdup(const char *text);
+/* That end, also for memory that a library asked for in vain: "memory: cannot allocate WHAT" and exit code 5, files that
+ * are being written removed; or the thread's Rescue. */
+void mem_exhausted(const char *what) NORETURN;
 /* bytes zeroed, 64-byte aligned; false and EXIT_MEMORY in err when there is not enough. Free with free(). */
 bool mem_try(void **out, size_t bytes, Err *err);
 

@@ -14,15 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/unfinished.h"
+
 #define TEMPORARY_TRIES 100
 
-static bool fail_io(Err *err, const char *path, const char *what, int code) {
+bool file_fail(Err *err, const char *path, const char *what, int code) {
     const char *advice = code == ENOSPC || code == EDQUOT    ? "free some space"
                          : code == EACCES || code == EPERM   ? "check its permissions"
                          : code == ENOENT || code == ENOTDIR ? "check the path"
                          : code == EMFILE || code == ENFILE  ? "raise the limit of open files"
+                         : code == ENOMEM                    ? "close other programs"
                                                              : "check the disk";
-    return err_set(err, EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
+    return err_set(err, code == ENOMEM ? EXIT_MEMORY : EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
 }
 
 /* An open descriptor of a regular file and its state. O_NONBLOCK: opening a FIFO must not wait for a writer. */
@@ -31,10 +34,10 @@ static bool open_regular(int *fd, struct stat *st, const char *path, Err *err) {
     if (*fd < 0) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == ENXIO)
             return err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(errno));
-        return fail_io(err, path, "cannot be opened", errno);
+        return file_fail(err, path, "cannot be opened", errno);
     }
     if (fstat(*fd, st) != 0) {
-        fail_io(err, path, "cannot be examined", errno);
+        file_fail(err, path, "cannot be examined", errno);
     } else if (S_ISDIR(st->st_mode)) {
         err_set(err, EXIT_INPUT, "%s: is a folder, not a file - give a file", path);
     } else if (!S_ISREG(st->st_mode)) {
@@ -58,7 +61,7 @@ static bool read_all(int fd, uint8_t *out, size_t at, size_t count, const char *
     for (size_t done = 0; done < count;) {
         ssize_t n = pread(fd, out + done, MIN(count - done, (size_t)1 << 30), (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return fail_io(err, path, "cannot be read", errno);
+        if (n < 0) return file_fail(err, path, "cannot be read", errno);
         if (n == 0)
             return err_set(err, EXIT_IO,
                            "%s: ended before byte %zu, it had %zu or more - is another program writing it?", path,
@@ -107,7 +110,7 @@ static bool write_all(int fd, const uint8_t *bytes, size_t count, const char *pa
     for (size_t done = 0; done < count;) {
         ssize_t n = write(fd, bytes + done, MIN(count - done, (size_t)1 << 30));
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return fail_io(err, path, "cannot be written", n < 0 ? errno : EIO);
+        if (n <= 0) return file_fail(err, path, "cannot be written", n < 0 ? errno : EIO);
         done += (size_t)n;
     }
     return true;
@@ -126,8 +129,8 @@ static char *parent_of(const char *path) {
 /* Makes the names in a folder durable. Some network file systems cannot (EINVAL); they promise nothing anyway. */
 static bool sync_folder(const char *folder, Err *err) {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fail_io(err, folder, "cannot be opened", errno);
-    bool ok = fsync(fd) == 0 || errno == EINVAL || fail_io(err, folder, "cannot be synced", errno);
+    if (fd < 0) return file_fail(err, folder, "cannot be opened", errno);
+    bool ok = fsync(fd) == 0 || errno == EINVAL || file_fail(err, folder, "cannot be synced", errno);
     close(fd);
     return ok;
 }
@@ -139,19 +142,22 @@ bool file_writer_open(FileWriter *w, const char *path, Err *err) {
     if (exists && !S_ISREG(st.st_mode))
         return err_set(err, EXIT_IO, "%s: is not a regular file and will not be replaced - give another path", path);
     /* through a symbolic link to the file it names: the link stays */
-    char *target = exists ? realpath(path, NULL) : NULL;
-    w->path = target ? target : mem_strdup(path);
+    w->path = exists ? path_real(path) : mem_strdup(path);
+    if (!w->path) return file_fail(err, path, "cannot be examined", errno);
 
     size_t capacity = strlen(w->path) + 48;
-    w->temporary = mem_zalloc(capacity, 1);
+    w->temporary = unfinished_new(capacity);
     for (int k = 0; k < TEMPORARY_TRIES && w->fd < 0; k++) { /* a run that died may have left names behind */
         snprintf(w->temporary, capacity, "%s.tmp.%ld.%d", w->path, (long)getpid(), k);
         w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (w->fd < 0 && errno != EEXIST) break;
     }
-    if (w->fd >= 0) return true;
-    fail_io(err, path, "cannot be created", errno);
-    free(w->path), free(w->temporary);
+    if (w->fd >= 0) {
+        unfinished_begin(w->temporary);
+        return true;
+    }
+    file_fail(err, path, "cannot be created", errno);
+    free(w->path), unfinished_free(w->temporary);
     *w = (FileWriter){.fd = -1};
     return false;
 }
@@ -164,7 +170,7 @@ void file_writer_discard(FileWriter *w) {
     if (!w->temporary) return;
     if (w->fd >= 0) close(w->fd);
     unlink(w->temporary);
-    free(w->path), free(w->temporary);
+    free(w->path), unfinished_free(w->temporary);
     *w = (FileWriter){.fd = -1};
 }
 
@@ -181,8 +187,8 @@ bool file_writer_fail(FileWriter *w, Err *err) {
 
 bool file_writer_finish(FileWriter *w, Err *err) {
     if (w->fd < 0) return true;
-    bool ok = w->quick || fsync(w->fd) == 0 || fail_io(err, w->path, "cannot be synced", errno);
-    if (close(w->fd) != 0 && ok) ok = fail_io(err, w->path, "cannot be closed", errno); /* quotas and NFS report here */
+    bool ok = w->quick || fsync(w->fd) == 0 || file_fail(err, w->path, "cannot be synced", errno);
+    if (close(w->fd) != 0 && ok) ok = file_fail(err, w->path, "cannot be closed", errno); /* quotas and NFS report here */
     w->fd = -1;
     return ok;
 }
@@ -198,7 +204,7 @@ static bool publish(const FileWriter *w, Err *err) {
     if ((w->only_new ? rename_to_nothing : rename)(w->temporary, w->path) == 0) return true;
     if (w->only_new && errno == EEXIST)
         return err_set(err, EXIT_USAGE, "%s: exists, it was written meanwhile - give another name", w->path);
-    return fail_io(err, w->path, "cannot be replaced", errno);
+    return file_fail(err, w->path, "cannot be replaced", errno);
 }
 
 bool file_writer_commit(FileWriter *w, Err *err) {
@@ -207,9 +213,10 @@ bool file_writer_commit(FileWriter *w, Err *err) {
         file_writer_discard(w);
         return false;
     }
+    unfinished_free(w->temporary);
     char *folder = parent_of(w->path);
     bool ok = w->quick || sync_folder(folder, err);
-    free(folder), free(w->path), free(w->temporary);
+    free(folder), free(w->path);
     *w = (FileWriter){.fd = -1};
     return ok;
 }
@@ -250,7 +257,7 @@ static bool write_whole(const char *path, const void *bytes, size_t count, bool 
         int code = posix_fallocate(w.fd, 0, (off_t)count);
         if (code == ENOSPC || code == EDQUOT || code == EFBIG) {
             file_writer_discard(&w);
-            return fail_io(err, path, "cannot be written", code);
+            return file_fail(err, path, "cannot be written", code);
         }
     }
     return file_writer_append(&w, bytes, count, err) ? file_writer_commit(&w, err) : file_writer_fail(&w, err);
@@ -285,7 +292,7 @@ bool file_reader_read(const FileReader *r, void *out, size_t at, size_t count, E
     }
     struct stat st;
     if (!read_all(r->fd, out, at, count, r->path, err)) return false;
-    if (fstat(r->fd, &st) != 0) return fail_io(err, r->path, "cannot be examined", errno);
+    if (fstat(r->fd, &st) != 0) return file_fail(err, r->path, "cannot be examined", errno);
     return ((uintmax_t)st.st_size == r->count && modified_ns(&st) == r->modified) ||
            err_set(err, EXIT_IO, "%s: was changed while it was read - try again when it has been written", r->path);
 }
@@ -304,9 +311,15 @@ bool path_kind(PathKind *out, const char *path, Err *err) {
     }
     int code = errno;
     if (code == ELOOP) return err_set(err, EXIT_INPUT, "%s: is a link that leads in circles - remove it", path);
-    if (code != ENOENT && code != ENOTDIR) return fail_io(err, path, "cannot be examined", code);
+    if (code != ENOENT && code != ENOTDIR) return file_fail(err, path, "cannot be examined", code);
     if (lstat(path, &st) != 0) return true;
     return err_set(err, EXIT_INPUT, "%s: is a link to what is not there - is a disk missing? Else remove it", path);
+}
+
+char *path_real(const char *path) {
+    char *real = realpath(path, NULL);
+    if (!real && errno == ENOMEM) mem_exhausted("a path");
+    return real;
 }
 
 bool path_is_dir(const char *path) {
@@ -320,7 +333,7 @@ bool dir_make(const char *path, Err *err) {
     /* "a/" has the parent "a", which is the same folder: made there, it exists here */
     bool ok = (strcmp(parent, path) == 0 || dir_make(parent, err)) &&
               (mkdir(path, 0777) == 0 || (errno == EEXIST && path_is_dir(path)) ||
-               fail_io(err, path, "the folder cannot be made", errno)) &&
+               file_fail(err, path, "the folder cannot be made", errno)) &&
               sync_folder(parent, err);
     free(parent);
     return ok;
@@ -334,7 +347,7 @@ bool dir_list(DirList *out, const char *path, Err *err) {
     if (!dir) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
             return err_set(err, EXIT_INPUT, "%s: is not a folder - check the path", path);
-        return fail_io(err, path, "the folder cannot be opened", errno);
+        return file_fail(err, path, "the folder cannot be opened", errno);
     }
     size_t room = 0;
     struct dirent *entry;
@@ -350,7 +363,7 @@ bool dir_list(DirList *out, const char *path, Err *err) {
     closedir(dir);
     if (code) {
         dir_list_free(out);
-        return fail_io(err, path, "the folder cannot be read", code);
+        return file_fail(err, path, "the folder cannot be read", code);
     }
     if (out->count) qsort(out->names, out->count, sizeof *out->names, by_bytes);
     return true;

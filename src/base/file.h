@@ -5,6 +5,10 @@
 
 #include "base/base.h"
 
+/* What the system answered (errno) about a path: "PATH: WHAT: No space left on device - free some space". EXIT_IO, and
+ * EXIT_MEMORY for ENOMEM. Returns false. */
+bool file_fail(Err *err, const char *path, const char *what, int code);
+
 /* The whole regular file, malloc'd, with a '\0' after its count bytes. False: EXIT_INPUT (missing, not a regular
  * file, over limit bytes) or EXIT_IO (reading failed). */
 bool file_read(uint8_t **out, size_t *count, const char *path, size_t limit, Err *err);
@@ -77,6 +81,8 @@ bool path_kind(PathKind *out, const char *path, Err *err);
 /* Whether it is certainly a folder: false also where it could not be asked. */
 bool path_is_dir(const char *path);
 
+/* The path without links and dots, malloc'd; NULL: there is none (errno). */
+char *path_real(const char *path);
 /* "a/b" from parts, malloc'd, never NULL; no doubled slash */
 char *path_join(const char *a, const char *b);
 

@@ -250,10 +250,30 @@ static bool read_root(OptionSet *set, Place place, const cJSON *root, Err *err) 
     return true;
 }
 
+#define NUMBER_MOST 63 /* characters of a number that cJSON takes */
+
+/* Is cJSON able to carry all of it? From then on it fails for want of memory alone. */
+static bool check_text(const char *text, size_t count, const char *name, Err *err) {
+    JsonReader r;
+    JsonToken token = {0};
+    bool ok = json_open(&r, text, count, (JsonSource){.name = name, .code = EXIT_USAGE}, err);
+    do {
+        ok = ok && json_next(&r, &token, err);
+        if (ok && token.kind == JSON_NUMBER && token.count > NUMBER_MOST)
+            ok = json_fail(&r, &token, err, "a number of more than %d characters", NUMBER_MOST);
+    } while (ok && token.kind != JSON_END);
+    json_close(&r);
+    return ok;
+}
+
+static cJSON *checked(cJSON *node) {
+    if (!node) mem_exhausted("a config value");
+    return node;
+}
+
 bool options_read_json(OptionSet *set, const char *text, size_t count, const char *name, Err *err) {
-    if (!json_check(text, count, (JsonSource){.name = name, .code = EXIT_USAGE}, err)) return false;
-    cJSON *root = cJSON_ParseWithLengthOpts(text, count, NULL, false);
-    if (!root) return err_set(err, EXIT_USAGE, "%s: a number of more than 63 characters", name);
+    if (!check_text(text, count, name, err)) return false;
+    cJSON *root = checked(cJSON_ParseWithLengthOpts(text, count, NULL, false));
     bool ok = read_root(set, (Place){.name = name, .text = text, .count = count}, root, err);
     cJSON_Delete(root);
     return ok;
@@ -262,33 +282,23 @@ bool options_read_json(OptionSet *set, const char *text, size_t count, const cha
 /* ---- key=value ---- */
 
 static bool is_json(const char *text) {
-    Err ignored = {0};
-    return json_check(text, strlen(text), (JsonSource){.name = "", .code = EXIT_USAGE}, &ignored);
-}
-
-static cJSON *checked(cJSON *node) {
-    if (!node) {
-        fprintf(stderr, "mala: error: memory: cannot allocate a config value\n");
-        exit(EXIT_MEMORY);
-    }
-    return node;
+    Err why = {0};
+    bool ok = check_text(text, strlen(text), "", &why);
+    if (why.code == EXIT_MEMORY) mem_exhausted("a config value");
+    return ok;
 }
 
 /* A string option takes a text as it is, so that a directory may be called 2024 or true. */
 static cJSON *parse_word(const Option *o, const char *text) {
     bool literal = o->type == OPTION_STRING || o->type == OPTION_ENUM;
     bool quoted = text[0] == '"' || (!strcmp(text, "null") && (o->flags & OPTION_NULL));
-    cJSON *node = (!literal || quoted) && is_json(text) ? cJSON_Parse(text) : NULL;
-    return checked(node ? node : cJSON_CreateString(text));
+    return checked((!literal || quoted) && is_json(text) ? cJSON_Parse(text) : cJSON_CreateString(text));
 }
 
 /* "a,b" or "[a,b]" without quotes, as a shell leaves it; whole numbers also as "512x2048". */
 static cJSON *parse_list(const Option *o, const char *text) {
     const char *separators = o->type == OPTION_INT ? ",x" : ",";
-    if (text[0] == '[' && is_json(text)) {
-        cJSON *node = cJSON_Parse(text);
-        if (node) return node;
-    }
+    if (text[0] == '[' && is_json(text)) return checked(cJSON_Parse(text));
     if (text[0] != '[' && !strpbrk(text, separators)) return parse_word(o, text);
     char *copy = mem_strdup(text + (text[0] == '[')), *rest = copy;
     size_t length = strlen(copy);

@@ -101,7 +101,7 @@ static void await_helpers(Team *t) {
 
 Team *team_new(int threads) {
     Team *t = aligned_alloc(64, ROUND_UP(sizeof *t, 64));
-    CHECK(t, "no memory for a team of threads");
+    if (!t) mem_exhausted("a team of threads");
     memset(t, 0, sizeof *t);
     pthread_mutex_init(&t->turn, NULL);
     pthread_mutex_init(&t->lock, NULL);

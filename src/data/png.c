@@ -21,15 +21,22 @@ typedef struct {
     const uint8_t *bytes; /* reading */
     uint8_t *grown;       /* writing */
     size_t at, count;     /* writing: bytes written, bytes allocated */
-    bool no_memory;
+    bool no_memory; /* libpng was refused some, for which it may also leave out a chunk and go on */
 } Stream;
 
 static void leave(png_structp png, png_const_charp text) {
     Stream *s = png_get_error_ptr(png);
     snprintf(s->text, sizeof s->text, "%s", text);
-    if (strstr(text, "ut of memory") || strstr(text, "nsufficient memory")) s->no_memory = true;
     longjmp(s->escape, 1);
 }
+
+static png_voidp take(png_structp png, png_alloc_size_t bytes) {
+    void *memory = malloc(bytes);
+    if (!memory) ((Stream *)png_get_mem_ptr(png))->no_memory = true;
+    return memory;
+}
+
+static void give_back(png_structp png, png_voidp memory) { (void)png, free(memory); }
 
 /* libpng warns of what it left out of ancillary chunks; the pixels do not depend on those */
 static void stay_silent(png_structp png, png_const_charp text) { (void)png, (void)text; }
@@ -103,6 +110,7 @@ static bool decode(Stream *s, png_structp png, png_infop info, Image *out, int *
             png_read_row(png, out->pixels + (size_t)3 * (size_t)out->width * (size_t)y, NULL);
     png_read_end(png, info);
     *orientation = stored_orientation(png, info);
+    if (s->no_memory) png_error(png, "out of memory");
     return true;
 }
 
@@ -112,7 +120,8 @@ bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t
                        name);
     Stream s = {.bytes = bytes, .count = count};
     bool ok = false;
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent);
+    png_structp png =
+        png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent, &s, take, give_back);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     if (info)
         ok = decode(&s, png, info, out, orientation, name, err);
@@ -128,7 +137,7 @@ static void write_bytes(png_structp png, png_bytep bytes, size_t count) {
     if (count > s->count - s->at) {
         size_t room = MAX(2 * s->count, s->at + count + 4096);
         uint8_t *grown = realloc(s->grown, room);
-        if (!grown) png_error(png, "out of memory");
+        if (!grown) s->no_memory = true, png_error(png, "out of memory");
         s->grown = grown, s->count = room;
     }
     memcpy(s->grown + s->at, bytes, count);
@@ -156,7 +165,8 @@ bool image_encode_png(uint8_t **out, size_t *count, const Image *image, Err *err
     Stream s = {0};
     bool ok = false;
     *out = NULL, *count = 0;
-    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent);
+    png_structp png =
+        png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent, &s, take, give_back);
     png_infop info = png ? png_create_info_struct(png) : NULL;
     if (info)
         ok = encode(&s, png, info, image, err);

@@ -168,13 +168,13 @@ bool config_check_data(const Config *c, Err *err) {
 /* The real path of a directory that may not exist yet: of its nearest ancestor that does. malloc'd; NULL: none. */
 static char *real_ancestor(const char *path) {
     char *copy = mem_strdup(path), *real;
-    while (!(real = realpath(copy, NULL))) {
+    while (!(real = path_real(copy))) {
         char *slash = strrchr(copy, '/');
         if (slash && slash != copy) {
             *slash = '\0';
             continue;
         }
-        real = realpath(slash ? "/" : ".", NULL);
+        real = path_real(slash ? "/" : ".");
         break;
     }
     free(copy);
@@ -198,7 +198,7 @@ bool config_check_training(const Config *c, Err *err) {
                             "%g is above the peak learning rate, %g (%g for %d images a step, batch %d) - lower it, or "
                             "set optim.lr_base_size=0",
                             c->sched.min_lr, peak, c->optim.lr, c->optim.lr_base_size, c->train.batch_size);
-    char *output = real_ancestor(c->output), *data = realpath(c->data.path, NULL);
+    char *output = real_ancestor(c->output), *data = path_real(c->data.path);
     bool inside = output && data && is_inside(output, data);
     free(output);
     free(data);

@@ -165,10 +165,11 @@ static bool write_page(HubWriter *w, const char *folder, const Config *c, int cl
     bool ok = true;
     if (access(path, F_OK) != 0) {
         FILE *f = open_memstream(&text, &count);
-        CHECK(f, "no stream in memory");
+        if (!f) mem_exhausted("a page");
         char *name = config_word(c, "model.name");
         print_page(f, name, c, class_count, license);
-        fclose(f);
+        bool whole = !ferror(f);
+        if (fclose(f) != 0 || !whole) mem_exhausted("a page");
         ok = write_in(&w->page, folder, "README.md", text, count, err);
         free(name);
     }
