@@ -49,7 +49,7 @@ include src/backend/cuda/cuda.mk
 all: mala
 
 mala: $(B)/mala
-	$(Q)cp $< $@
+	$(Q)cp -f $< $@
 
 $(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"

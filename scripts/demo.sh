@@ -11,7 +11,7 @@ run() { say "$*"; "$@"; }
 rm -rf "$out"
 run ./mala synth "$out/pictures" --seed 1
 run ./mala train --config configs/demo.json data.path="$out/pictures" output="$out/run"
-run ./mala eval "$out/run/weights/best.safetensors" --data "$out/pictures"
+run ./mala eval "$out/run"
 
 set --
 for class in "$out"/pictures/val/*; do
@@ -19,8 +19,7 @@ for class in "$out"/pictures/val/*; do
     set -- "$@" "${first#"$out/"}" # a list's names start from its directory
 done
 printf '%s\n' "$@" | head -n 6 >"$out/list.txt"
-say "./mala infer $out/list.txt --weights $out/run/weights/best.safetensors --topk 3"
-./mala infer "$out/list.txt" --weights "$out/run/weights/best.safetensors" --topk 3
+run ./mala infer "$out/list.txt" --weights "$out/run" --topk 2
 
 cat >&2 <<TEXT
 

@@ -135,7 +135,9 @@ static void print_preprocessing(FILE *f, const Config *c) {
 static void print_page(FILE *f, const char *name, const Config *c, int class_count, const char *license) {
     const MavitConfig m = config_mavit(c, class_count);
     print_front_matter(f, class_count, license);
-    fprintf(f, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", name);
+    char *title = text_printable_new(name); /* a folder's: it may hold a line end */
+    fprintf(f, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", title);
+    free(title);
     fprintf(f, class_count ? ", %d classes.\n\n" : ", as a backbone of four stages.\n\n", class_count);
     fputs("* attention by stage:", f);
     for (int i = 0; i < MAVIT_STAGES; i++) fprintf(f, "%s %s", i ? "," : "", attention_name(m.attention[i]));

@@ -32,7 +32,7 @@ typedef struct {
 
 MALA_API const char *mala_version(void);
 
-/* Opens a safetensors file, a PyTorch checkpoint (.pth) or a folder with config.json and model.safetensors. settings:
+/* Opens a safetensors file, a PyTorch checkpoint (.pth), a run's directory or a model hub's folder. settings:
  * `count` strings "section.key=value" as on mala's command line, for files that do not say all ("model.name=mavit_t").
  */
 MALA_API MalaModel *mala_model_open(const char *path, const char *const *settings, int count, MalaError *error);
