@@ -74,7 +74,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         (cli_flag(cli, "json") ? print_json : print_text)(&verdict, model.file.path, limit);
         if (verdict.computed && !verdict.golden.agree)
             ok = err_set(err, EXIT_INPUT, "%s: its golden logits come out differently here - %s", model.file.path,
-                         verdict.sealed ? "its bits are those that were written, so it is this machine, or a setting given"
+                         verdict.sealed ? "its bits are those that were written, so it is this machine, or a setting"
                                         : "the file was changed, or this machine does not compute as it should");
     }
     model_file_close(&model);

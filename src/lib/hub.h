@@ -38,11 +38,11 @@ typedef struct {
 } HubWriter;
 
 /* Writes config.json and, unless there is one, README.md; the weights are the caller's, into weights.temporary. license
- * may be NULL; class_count is 0 for a network without a classifier; only_new: weights or a config.json that are there by
- * the time of the commit are not replaced. False: EXIT_IO; nothing stays. */
+ * may be NULL; class_count is 0 for a network without a classifier; only_new: weights or a config.json that are there
+ * by the time of the commit are not replaced. False: EXIT_IO; nothing stays. */
 bool hub_writer_open(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
                      const char *license, bool only_new, Err *err);
-bool hub_writer_commit(HubWriter *w, Err *err); /* closes w, also on failure. False: EXIT_IO, EXIT_USAGE (only_new) */
+bool hub_writer_commit(HubWriter *w, Err *err); /* closes w, also on failure; EXIT_IO, EXIT_USAGE (only_new) */
 bool hub_writer_fail(HubWriter *w, Err *err);   /* nothing stays, but a folder that was there. Returns false */
 
 #endif

@@ -147,8 +147,8 @@ static bool read_pretrained(Reader *r, const char *key, JsonToken *t, Err *err) 
     for (size_t i = 0; i < COUNTOF(same); i++)
         if (strcmp(key, same[i]) == 0) snprintf(option, sizeof option, "input.%s", same[i]);
     if (option[0]) return take_value(r, option, t, NULL, err);
-    return json_fail(&r->json, t, err, "pretrained_cfg: \"%.60s\" is not known, and may change the pixels - take it out "
-                     "if it does not", key);
+    return json_fail(&r->json, t, err, "pretrained_cfg: \"%.60s\" is not known, and may change the pixels - take it "
+                     "out if it does not", key);
 }
 
 /* Is what evaluation is to use instead, if anything, the same? */
@@ -168,8 +168,8 @@ static bool read_preprocessing(Reader *r, Err *err) {
             ok = json_next(&r->json, &t, err) && (t.kind == JSON_NULL || read_pretrained(r, key, &t, err));
     }
     if (ok && (!same_value(&r->size, &r->test_size) || !same_value(&r->crop, &r->test_crop)))
-        return json_fail(&r->json, &t, err, "pretrained_cfg: test_input_size or test_crop_pct is another than input_size "
-                         "or crop_pct - write what is meant into both");
+        return json_fail(&r->json, &t, err, "pretrained_cfg: test_input_size or test_crop_pct is another than "
+                         "input_size or crop_pct - write what is meant into both");
     return ok;
 }
 
@@ -212,8 +212,8 @@ static bool read_members(Reader *r, Err *err) {
         return err_set(err, EXIT_INPUT, "%s: has no \"architecture\" - mavit_t, _s, _b, _l or custom belongs there",
                        h->name);
     if (ok && h->class_count && h->num_classes >= 0 && h->num_classes != h->class_count)
-        return err_set(err, EXIT_INPUT, "%s: num_classes is %lld, but label_names has %d - correct one of them", h->name,
-                       (long long)h->num_classes, h->class_count);
+        return err_set(err, EXIT_INPUT, "%s: num_classes is %lld, but label_names has %d - correct one of them",
+                       h->name, (long long)h->num_classes, h->class_count);
     return ok;
 }
 
