@@ -209,12 +209,13 @@ static bool publish(const FileWriter *w, Err *err) {
 
 bool file_writer_commit(FileWriter *w, Err *err) {
     CHECK(w->temporary, "commit of a writer that is not open");
+    char *folder = parent_of(w->path); /* once it has its name nothing may be lacking */
     if (!file_writer_finish(w, err) || !publish(w, err)) {
         file_writer_discard(w);
+        free(folder);
         return false;
     }
     unfinished_free(w->temporary);
-    char *folder = parent_of(w->path);
     bool ok = w->quick || sync_folder(folder, err);
     free(folder), free(w->path);
     *w = (FileWriter){.fd = -1};

@@ -3,6 +3,7 @@
 #include "base/unfinished.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -55,7 +56,7 @@ void unfinished_remove(bool own) {
     for (Entry *e = first, *next; e; e = next) {
         next = e->next;
         if (e->process != getpid() || (own && !pthread_equal(e->thread, pthread_self()))) continue;
-        (void)unlink(e->name);
+        (void)remove(e->name);
         leave_list(e);
     }
     pthread_mutex_unlock(&lock);

@@ -1,4 +1,4 @@
-/* unfinished.h - names of files that are being written. A program that has to end in the middle of a call, whatever its
+/* unfinished.h - names of files that are being written, and of the folders made for them. A program that has to end in the middle of a call, whatever its
  * other threads are doing, removes them; so does a library's call that is given up. */
 #ifndef MALA_UNFINISHED_H
 #define MALA_UNFINISHED_H
@@ -12,7 +12,8 @@ char *unfinished_new(size_t room);
 void unfinished_begin(char *name);
 /* It has its final name, or is gone. Frees the name; NULL does nothing. */
 void unfinished_free(char *name);
-/* Removes what this process has begun and not finished: the calling thread's own, or everybody's. */
+/* Removes what this process has begun and not finished, the last first, folders if they are empty: the calling thread's
+ * own, or everybody's. */
 void unfinished_remove(bool own);
 
 #endif

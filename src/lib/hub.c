@@ -9,6 +9,7 @@
 #include "lib/model_metadata.h"
 #include "base/file.h"
 #include "base/strings.h"
+#include "base/unfinished.h"
 #include "data/imagenet_names.h"
 
 static void write_ints(JsonWriter *w, const char *key, const int *values, int count) {
@@ -203,8 +204,14 @@ static bool write_config(HubWriter *w, const char *folder, const Config *c, char
 
 bool hub_writer_open(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
                      const char *license, bool only_new, Err *err) {
-    *w = (HubWriter){.made = path_is_dir(folder) ? NULL : mem_strdup(folder)};
-    if (!dir_make(folder, err) || !write_config(w, folder, c, classes, class_count, license, err) ||
+    *w = (HubWriter){0};
+    if (!path_is_dir(folder)) w->made = strcpy(unfinished_new(strlen(folder) + 1), folder);
+    if (!dir_make(folder, err)) {
+        unfinished_free(w->made);
+        return false;
+    }
+    if (w->made) unfinished_begin(w->made);
+    if (!write_config(w, folder, c, classes, class_count, license, err) ||
         !write_page(w, folder, c, class_count, license, err) ||
         !write_in(&w->weights, folder, HUB_WEIGHTS, "", 0, err))
         return hub_writer_fail(w, err);
@@ -220,7 +227,7 @@ bool hub_writer_commit(HubWriter *w, Err *err) {
     for (size_t i = 0; ok && i < COUNTOF(files); i++)
         ok = !files[i]->temporary || file_writer_commit(files[i], err);
     if (!ok) return hub_writer_fail(w, err);
-    free(w->made);
+    unfinished_free(w->made);
     *w = (HubWriter){0};
     return true;
 }
@@ -228,7 +235,7 @@ bool hub_writer_commit(HubWriter *w, Err *err) {
 bool hub_writer_fail(HubWriter *w, Err *err) {
     file_writer_fail(&w->weights, err), file_writer_fail(&w->config, err), file_writer_fail(&w->page, err);
     if (w->made) rmdir(w->made); /* if nothing of it is there */
-    free(w->made);
+    unfinished_free(w->made);
     *w = (HubWriter){0};
     return false;
 }
