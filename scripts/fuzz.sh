@@ -6,13 +6,13 @@
 set -eu
 build=$1 seconds=$2
 shift 2
-compile="clang -std=c11 -D_GNU_SOURCE -DIMAGE_MAX_PIXELS=1000000 -Isrc -Itests -Itests/fuzz -g -O1
+compile="clang -std=c11 -D_GNU_SOURCE -DIMAGE_MAX_PIXELS=65536 -Isrc -Itests -Itests/fuzz -g -O1
     -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 
 # The readers, once for all targets; a linker takes from the archive what a target calls.
 build_readers() {
     sources="$(ls src/base/*.c src/io/*.c src/data/*.c | grep -v 'onnx\|synth') src/lib/hub_read.c src/lib/config.c
-        src/lib/config_table.c tests/pth_build.c tests/fuzz/fuzz.c tests/fuzz/picture.c"
+        src/lib/config_table.c tests/pth_build.c tests/bitmaps.c tests/fuzz/fuzz.c tests/fuzz/picture.c"
     mkdir -p "$build/objects"
     rm -f "$build/objects"/*.o "$build/readers.a"
     for source in $sources; do
@@ -28,7 +28,7 @@ if [ "${FUZZ_TARGET:-}" = "" ]; then
         scripts/install_deps.sh "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
     fi
     build_readers
-    [ $# -gt 0 ] || set -- pth safetensors json jpeg png webp hub list
+    [ $# -gt 0 ] || set -- pth safetensors json jpeg png webp bitmap hub list
     printf '%s\n' "$@" | xargs -I NAME -P "$(nproc)" env FUZZ_TARGET=NAME "$0" "$build" "$seconds"
     exit
 fi

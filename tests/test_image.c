@@ -87,7 +87,7 @@ static void test_other_formats_are_named(void **state) {
     (void)state;
 #define REFUSES(bytes, what) expect_refused(bytes, sizeof(bytes) - 1, what)
     REFUSES("", "is empty");
-    REFUSES("GIF89a\1\0\1\0\0\0\0;", "is a GIF picture - convert it to JPEG or PNG");
+    REFUSES("GIF89a\1\0\1\0\0\0\0;", "is a damaged GIF (no first frame)");
     REFUSES("BM\x46\0\0\0\0\0\0\0", "is a BMP picture - convert");
     REFUSES("II*\0\x08\0\0\0", "is a TIFF picture - convert");
     REFUSES("MM\0*\0\0\0\x08", "is a TIFF picture - convert");
@@ -106,8 +106,8 @@ static void test_other_formats_are_named(void **state) {
             "Git LFS pointer, not the picture itself - run");
     REFUSES("\x1f\x8b\x08\0", "is compressed by gzip - unpack");
     REFUSES("PK\3\4\x14\0", "is a ZIP archive");
-    REFUSES("\0", "is neither JPEG nor PNG");
-    REFUSES("hello", "is neither JPEG nor PNG");
+    REFUSES("\0", "is none of JPEG, PNG");
+    REFUSES("hello", "is none of JPEG, PNG");
     REFUSES("\xff\xd8", "is a damaged JPEG");
     REFUSES("\x89PNG\r\n\x1a\n", "is a damaged PNG (the file ends early)");
 }

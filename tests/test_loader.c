@@ -259,7 +259,7 @@ static void test_bad_files_in_training(void **state) {
         char path[DATASET_PATH_MAX];
         dataset_path(&s->data, bad[i].sample, path);
         assert_memory_equal(bad[i].reason, path, strlen(path));
-        assert_non_null(strstr(bad[i].reason, ": is neither JPEG nor PNG"));
+        assert_non_null(strstr(bad[i].reason, ": is none of JPEG, PNG"));
     }
     loader_close(l);
 }
@@ -312,13 +312,13 @@ static void test_bad_files_that_stop(void **state) {
     for (int workers = 0; workers < 4; workers += 3) {
         LoaderOptions o = options_of(false, 4, workers);
         o.on_bad = BAD_ERROR;
-        expect_stop(&o, &s->data, 2, "/b/2.png: is neither JPEG nor PNG");
+        expect_stop(&o, &s->data, 2, "/b/2.png: is none of JPEG, PNG");
         o.on_bad = BAD_SKIP;
         o.max_bad = 1.0 / SAMPLES;
         expect_stop(&o, &s->data, 3,
-                    "/b/6.png: is neither JPEG nor PNG nor WebP - give one of these (bad picture number 2 of 21");
+                    "/b/6.png: is none of JPEG, PNG, WebP, GIF, BMP - give one of these (bad picture number 2 of 21");
         o.max_bad = 0;
-        expect_stop(&o, &s->data, 2, "/b/2.png: is neither");
+        expect_stop(&o, &s->data, 2, "/b/2.png: is none of");
     }
     for (int i = 0; i < SAMPLES; i++) spoil(s, i);
     LoaderOptions o = options_of(true, 4, 2);

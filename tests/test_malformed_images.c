@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <webp/encode.h>
 
+#include "bitmaps.h"
 #include "damage.h"
 #include "data/image.h"
 #include "io/zip.h"
@@ -139,8 +140,32 @@ static void test_webp(void **state) {
     for (size_t i = 0; i < COUNTOF(seeds); i++) buffer_free(&seeds[i]);
 }
 
+static uint8_t colours[SIDE * SIDE];
+static uint32_t values[SIDE * SIDE];
+
+static void test_gif(void **state) {
+    (void)state;
+    for (int i = 0; i < SIDE * SIDE; i++) colours[i] = (uint8_t)(i * i / 40 % 16);
+    Buffer seeds[] = {
+        gif_make(&(GifSpec){SIDE, SIDE, 0, 0, SIDE, SIDE, 4, false, false, -1, colours}),
+        gif_make(&(GifSpec){SIDE + 9, SIDE + 5, 3, 2, SIDE, SIDE, 5, true, true, 2, colours})};
+    damage_all("GIF", seeds, COUNTOF(seeds), 4, false);
+    for (size_t i = 0; i < COUNTOF(seeds); i++) buffer_free(&seeds[i]);
+}
+
+static void test_bmp(void **state) {
+    (void)state;
+    static const uint32_t mask[] = {0xf800, 0x7e0, 0x1f};
+    for (int i = 0; i < SIDE * SIDE; i++) values[i] = (uint32_t)(i * i / 40 % 16);
+    Buffer seeds[] = {bmp_make(&(BmpSpec){SIDE, SIDE, 4, 40, false, NULL, values}),
+                      bmp_make(&(BmpSpec){SIDE, SIDE, 16, 56, true, mask, values})};
+    damage_all("BMP", seeds, COUNTOF(seeds), 5, false);
+    for (size_t i = 0; i < COUNTOF(seeds); i++) buffer_free(&seeds[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_jpeg), cmocka_unit_test(test_png),
-                                       cmocka_unit_test(test_webp)};
+                                       cmocka_unit_test(test_webp), cmocka_unit_test(test_gif),
+                                       cmocka_unit_test(test_bmp)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,11 @@ typedef bool Codec(Image *out, int *orientation, const uint8_t *bytes, size_t co
 bool codec_jpeg_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
 bool codec_webp_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
+bool codec_gif_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
+bool codec_bmp_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err);
+bool codec_bmp_has_header(const uint8_t *bytes, size_t count);
+/* Of the format that the bytes begin like; NULL: none that is read. */
+Codec *codec_of(const uint8_t *bytes, size_t count);
 
 /* The error for bytes that are no format that is read. */
 bool codec_refuse_format(const uint8_t *bytes, size_t count, const char *name, Err *err);

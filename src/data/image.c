@@ -83,12 +83,8 @@ static bool make_upright(Image *image, int orientation, Err *err) {
 bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err) {
     int orientation = 1;
     *out = (Image){0};
-    bool readable;
-    const char *format = image_format(bytes, count, &readable);
-    if (!readable) return codec_refuse_format(bytes, count, name, err);
-    Codec *decode = strcmp(format, "JPEG") == 0  ? codec_jpeg_decode
-                    : strcmp(format, "PNG") == 0 ? codec_png_decode
-                                                 : codec_webp_decode;
+    Codec *decode = codec_of(bytes, count);
+    if (!decode) return codec_refuse_format(bytes, count, name, err);
     if (!decode(out, &orientation, bytes, count, name, err)) return false;
     if (make_upright(out, orientation, err)) return true;
     image_free(out);
