@@ -1,7 +1,7 @@
 # mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
-#   make fuzz    libFuzzer on the readers of checkpoints, safetensors and JSON; SECONDS=60 each
+#   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
 #   make sizes   lines per file, longest first
 # B names the build folder, V=1 shows the commands.

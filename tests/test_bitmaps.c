@@ -23,7 +23,7 @@ static void expect_colour(const Image *image, int x, int y, int colour) {
     bitmap_colour(want, colour);
     const uint8_t *got = image->pixels + 3 * (y * image->width + x);
     if (memcmp(got, want, 3) != 0)
-        fail_msg("(%d, %d): %d %d %d where %d %d %d was drawn", x, y, got[0], got[1], got[2], want[0], want[1], want[2]);
+        fail_msg("(%d, %d): %d %d %d, not %d %d %d", x, y, got[0], got[1], got[2], want[0], want[1], want[2]);
 }
 
 /* Whether cutting it there is refused, with an error that says what it is. */

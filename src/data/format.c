@@ -49,7 +49,8 @@ static const Format FORMATS[] = {
 static const Format *find(const uint8_t *bytes, size_t count) {
     for (size_t i = 0; i < COUNTOF(FORMATS); i++) {
         const Format *f = &FORMATS[i];
-        if (f->decode == codec_bmp_decode && !codec_bmp_has_header(bytes, count)) continue; /* texts may begin with BM */
+        /* texts may begin with BM */
+        if (f->decode == codec_bmp_decode && !codec_bmp_has_header(bytes, count)) continue;
         if (count >= f->at + f->length && memcmp(bytes + f->at, f->magic, f->length) == 0) return f;
     }
     return NULL;

@@ -19,9 +19,9 @@ typedef struct {
 #define IMAGE_MAGIC 32
 const char *image_format(const uint8_t *bytes, size_t count, bool *readable);
 
-/* Decodes a JPEG, PNG, WebP, GIF or BMP in memory, told apart by content, upright (EXIF orientation applied). Grey and palette
- * become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted, of an animation the first frame is
- * taken: 8-bit pictures become the pixels that Pillow's convert("RGB") gives. name: for messages.
+/* Decodes a JPEG, PNG, WebP, GIF or BMP in memory, told apart by content, upright (EXIF orientation applied). Grey and
+ * palette become RGB, 16-bit keeps its high byte, alpha is dropped, CMYK is converted, of an animation the first frame
+ * is taken: 8-bit pictures become the pixels that Pillow's convert("RGB") gives. name: for messages.
  * False: EXIT_INPUT (damaged: any damage to pixels, none elsewhere; too large; another format, which the message
  * names), EXIT_MEMORY. Free with image_free. */
 bool image_decode(Image *out, const uint8_t *bytes, size_t count, const char *name, Err *err);

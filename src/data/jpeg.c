@@ -1,7 +1,7 @@
 /* jpeg.c - JPEG through libjpeg-turbo, with its own defaults (slow integer DCT, smooth chroma), so that pixels equal
  * Pillow's. The library calls damaged data a warning and makes pixels up; here such a warning ends decoding, and one
- * that touches no pixel is passed over. Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core busy for
- * minutes), 2 or 5 and more components, precisions other than 8 bits. */
+ * that touches no pixel is passed over. Refuses also: more than SCANS_MAX scans (a 2 MB file of 20,000 keeps a core
+ * busy for minutes), 2 or 5 and more components, precisions other than 8 bits. */
 #include "data/codec.h"
 
 #include <setjmp.h>

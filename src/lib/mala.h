@@ -64,7 +64,7 @@ typedef struct {
     int width, height;
     uint8_t *pixels;
 } MalaImage;
-/* Decodes a JPEG or PNG, upright. */
+/* Decodes a JPEG, PNG, WebP, BMP or the first frame of a GIF, upright. */
 MALA_API bool mala_image_load(MalaImage *out, const char *path, MalaError *error);
 MALA_API void mala_image_free(MalaImage *image);
 

@@ -1,4 +1,4 @@
-/* fuzz_bitmap.c - libFuzzer: any bytes as a GIF or, where the first one is even, a BMP. Seeds: of every kind of both. */
+/* fuzz_bitmap.c - libFuzzer: any bytes as a GIF or, where the first is even, a BMP. Seeds: of every kind of both. */
 #include "fuzz.h"
 
 #include "bitmaps.h"
