@@ -1,4 +1,5 @@
 /* test_model_files.c - model files that were changed, wrapped or described otherwise, handed to the program. */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -70,6 +71,21 @@ static void test_flipped_bits(void **state) {
         int code = mala("verify $T/flipped.safetensors");
         if (code != 3) fail_msg("bit %zu: exit %d: %s%s", bit, code, output, errors);
     }
+}
+
+/* Files of before, or of others, have no digests: that is said, and what is left to compare is compared. */
+static void test_without_digests(void **state) {
+    (void)state;
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    OK(safetensors_write(file_in("old.safetensors"), f.tensors, f.tensor_count, f.metadata, f.metadata_count - 2, &err));
+    tensor_file_close(&f);
+    EXPECT(0, "verify $T/old.safetensors");
+    expect_text(output, "carries no SHA-256");
+    expect_text(output, ": verified");
+    EXPECT(0, "import $T/old.safetensors $T/new.safetensors");
+    EXPECT(0, "verify $T/new.safetensors");
+    expect_text(output, "those that were written");
 }
 
 /* What works with the weights for seconds looks first; what answers at once looks at the metadata. */
@@ -325,6 +341,12 @@ static void test_values(void **state) {
     }
     EXPECT(3, "import $T/nan.safetensors $T/x.safetensors");
     expect_text(errors, "not finite");
+    set_value("large.safetensors", "head.bias", 1e-9f);
+    EXPECT(0, "export $T/large.safetensors $T/small.pth --dtype float16");
+    expect_text(errors, " weights are too small for float16");
+    set_value("large.safetensors", "head.bias", FLT_MAX);
+    EXPECT(3, "export $T/large.safetensors $T/x.pth --dtype bfloat16");
+    expect_text(errors, "is beyond bfloat16");
     set_value("large.safetensors", "head.bias", 70000);
     EXPECT(3, "export $T/large.safetensors $T/x.pth --dtype float16");
     expect_text(errors, "70000 is beyond float16");
@@ -345,6 +367,7 @@ static void test_import_onto_itself(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flipped_bits),
+        cmocka_unit_test(test_without_digests),
         cmocka_unit_test(test_changed_is_refused),
         cmocka_unit_test(test_wrapped_names),
         cmocka_unit_test(test_hub_refusals),

@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "io/onnx.h"
+#include "io/seal.h"
 
 static void export_graph(ExportModel *e, const Config *c, int classes) {
     ClassifySpec spec = config_classify(c, classes);
@@ -96,6 +97,7 @@ bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dyna
     number_text(crop, config_crop_pct(c));
     if (!license) license = tensor_file_metadata(&m->file, "license");
 
+    const char *weights = tensor_file_metadata(&m->file, SEAL_TENSORS);
     StoredPair metadata[] = {
         {"task", backbone ? "features" : "classify"},
         {"imgsz", json_writer_text(&size)},
@@ -106,6 +108,7 @@ bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dyna
         {"stride", "32"},
         {"version", "mala " MALA_VERSION},
         {"license", license ? license : "not stated: that of the weights"},
+        {"weights_sha256", weights ? weights : "not stated"},
         {"names", json_writer_text(&names)}};
     OnnxOutput outputs[MAVIT_STAGES] = {{e->logits, "logits"}};
     for (int i = 0; backbone && i < MAVIT_STAGES; i++) outputs[i] = (OnnxOutput){e->features[i], stage_names[i]};

@@ -30,7 +30,7 @@ void export_close(ExportModel *e);
  * Outputs "logits" (batch, classes), or "stage0" .. "stage3" (batch, dims[i], H/4/2^i, W/4/2^i). dynamic_size: H and W
  * are free multiples of 32. license may be NULL: what the weights file says, if anything.
  * metadata_props: task, names (JSON list; classifier), imgsz, mean, std, crop_pct, interpolation, stride, version,
- * license. */
+ * license, weights_sha256 (io/seal.h's, of the file that it was made of). */
 bool export_onnx(const char *path, ExportModel *e, const ModelFile *m, bool dynamic_size, const char *license,
                  Err *err);
 

@@ -14,6 +14,7 @@
 typedef struct {
     StoredTensor *tensors;
     size_t count, owned; /* the data of the first `owned` are malloc'd */
+    int64_t vanished;    /* values that half precision made 0 */
 } Tensors;
 
 static void tensors_free(Tensors *t) {
@@ -23,12 +24,14 @@ static void tensors_free(Tensors *t) {
 }
 
 /* In place: a half is stored where a float was, never after one that is still to be read. */
-static bool to_half(float *values, StoredTensor *t, const char *path, Err *err) {
+static bool to_half(Tensors *out, float *values, StoredTensor *t, const char *path, Err *err) {
+    const bool f16 = t->dtype == STORED_F16;
     for (size_t i = 0; i < t->count; i++) {
-        uint16_t half = t->dtype == STORED_F16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
-        if (t->dtype == STORED_F16 && (half & 0x7fff) == 0x7c00 && isfinite(values[i]))
-            return err_set(err, EXIT_INPUT, "%s: tensor %s: %g is beyond float16 - take --dtype bfloat16", path,
-                           t->name, (double)values[i]);
+        uint16_t half = f16 ? f16_from_f32(values[i]) : bf16_from_f32(values[i]);
+        if ((half & 0x7fff) == (f16 ? 0x7c00 : 0x7f80) && isfinite(values[i]))
+            return err_set(err, EXIT_INPUT, "%s: tensor %s: %g is beyond %s - take --dtype %s", path, t->name,
+                           (double)values[i], f16 ? "float16" : "bfloat16", f16 ? "bfloat16" : "float32");
+        out->vanished += (half & 0x7fff) == 0 && values[i] != 0;
         memcpy((uint8_t *)values + 2 * i, &half, sizeof half);
     }
     return true;
@@ -46,7 +49,7 @@ static bool add_parameter(Tensors *out, State *s, int32_t p, StoredType dtype, c
     out->count = ++out->owned;
     bool ok = state_require(s, p, err) && state_read(s, spec->buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, values, err);
     state_release(s, p);
-    return ok && (t->dtype == STORED_F32 || to_half(values, t, path, err));
+    return ok && (t->dtype == STORED_F32 || to_half(out, values, t, path, err));
 }
 
 /* What released checkpoints carry beside the parameters: where this one has it, it goes along as it is. */
@@ -86,6 +89,9 @@ static bool write_all(const char *path, const Tensors *t, const ExportModel *e, 
 bool export_weights(const char *path, ExportModel *e, const ModelFile *m, const WeightsExport *options, Err *err) {
     Tensors t;
     bool ok = collect(&t, e, m, options->dtype, err) && write_all(path, &t, e, m, options, err);
+    if (ok && t.vanished)
+        log_warning(m->log, "%s: %lld weights are too small for float16 and have become 0 - bfloat16 keeps them", path,
+                    (long long)t.vanished);
     tensors_free(&t);
     return ok;
 }
