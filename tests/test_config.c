@@ -266,8 +266,10 @@ static void test_auto(void **state) {
     Config c;
     load(&c, "{}", NULL, 0);
     assert_true(config_crop_pct(&c) == 0.875);
-    assert_true(config_peak_lr(&c) == 5e-4 * 128 / 512);
-    assert_true(config_warmup_epochs(&c) == 5);
+    Schedule s = config_schedule(&c, 128, NULL);
+    assert_true(s.peak_lr == 5e-4 * 128 / 512 && s.warmup_lr == 1e-6 && s.min_lr == 1e-5 && s.warmup_epochs == 5);
+    s = config_schedule(&c, 8, NULL); /* a peak below what the cosine ends at otherwise */
+    assert_true(s.peak_lr == 5e-4 * 8 / 512 && s.warmup_lr == s.peak_lr / 100 && s.min_lr == s.peak_lr / 10);
     assert_int_equal(config_eval_batch(&c), 128);
     assert_int_equal(config_threads(&c), cpus_usable());
     assert_in_range(config_workers(&c), 1, 16);
@@ -276,8 +278,8 @@ static void test_auto(void **state) {
                          "eval.batch_size=3", "train.threads=5",      "data.workers=0"};
     load(&c, "{}", overrides, COUNTOF(overrides));
     assert_true(config_crop_pct(&c) == 1.0);
-    assert_true(config_peak_lr(&c) == 5e-4);
-    assert_true(config_warmup_epochs(&c) == 1);
+    s = config_schedule(&c, 128, NULL);
+    assert_true(s.peak_lr == 5e-4 && s.min_lr == 1e-5 && s.warmup_epochs == 1);
     assert_int_equal(config_eval_batch(&c), 3);
     assert_int_equal(config_threads(&c), 5);
     assert_int_equal(config_workers(&c), 0);
@@ -426,9 +428,11 @@ static void test_training_checks(void **state) {
     assert_string_equal(training_error(list, 4), "command line: sched.warmup_epochs: 8 of 8 epochs - the warm-up must "
                                                  "end before the run");
     list[3] = "train.batch_size=8";
+    assert_string_equal(training_error(list, 4), "accepted");
+    list[2] = "sched.min_lr=1e-5";
     assert_string_equal(
         training_error(list, 4),
-        "config: sched.min_lr: 1e-05 is above the peak learning rate, 7.8125e-06 (0.0005 for 512 images "
+        "command line: sched.min_lr: 1e-05 is above the peak learning rate, 7.8125e-06 (0.0005 for 512 images "
         "a step, batch 8) - lower it, or set optim.lr_base_size=0");
     snprintf(output, sizeof output, "output=%s/runs/a", link);
     snprintf(expected, sizeof expected,
@@ -455,7 +459,7 @@ static void test_shipped_configs(void **state) {
         assert_true(ok);
         assert_int_equal(c.input.size[0], files[i].input_size);
         /* the data say how many classes there are, so that a config serves anybody's pictures */
-        assert_int_equal(config_mavit(&c, 7).classes, strstr(files[i].path, "imagenet") ? 1000 : 7);
+        assert_int_equal(config_mavit(&c, 7).classes, 7);
         config_free(&c);
     }
 }

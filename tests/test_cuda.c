@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "app/memory.h"
+#include "lib/memory.h"
 #include "lib/device.h"
 #include "lib/model_file.h"
 #include "lib/predictor.h"

@@ -11,10 +11,12 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "base/host_memory.h"
 #include "base/json.h"
 #include "io/safetensors.h"
 #include "program.h"
 #include "task/classify.h"
+#include "task/optimizer.h"
 
 static int make_data(void **state) {
     (void)state;
@@ -147,6 +149,125 @@ static void test_the_command_is_kept(void **state) {
     expect_text(text, "--quiet");
 }
 
+/* ---- what can be known at the start ---- */
+
+static void test_classes_that_no_reader_would_take(void **state) {
+    (void)state;
+    EXPECT(2, "train data.path=$T/data output=$T/spare --num-classes 50 " SMALL);
+    expect_text(errors, "model.num_classes: is 50");
+    assert_false(exists("spare"));
+}
+
+/* Every batch and any number of epochs, with the defaults, and the released recipe on anybody's pictures. */
+static void test_small_runs_with_defaults(void **state) {
+    (void)state;
+    static const char *const given[] = {"-b 8", "--epochs 1", "-b 1 --epochs 1", "--epochs 2 -b 3", "-b 5 --epochs 300",
+                                        "--config configs/mavit_t_imagenet.json -b 8",
+                                        "--config configs/mavit_t_imagenet.json --epochs 1 -b 4",
+                                        "--config configs/flowers5_small.json --epochs 1",
+                                        "--config configs/cifar10_gpu.json --epochs 3 -b 2"};
+    for (size_t i = 0; i < COUNTOF(given); i++) {
+        char line[256];
+        snprintf(line, sizeof line, "train --data $T/data --output $T/small --dry-run input.size=32 %s", given[i]);
+        EXPECT(0, line);
+    }
+    assert_false(exists("small"));
+    EXPECT(0, "train data.path=$T/data output=$T/small " SMALL
+              "optim.lr_base_size=512 train.batch_size=1 sched.epochs=1 sched.warmup_epochs=auto --quiet");
+    EXPECT(2, "train --data $T/data --output $T/small --epochs 1 --warmup-epochs 2 --dry-run");
+    EXPECT(2, "train --data $T/data --output $T/small -b 8 --min-lr 1e-3 --dry-run");
+}
+
+static void test_a_written_config_works_from_anywhere(void **state) {
+    (void)state;
+    EXPECT(0, "version >/dev/null; M=$(realpath ${MALA:-./mala}); cd $T && \"$M\" train data.path=data output=here "
+              "model.weights=run/weights/last.safetensors " SMALL "--quiet >/dev/null && cd / && "
+              "\"$M\" train --config $T/here/config.json --quiet");
+    assert_true(exists("here-2/weights/best.safetensors"));
+    EXPECT(0, "version >/dev/null; M=$(realpath ${MALA:-./mala}); cd / && "
+              "\"$M\" eval $T/here/weights/best.safetensors"); /* it knows where its pictures are */
+}
+
+/* With 9 steps a fixed decay of 0.9999 averages to the untrained network. */
+static void test_an_average_leaves_its_start(void **state) {
+    (void)state;
+    const char *const fixed = "train data.path=$T/data output=$T/fixed train.ema=true train.ema_ramp=false " SMALL,
+               *const ramp = "train data.path=$T/data output=$T/ramp train.ema=true " SMALL;
+    EXPECT(0, fixed);
+    expect_text(errors, "the average, which is judged and kept, is still 100 %");
+    EXPECT(0, ramp);
+    assert_null(strstr(errors, "the average"));
+    OptimizerConfig o = {.ema_decay = 0.99f, .ema_ramp = true};
+    float hyper[HYPER_COUNT];
+    optimizer_hyper(&o, 0, hyper);
+    assert_true(hyper[HYPER_EMA_DECAY] == 0.1f);
+    optimizer_hyper(&o, 8, hyper);
+    assert_true(hyper[HYPER_EMA_DECAY] == 0.5f);
+    optimizer_hyper(&o, 100000, hyper);
+    assert_true(hyper[HYPER_EMA_DECAY] == 0.99f);
+}
+
+/* ---- memory ---- */
+
+static void test_what_cannot_fit_says_so_first(void **state) {
+    (void)state;
+    setenv("MALA_MEMORY", "2G", 1);
+    EXPECT(5, "train --data $T/data --output $T/large --dry-run");
+    expect_text(errors, "the largest batch that fits is ");
+    int most = atoi(strstr(errors, "fits is ") + 8);
+    char line[256];
+    for (int more = 0; more < 2; more++) {
+        snprintf(line, sizeof line, "train --data $T/data --output $T/large --dry-run -b %d", most + more);
+        EXPECT(more ? 5 : 0, line);
+    }
+    setenv("MALA_MEMORY", "20M", 1);
+    EXPECT(5, "train --data $T/data --output $T/large " SMALL);
+    EXPECT(5, "eval $T/run/weights/best.safetensors --data $T/data");
+    EXPECT(5, "infer $T/data/val --weights $T/run/weights/best.safetensors");
+    EXPECT(5, "bench infer");
+    unsetenv("MALA_MEMORY");
+    assert_false(exists("large"));
+}
+
+static void put(const char *name, const char *text) {
+    char path[256];
+    Err err = {0};
+    snprintf(path, sizeof path, "%s/root/%s", folder, name);
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    if (!dir_make(path, &err)) fail_msg("%s", err.text);
+    *slash = '/';
+    if (!file_write(path, text, strlen(text), &err)) fail_msg("%s", err.text);
+}
+
+/* Machines and containers, by the kernel's own files. */
+static void test_the_least_limit_counts(void **state) {
+    (void)state;
+    char root[256];
+    const char *limit;
+    snprintf(root, sizeof root, "%s/root", folder);
+    assert_true(host_memory_left(root, &limit) == SIZE_MAX); /* nothing is known */
+    put("proc/meminfo", "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
+    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
+    assert_string_equal(limit, "this machine");
+    /* version 2: the group has no limit, the one around it has */
+    put("proc/self/cgroup", "0::/box/inner\n");
+    put("sys/fs/cgroup/box/inner/memory.max", "max\n");
+    put("sys/fs/cgroup/box/memory.max", "4294967296\n");
+    put("sys/fs/cgroup/box/memory.current", "1073741824\n");
+    put("sys/fs/cgroup/box/memory.stat", "anon 5\nfile 6\ninactive_file 500000000\nactive_file 500000000\n");
+    assert_true(host_memory_left(root, &limit) == 4294967296u - (1073741824u - 1000000000u));
+    assert_string_equal(limit, "the control group's limit");
+    /* version 1, and a container that sees its group at the root of the mount */
+    put("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc\n0::/x\n");
+    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n");
+    put("sys/fs/cgroup/memory/memory.usage_in_bytes", "2147483649\n");
+    put("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
+    assert_true(host_memory_left(root, &limit) == 999);
+    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
+}
+
 /* ---- disks that fail ---- */
 
 /* mala with the next calls on some files failing; see faults/io.c. */
@@ -210,6 +331,12 @@ int main(void) {
         cmocka_unit_test(test_a_folder_that_holds_anything_is_left_alone),
         cmocka_unit_test(test_two_runs_are_never_mixed),
         cmocka_unit_test(test_the_command_is_kept),
+        cmocka_unit_test(test_classes_that_no_reader_would_take),
+        cmocka_unit_test(test_small_runs_with_defaults),
+        cmocka_unit_test(test_a_written_config_works_from_anywhere),
+        cmocka_unit_test(test_an_average_leaves_its_start),
+        cmocka_unit_test(test_what_cannot_fit_says_so_first),
+        cmocka_unit_test(test_the_least_limit_counts),
         cmocka_unit_test(test_a_stopped_run_can_be_verified),
         cmocka_unit_test(test_a_file_system_without_locks_is_warned_of),
         cmocka_unit_test(test_a_full_disk_ends_no_run),

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "app/table.h"
+#include "lib/memory.h"
 #include "lib/predictor.h"
 #include "base/rng.h"
 #include "pass/cost.h"
@@ -350,10 +351,13 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .upload = cli_flag(cli, "upload"),
                    .what = what};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
+        MemoryRun run = {.config = &config, .backend = &backend, .classes = classes, .train = training,
+                         .batch = b.batch, .eval_most = training ? 0 : b.batch};
+        size_t spare;
         ok = peak       ? bench_peak(&b, &backend, err)
              : copy     ? bench_copy(&b, &backend, err)
-             : training ? bench_train(&b, &config, classes, &backend, err)
-                        : bench_infer(&b, &config, classes, &backend, err);
+             : training ? memory_check(&spare, &run, err) && bench_train(&b, &config, classes, &backend, err)
+                        : memory_check(&spare, &run, err) && bench_infer(&b, &config, classes, &backend, err);
     }
     if (backend.close) backend.close(&backend);
     config_free(&config);

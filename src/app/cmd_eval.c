@@ -41,8 +41,8 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
         LoaderOptions options = config_loader(c, (int)MIN((size_t)config_eval_batch(c), data.count), false);
         options.keep_bytes = 0; /* each is used once */
         classify_metrics_init(&metrics, model->class_count);
-        ok = loader_open(&loader, &options, &data, err) &&
-             runner_open(&runner, model, (RunnerOptions){.batch = options.batch}, err);
+        ok = runner_open(&runner, model, (RunnerOptions){.batch = options.batch}, err) &&
+             loader_open(&loader, &options, &data, err);
     }
     if (ok) {
         size_t bad = 0;

@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-#include "app/memory.h"
+#include "lib/memory.h"
+#include "base/host_memory.h"
 #include "lib/model_file.h"
 
 /* What the CUDA context and the libraries' own code take beside the plan. An estimate: it differs between drivers and
@@ -79,6 +80,10 @@ static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, 
         putchar('\n');
     }
     printf("%-20s %12.1f\n", "in all", (double)m->total / 0x1p20);
+    const char *limit;
+    size_t left = host_memory_left("", &limit);
+    if (b->host_memory && left != SIZE_MAX)
+        printf("%-20s %12.1f (%s)\n", "left", (double)left / 0x1p20, limit);
     if (!b->host_memory)
         printf("page-locked on the host %.1f\n", (double)(m->training.transfers + m->evaluation.transfers) / 0x1p20);
     if (!b->host_memory)

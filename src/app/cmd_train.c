@@ -9,6 +9,7 @@
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "print the result as one JSON object", NULL, NULL, NULL},
+    {"dry-run", 'n', NULL, "check settings, data and memory, and stop before the first step", NULL, NULL, NULL},
 };
 
 static void print_result(const TrainResult *r, bool json) {
@@ -47,8 +48,9 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               config_check_training(&config, err);
     if (ok) {
         TrainResult result;
-        ok = train(&result, &config, cli->argc, cli->argv, log, err);
-        if (ok) print_result(&result, cli_flag(cli, "json") != NULL);
+        const bool dry = cli_flag(cli, "dry-run") != NULL;
+        ok = train(&result, &config, cli->argc, cli->argv, dry, log, err);
+        if (ok && !dry) print_result(&result, cli_flag(cli, "json") != NULL);
         free(result.run);
     }
     config_free(&config);

@@ -38,7 +38,7 @@ static bool write_classes(const Keeper *k, Err *err) {
 }
 
 static bool write_config(const Keeper *k, Err *err) {
-    char *text = config_dump(k->config);
+    char *text = config_dump(&k->config);
     bool ok = rundir_write(&k->dir, "config.json", text, err);
     free(text);
     return ok;
@@ -51,7 +51,8 @@ static void open_rows(LineFile *f, const RunDir *dir, const char *name) {
 }
 
 bool keeper_open(Keeper *k, const Config *config, const Dataset *data, int argc, char **argv, Log *log, Err *err) {
-    *k = (Keeper){.config = config, .data = data, .log = log};
+    *k = (Keeper){.data = data, .log = log};
+    config_absolute(&k->config, config);
     if (!rundir_open(&k->dir, config->output, config->exist_ok, log, err)) return false;
     open_rows(&k->metrics, &k->dir, "metrics.jsonl");
     open_rows(&k->results, &k->dir, "results.csv");
@@ -68,6 +69,7 @@ void keeper_close(Keeper *k) {
     line_file_close(&k->metrics);
     line_file_close(&k->results);
     if (k->dir.path) rundir_close(&k->dir);
+    config_absolute_free(&k->config);
 }
 
 /* ---- rows ---- */
@@ -88,7 +90,7 @@ static bool save_once(Keeper *k, Kept which, const State *s, StateRole role, con
     char *path = rundir_file(&k->dir, weight_files[which]), sha256[SHA256_TEXT_SIZE];
     dataset_sha256(k->data, sha256);
     ModelFacts facts = {.ema = role == ROLE_EMA, .metrics = metrics, .dataset_sha256 = sha256};
-    bool ok = model_file_save(path, s, role, k->config, k->data->classes, k->data->class_count, &facts, err);
+    bool ok = model_file_save(path, s, role, &k->config, k->data->classes, k->data->class_count, &facts, err);
     free(path);
     return ok;
 }

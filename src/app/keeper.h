@@ -13,7 +13,7 @@ typedef enum { KEPT_BEST, KEPT_LAST, KEPT_COUNT } Kept;
 
 typedef struct {
     RunDir dir;
-    const Config *config;
+    Config config; /* with paths that hold from anywhere */
     const Dataset *data; /* names the classes */
     Log *log;
     LineFile metrics, results;

@@ -1,5 +1,6 @@
 #include "app/trainer.h"
 
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,7 +14,10 @@
 #include "base/cpus.h"
 #include "base/parallel.h"
 #include "data/split.h"
+#include "lib/memory.h"
 #include "base/strings.h"
+
+#define START_KEPT_MAX 0.05 /* share of its first weights that an average may hold in the end, unsaid */
 
 typedef struct {
     const Config *config;
@@ -66,7 +70,7 @@ static bool open_data(Trainer *t, Err *err) {
                              t->train_data.class_count, err))
         return false;
     int classes = t->train_data.class_count;
-    if (c->model.num_classes != AUTO_INT && c->model.num_classes < classes)
+    if (c->model.num_classes != AUTO_INT && c->model.num_classes != classes)
         return options_fail(&c->options, "model.num_classes", err, "is %d but %s holds %d classes - leave it at auto",
                             c->model.num_classes, c->data.path, classes);
     if (classes < 2)
@@ -78,8 +82,29 @@ static bool open_data(Trainer *t, Err *err) {
         log_warning(t->log, "%d pictures are fewer than a batch of %d: training with batches of %d", t->batch,
                     c->train.batch_size, t->batch);
     }
+    return true;
+}
+
+/* Caches of pictures are a convenience: together they get half of the memory that the run leaves. */
+static void hold_caches(LoaderOptions *train, LoaderOptions *val, size_t spare, Log *log) {
+    size_t most = spare / 4;
+    if (MAX(train->keep_bytes, val->keep_bytes) <= most) return;
+    train->keep_bytes = MIN(train->keep_bytes, most), val->keep_bytes = MIN(val->keep_bytes, most);
+    log_info(log, "memory is short: at most %zu MiB of decoded pictures are kept for each split", most >> 20);
+}
+
+/* Asks whether the run fits before anything large is taken. */
+static bool open_loaders(Trainer *t, Err *err) {
+    const Config *c = t->config;
     LoaderOptions train = config_loader(c, t->batch, true), val = config_loader(c, config_eval_batch(c), false);
     val.batch = (int)MIN((size_t)val.batch, t->val_data.count);
+    MemoryRun run = {.config = c, .backend = &t->backend, .classes = t->train_data.class_count, .train = true,
+                     .batch = t->batch, .eval_batch = c->eval.batch_size == AUTO_INT ? 0 : c->eval.batch_size,
+                     .eval_most = (int)MIN(t->val_data.count, INT_MAX),
+                     .picture_bytes = config_picture_bytes(c) * LOADER_AHEAD};
+    size_t spare;
+    if (!memory_check(&spare, &run, err)) return false;
+    hold_caches(&train, &val, spare, t->log);
     return loader_open(&t->train_loader, &train, &t->train_data, err) &&
            loader_open(&t->val_loader, &val, &t->val_data, err);
 }
@@ -87,18 +112,24 @@ static bool open_data(Trainer *t, Err *err) {
 static void set_optimizer(Trainer *t) {
     const Config *c = t->config;
     int64_t steps = loader_batches(t->train_loader);
-    double scale = c->optim.lr_base_size ? (double)t->batch / c->optim.lr_base_size : 1;
-    t->optimizer = (OptimizerConfig){.lr = (float)(c->optim.lr * scale),
+    Schedule s = config_schedule(c, t->batch, t->log);
+    t->optimizer = (OptimizerConfig){.lr = (float)s.peak_lr,
                                      .weight_decay = (float)c->optim.weight_decay,
                                      .beta1 = (float)c->optim.betas[0],
                                      .beta2 = (float)c->optim.betas[1],
                                      .eps = (float)c->optim.eps,
                                      .clip = (float)c->optim.clip_grad,
                                      .ema_decay = (float)c->train.ema_decay,
-                                     .warmup_lr = (float)c->sched.warmup_lr,
-                                     .min_lr = (float)c->sched.min_lr,
-                                     .warmup_steps = (int64_t)(config_warmup_epochs(c) * (double)steps),
+                                     .ema_ramp = c->train.ema_ramp,
+                                     .warmup_lr = (float)s.warmup_lr,
+                                     .min_lr = (float)s.min_lr,
+                                     .warmup_steps = (int64_t)(s.warmup_epochs * (double)steps),
                                      .total_steps = c->sched.epochs * steps};
+    double start = pow(c->train.ema_decay, (double)t->optimizer.total_steps);
+    if (c->train.ema && !c->train.ema_ramp && start > START_KEPT_MAX)
+        log_warning(t->log, "train.ema_decay: after all %lld steps the average, which is judged and kept, is still "
+                    "%.0f %% the weights that training began with - lower it, or set train.ema_ramp=true",
+                    (long long)t->optimizer.total_steps, 100 * start);
 }
 
 /* Names decide, never positions: a head whose classes have other names is of no use even when it has as many. */
@@ -136,10 +167,13 @@ static bool start_weights(Trainer *t, Err *err) {
            (!t->spec.ema || state_copy_role(&t->state, ROLE_EMA, ROLE_WEIGHT, err));
 }
 
+static bool open_device(Trainer *t, Err *err) {
+    return config_open_backend(&t->backend, t->config, err) && config_set_precision(&t->backend, t->config, true, err);
+}
+
 static bool open_network(Trainer *t, Err *err) {
     const Config *c = t->config;
     int height = c->input.size[0], width = c->input.size[1];
-    if (!config_open_backend(&t->backend, c, err) || !config_set_precision(&t->backend, c, true, err)) return false;
     t->spec = config_classify_on(c, t->train_data.class_count, &t->backend);
     t->health.scaled = t->spec.compute == DT_F16;
     t->health.scale.scale = t->health.scaled ? LOSS_SCALE_FIRST : 1;
@@ -166,8 +200,8 @@ static void describe(const Trainer *t) {
              (double)p->naive_bytes / 0x1p20);
     log_info(t->log, "%d epochs of %lld steps of %d pictures", t->config->sched.epochs,
              (long long)loader_batches(t->train_loader), t->batch);
-    log_info(t->log, "run directory: %s", t->keeper.dir.path);
-    epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
+    if (t->keeper.dir.path) log_info(t->log, "run directory: %s", t->keeper.dir.path);
+    if (t->keeper.dir.path) epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
 }
 
 /* ---- one step, one epoch ---- */
@@ -396,15 +430,23 @@ static void trainer_close(Trainer *t) {
     keeper_close(&t->keeper);
 }
 
-bool train(TrainResult *out, const Config *config, int argc, char **argv, Log *log, Err *err) {
+bool train(TrainResult *out, const Config *config, int argc, char **argv, bool dry, Log *log, Err *err) {
     *out = (TrainResult){0};
     Trainer t = {.config = config, .log = log, .result = out, .start = time_now()};
-    bool ok = open_data(&t, err) && open_network(&t, err) &&
-              keeper_open(&t.keeper, config, &t.train_data, argc, argv, log, err);
+    bool ok = open_data(&t, err) && open_device(&t, err) && open_loaders(&t, err) && open_network(&t, err) &&
+              model_file_check(config, t.train_data.classes, t.train_data.class_count, t.spec.model.classes, err) &&
+              (dry || keeper_open(&t.keeper, config, &t.train_data, argc, argv, log, err));
     if (t.keeper.dir.path) out->run = mem_strdup(t.keeper.dir.path);
     if (ok) {
         set_optimizer(&t);
         describe(&t);
+    }
+    if (ok && dry) {
+        const Batch *first;
+        loader_start_epoch(t.train_loader, 1, 0);
+        ok = loader_next(t.train_loader, &first, err);
+    }
+    if (ok && !dry) {
         catch_signals(true);
         t.start = time_now();
         ok = run_epochs(&t, err);

@@ -16,7 +16,7 @@ typedef struct {
 /* Trains, evaluates after every epoch, keeps the best and the last weights. A first SIGINT, SIGTERM or SIGUSR1 ends the
  * run after the step in hand and saves (EXIT_PREEMPTED); a second one ends it at once. A step whose gradient is not
  * finite changes nothing and is counted; too many in a row, or no epoch with finite answers, are EXIT_HEALTH. argv: the
- * command, for command.json. */
-bool train(TrainResult *out, const Config *config, int argc, char **argv, Log *log, Err *err);
+ * command, for command.json. dry: everything is opened, checked and said, nothing written and no step done. */
+bool train(TrainResult *out, const Config *config, int argc, char **argv, bool dry, Log *log, Err *err);
 
 #endif

@@ -387,3 +387,11 @@ char *path_join(const char *a, const char *b) {
     memcpy(joined + na, b, nb);
     return joined;
 }
+
+char *path_absolute(const char *path) {
+    char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    while (here && path[0] == '.' && path[1] == '/') path += 2;
+    char *whole = here ? path_join(here, path) : mem_strdup(path);
+    free(here);
+    return whole;
+}

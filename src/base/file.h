@@ -83,6 +83,8 @@ bool path_is_dir(const char *path);
 
 /* The path without links and dots, malloc'd; NULL: there is none (errno). */
 char *path_real(const char *path);
+/* The path from the root, malloc'd; links in it stay. */
+char *path_absolute(const char *path);
 /* "a/b" from parts, malloc'd, never NULL; no doubled slash */
 char *path_join(const char *a, const char *b);
 

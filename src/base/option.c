@@ -364,7 +364,8 @@ static int index_of(const OptionSet *set, const char *name) {
     return (int)(o - set->table);
 }
 
-bool options_given(const OptionSet *set, const char *name) { return set->where[index_of(set, name)] != NULL; }
+const char *options_where(const OptionSet *set, const char *name) { return set->where[index_of(set, name)]; }
+bool options_given(const OptionSet *set, const char *name) { return options_where(set, name) != NULL; }
 
 bool options_fail(const OptionSet *set, const char *name, Err *err, const char *format, ...) {
     char what[600];

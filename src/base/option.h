@@ -70,6 +70,8 @@ bool options_set(OptionSet *set, const char *key, const char *value, const char 
 bool options_fail(const OptionSet *set, const char *name, Err *err, const char *format, ...) PRINTF_LIKE(4, 5);
 /* Has anything but the default been given? */
 bool options_given(const OptionSet *set, const char *name);
+/* Where it was given; NULL: it was not. */
+const char *options_where(const OptionSet *set, const char *name);
 /* The row of this name; NULL: none. */
 const Option *option_find(const Option *table, int count, const char *name);
 /* The row that somebody who typed this may have meant; NULL: none is near. */

@@ -361,7 +361,7 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
     Loader *l = mem_zalloc(1, sizeof *l);
     l->options = *options;
     l->data = data;
-    if (l->options.ahead == 0) l->options.ahead = l->options.workers > 0 ? 3 : 1;
+    if (l->options.ahead == 0) l->options.ahead = l->options.workers > 0 ? LOADER_AHEAD : 1;
     l->bad_allowed = (size_t)(options->max_bad * (double)data->count);
     int64_t n = (int64_t)data->count, batch = options->batch;
     l->batches = options->last == LAST_DROP ? MAX(n / batch, 1) : CEIL_DIV(n, batch);

@@ -17,10 +17,12 @@ typedef enum {
     LAST_WRAP   /* the last batch is filled up from the beginning of the epoch's order */
 } LastBatch;
 
+#define LOADER_AHEAD 3
+
 typedef struct {
     int batch;      /* samples, at least 1 */
     int workers;    /* threads beside the caller's, which decodes while it would wait for a batch */
-    int ahead;      /* batches in memory, the one handed out included; 0: 3, or 1 without workers */
+    int ahead;      /* batches in memory, the one handed out included; 0: LOADER_AHEAD, or 1 without workers */
     bool train;     /* shuffled order and train_transform; else the data set's order and eval_transform */
     LastBatch last; /* evaluation: LAST_SHORT only */
     uint64_t seed;

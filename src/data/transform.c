@@ -109,7 +109,7 @@ static void move_picture(uint8_t *out, const uint8_t *in, int width, int height,
 
 static bool crop_padded(Resizer *r, uint8_t *out, const Image *image, const TrainTransform *t, ResizeFilter filter,
                         Rng *rng, Err *err) {
-    CHECK(t->pad >= 0 && t->pad <= 256, "pad %d", t->pad);
+    CHECK(t->pad >= 0 && t->pad <= TRANSFORM_PAD_MAX, "pad %d", t->pad);
     int dy = (int)rng_below(rng, (uint32_t)(2 * t->pad + 1)) - t->pad;
     int dx = (int)rng_below(rng, (uint32_t)(2 * t->pad + 1)) - t->pad;
     if (image->width == t->width && image->height == t->height) {

@@ -19,12 +19,14 @@ typedef enum {
     CROP_PADDED   /* a picture of the output size, moved by up to pad pixels each way: for small pictures */
 } CropMode;
 
+#define TRANSFORM_PAD_MAX 1024
+
 typedef struct {
     int width, height;
     CropMode crop;
     double scale_min, scale_max; /* CROP_RESIZED: share of the area, */
     double ratio_min, ratio_max; /* and width / height of the cutting */
-    int pad;                    /* CROP_PADDED, 0 .. 256 */
+    int pad;                    /* CROP_PADDED, 0 .. TRANSFORM_PAD_MAX */
     bool pad_reflect;           /* fill with the mirrored picture, else with black */
     double flip;                /* probability of mirroring left and right */
     ResizeFilter filter;

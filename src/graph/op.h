@@ -10,6 +10,7 @@
 
 #define MAX_OUT 3
 #define MAX_IN 8
+#define ATTENTION_MAX_HEAD 512 /* channels of a head: kernels keep tiles of it in fixed scratch memory */
 
 enum {
     OPF_NO_GRAD = 1,  /* has no gradient by nature; autodiff stops here */

@@ -66,14 +66,6 @@ double config_crop_pct(const Config *c) {
     return MAX(c->input.size[0], c->input.size[1]) <= 224 ? 0.875 : 1.0;
 }
 
-double config_peak_lr(const Config *c) {
-    return c->optim.lr_base_size ? c->optim.lr * c->train.batch_size / c->optim.lr_base_size : c->optim.lr;
-}
-
-double config_warmup_epochs(const Config *c) {
-    return isnan(c->sched.warmup_epochs) ? MIN(5.0, c->sched.epochs / 10.0) : c->sched.warmup_epochs;
-}
-
 int config_eval_batch(const Config *c) {
     return c->eval.batch_size != AUTO_INT ? c->eval.batch_size : c->train.batch_size;
 }
@@ -108,6 +100,9 @@ static bool check_model(const Config *c, Err *err) {
         if (m.dims[i] % m.heads[i] != 0)
             return options_fail(&c->options, blame, err, "stage %d: dim %d is not divisible by %d heads", i, m.dims[i],
                                 m.heads[i]);
+        if (m.dims[i] / m.heads[i] > ATTENTION_MAX_HEAD)
+            return options_fail(&c->options, blame, err, "stage %d: %d channels per head (dim %d, %d heads) - at most %d",
+                                i, m.dims[i] / m.heads[i], m.dims[i], m.heads[i], ATTENTION_MAX_HEAD);
         if (m.dims[i] / m.heads[i] % 4 != 0)
             return options_fail(&c->options, blame, err,
                                 "stage %d: %d channels per head (dim %d, %d heads) - the rotary position encoding "
@@ -186,18 +181,30 @@ static bool is_inside(const char *path, const char *folder) {
     return !strncmp(path, folder, length) && (path[length] == '/' || path[length] == '\0');
 }
 
-bool config_check_training(const Config *c, Err *err) {
+static bool is_typed(const OptionSet *o, const char *name) {
+    const char *where = options_where(o, name);
+    return where && strcmp(where, "command line") == 0;
+}
+
+/* What was typed is not corrected but refused: it says two things at once. */
+static bool check_schedule(const Config *c, Err *err) {
     const OptionSet *o = &c->options;
-    double peak = config_peak_lr(c);
-    if (!config_check_data(c, err)) return false;
-    if (config_warmup_epochs(c) >= c->sched.epochs)
+    double peak = config_schedule(c, c->train.batch_size, NULL).peak_lr;
+    if (is_typed(o, "sched.warmup_epochs") && c->sched.warmup_epochs >= c->sched.epochs)
         return options_fail(o, "sched.warmup_epochs", err, "%g of %d epochs - the warm-up must end before the run",
                             c->sched.warmup_epochs, c->sched.epochs);
-    if (c->sched.min_lr > peak)
+    if (is_typed(o, "sched.min_lr") && c->sched.min_lr > peak)
         return options_fail(o, "sched.min_lr", err,
                             "%g is above the peak learning rate, %g (%g for %d images a step, batch %d) - lower it, or "
                             "set optim.lr_base_size=0",
                             c->sched.min_lr, peak, c->optim.lr, c->optim.lr_base_size, c->train.batch_size);
+    return true;
+}
+
+bool config_check_training(const Config *c, Err *err) {
+    const OptionSet *o = &c->options;
+    if (!config_check_data(c, err)) return false;
+    if (!check_schedule(c, err)) return false;
     char *output = real_ancestor(c->output), *data = path_real(c->data.path);
     bool inside = output && data && is_inside(output, data);
     free(output);
@@ -311,4 +318,19 @@ char *config_dump(const Config *c) {
     char *text = mem_strdup(json_writer_text(&w));
     json_writer_free(&w);
     return text;
+}
+
+void config_absolute(Config *out, const Config *c) {
+    *out = *c;
+    out->options.target = out;
+    out->output = path_absolute(c->output);
+    out->data.path = c->data.path ? path_absolute(c->data.path) : NULL;
+    out->model.weights = c->model.weights ? path_absolute(c->model.weights) : NULL;
+}
+
+void config_absolute_free(Config *out) {
+    free(out->output);
+    free(out->data.path);
+    free(out->model.weights);
+    *out = (Config){0};
 }

@@ -4,6 +4,7 @@
 #ifndef MALA_CONFIG_H
 #define MALA_CONFIG_H
 
+#include "base/log.h"
 #include "base/option.h"
 #include "model/mavit.h"
 
@@ -57,13 +58,14 @@ typedef struct {
     struct {
         int epochs;
         double warmup_epochs; /* or auto */
-        double warmup_lr, min_lr;
+        double warmup_lr, min_lr; /* or auto */
     } sched;
     struct {
         int batch_size;
         double smoothing;
         bool ema;
         double ema_decay;
+        bool ema_ramp;
         int64_t seed;
         int threads;   /* or auto */
         int precision; /* PRECISION_* */
@@ -117,9 +119,24 @@ bool config_load_values(Config *c, const ConfigValue *values, int count, Setting
 void config_free(Config *c);
 /* JSON that loads back to the same config; malloc'd. */
 char *config_dump(const Config *c);
+/* c with paths that hold in any working directory, as what is written down has to have them. The rest is c's own, which
+ * must outlive it; free with config_absolute_free. */
+void config_absolute(Config *out, const Config *c);
+void config_absolute_free(Config *out);
 
-/* What training asks beyond: data.path given and a directory, output not inside the data, rates in order. */
+/* What training asks beyond: data.path given and a directory, output not inside the data, no rates or epochs typed that
+ * do not go together. */
 bool config_check_training(const Config *c, Err *err);
+
+/* Learning rates and warm-up of a run, resolved for the batch it trains with. */
+typedef struct {
+    double peak_lr; /* optim.lr * batch / lr_base_size */
+    double warmup_lr, min_lr, warmup_epochs;
+} Schedule;
+/* What a config file or a smaller batch leaves above the peak, or beyond the last epoch, is brought down to where auto
+ * has it and told to log, which may be NULL: any batch and any number of epochs train. */
+Schedule config_schedule(const Config *c, int batch, Log *log);
+
 /* data.path is given and a directory. EXIT_INPUT, EXIT_IO: it could not be looked at. */
 bool config_check_data(const Config *c, Err *err);
 
@@ -130,8 +147,6 @@ MavitConfig config_mavit(const Config *c, int classes);
 /* The released size (MODEL_T ..) with these dims and depths; false when none has them. */
 bool config_find_size(int *name, const int dims[MAVIT_STAGES], const int depths[MAVIT_STAGES]);
 double config_crop_pct(const Config *c);      /* up to 224 pixels 0.875, beyond 1 */
-double config_peak_lr(const Config *c);       /* optim.lr * batch / lr_base_size */
-double config_warmup_epochs(const Config *c); /* 5, or a tenth of the epochs where that is less */
 int config_eval_batch(const Config *c);       /* train.batch_size */
 DeviceKind config_device(const Config *c, int *index); /* index: of the GPU, 0 when none is named */
 int config_threads(const Config *c);          /* the usable CPUs */

@@ -1,6 +1,7 @@
 /* config_table.c - the options of mala, one row each. Names follow what users of timm, DeiT and ultralytics type; their
  * other names are in the `also` column, for "did you mean". Defaults are the released recipe's. */
 #include "lib/config.h"
+#include "data/transform.h"
 
 #define AT(field) offsetof(Config, field)
 #define INT(name, field, initial, low, high, also, help) \
@@ -76,7 +77,7 @@ const Option config_table[] = {
          "rrc: random resized crop; pad: pad and crop; none: as in evaluation"),
     FLOATS("aug.scale", aug.scale, 2, "0.08,1", 0.001, 1, NULL, "rrc: least and most share of the area"),
     FLOATS("aug.ratio", aug.ratio, 2, "0.75,1.3333", 0.05, 20, NULL, "rrc: least and most width / height"),
-    INT("aug.pad", aug.pad, "4", 0, 1024, "padding", "pad: pixels on every side"),
+    INT("aug.pad", aug.pad, "4", 0, TRANSFORM_PAD_MAX, "padding", "pad: pixels on every side"),
     FLOAT("aug.hflip", aug.hflip, "0.5", 0, 1, "fliplr flip", "share of images that are mirrored"),
 
     FLOAT("optim.lr", optim.lr, "5e-4", 1e-9, 100, "learning_rate lr0 base_lr", "learning rate after warm-up"),
@@ -90,13 +91,18 @@ const Option config_table[] = {
     INT("sched.epochs", sched.epochs, "300", 1, 1000000, "num_epochs max_epochs", "passes over the training images"),
     FLOAT_AUTO("sched.warmup_epochs", sched.warmup_epochs, "auto", 0, 1000000, "warmup",
                "epochs of linear warm-up; auto: 5, or a tenth of the epochs where that is less"),
-    FLOAT("sched.warmup_lr", sched.warmup_lr, "1e-6", 0, 100, NULL, "where the warm-up begins"),
-    FLOAT("sched.min_lr", sched.min_lr, "1e-5", 0, 100, "lrf final_lr", "where the cosine ends"),
+    FLOAT_AUTO("sched.warmup_lr", sched.warmup_lr, "auto", 0, 100, NULL,
+               "where the warm-up begins; auto: 1e-6, or a hundredth of the learning rate where that is less"),
+    FLOAT_AUTO("sched.min_lr", sched.min_lr, "auto", 0, 100, "lrf final_lr",
+               "where the cosine ends; auto: 1e-5, or a tenth of the learning rate where that is less"),
 
     INT("train.batch_size", train.batch_size, "128", 1, 65536, "batch bs", "images per step"),
     FLOAT("train.smoothing", train.smoothing, "0.1", 0, 0.99, "label_smoothing", "label smoothing"),
     BOOL("train.ema", train.ema, "false", "model_ema", "keep a moving average of the weights"),
     FLOAT("train.ema_decay", train.ema_decay, "0.9999", 0, 0.9999999, "model_ema_decay", "of that average, per step"),
+    BOOL("train.ema_ramp", train.ema_ramp, "true", "model_ema_warmup",
+         "the decay is at most (1 + steps) / (10 + steps), so that the average leaves its start soon; false: ema_decay "
+         "from the first step on, as in the released recipe"),
     {"train.seed", OPTION_INT64, 0, 0, AT(train.seed), "0", 0, 0x1p53 - 1, NULL, "random_seed",
      "of everything random; the same seed gives the same run"},
     INT_AUTO("train.threads", train.threads, "auto", 1, 1024, "num_threads cpus",

@@ -57,6 +57,8 @@ static TrainTransform train_transform(const Config *c) {
     return t;
 }
 
+size_t config_picture_bytes(const Config *c) { return (size_t)3 * (size_t)c->input.size[0] * (size_t)c->input.size[1]; }
+
 LoaderOptions config_loader(const Config *c, int batch, bool train) {
     LoaderOptions o = loader_defaults(batch, c->input.size[1], c->input.size[0], train);
     o.workers = config_workers(c);
@@ -353,4 +355,34 @@ bool model_file_save(const char *path, const State *s, StateRole role, const Con
     bool ok = weights_save(path, s, role, metadata.pairs, metadata.count, err);
     model_metadata_free(&metadata);
     return ok;
+}
+
+/* The readers themselves are asked. */
+static bool read_back(const ModelMetadata *written, char *const *classes, int class_count, int outputs, Err *err) {
+    const TensorFile file = {.path = "what training would save",
+                             .metadata = (StoredPair *)written->pairs,
+                             .metadata_count = written->count};
+    char **names;
+    int count;
+    Config config;
+    const char *text = tensor_file_metadata(&file, "mala.config");
+    bool ok = config_load_text(&config, text, strlen(text), file.path, NULL, 0, err);
+    config_free(&config);
+    ok = model_classes_read(&names, &count, &file, err) && ok;
+    bool same = count == class_count && count == outputs;
+    for (int i = 0; same && i < count; i++) same = strcmp(names[i], classes[i]) == 0;
+    model_classes_free(names, count);
+    if (ok && !same)
+        return err_set(err, EXIT_USAGE, "%s: the %d classes cannot be read back for %d outputs - rename their folders",
+                       file.path, class_count, outputs);
+    return ok;
+}
+
+bool model_file_check(const Config *config, char *const *classes, int class_count, int outputs, Err *err) {
+    ModelMetadata metadata;
+    Err why = {0};
+    model_metadata_init(&metadata, config, classes, class_count, &(ModelFacts){0});
+    bool ok = read_back(&metadata, classes, class_count, outputs, &why);
+    model_metadata_free(&metadata);
+    return ok || err_set(err, EXIT_USAGE, "%s", why.text);
 }

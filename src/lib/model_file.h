@@ -59,6 +59,8 @@ ClassifySpec config_classify(const Config *c, int classes);
 /* The same as a backend runs it: its compute type, what auto says of recomputing on it, whether fused for training. */
 ClassifySpec config_classify_on(const Config *c, int classes, const Backend *backend);
 EvalTransform config_eval_transform(const Config *c);
+/* Bytes of a picture as loaders hand it out. */
+size_t config_picture_bytes(const Config *c);
 /* Options of a loader over training (shuffled, augmented) or evaluation pictures. */
 LoaderOptions config_loader(const Config *c, int batch, bool train);
 
@@ -72,5 +74,8 @@ bool config_set_precision(Backend *b, const Config *c, bool training, Err *err);
 /* Writes weights of a role with metadata: config, class names, and what the facts say. */
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
                      int class_count, const ModelFacts *facts, Err *err);
+/* Would those who read what model_file_save writes take it? Asked before a training, not found out after it. outputs: of
+ * the network's head. False: EXIT_USAGE, saying what they would not. */
+bool model_file_check(const Config *config, char *const *classes, int class_count, int outputs, Err *err);
 
 #endif

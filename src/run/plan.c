@@ -78,6 +78,21 @@ size_t plan_device_bytes(const Plan *p) {
     return p->arena_bytes + p->constant_bytes + p->work_bytes + p->input_bytes + p->borrowed_bytes + staged;
 }
 
+#define VALUE_MOST 0x1p44 /* bytes: sums of so many values as there are stay far below what a size_t holds */
+
+/* No machine has the memory; here it is said before sums of it wrap around. */
+static bool check_values(const Graph *g, Err *err) {
+    for (Val v = 0; v < g->n_values; v++) {
+        const Value *x = graph_value(g, v);
+        double bytes = (double)dtype_size(x->dtype);
+        for (int i = 0; i < x->shape.rank; i++) bytes *= (double)x->shape.dim[i];
+        if (bytes > VALUE_MOST)
+            return err_set(err, EXIT_MEMORY, "memory: %s alone would take %.0f TiB - use a smaller batch or input size",
+                           x->name, bytes / 0x1p40);
+    }
+    return true;
+}
+
 static void find_lifetimes(Plan *p, const Schedule *s, const Val *keep, int n_keep) {
     const Graph *g = p->graph;
     for (Val v = 0; v < g->n_values; v++) p->place[v] = (Placement){.offset = -1, .first = -1, .last = -1};
@@ -313,6 +328,8 @@ static void bind_steps(Plan *p) {
 
 bool plan_new(Plan **out, const Graph *g, Backend *backend, State *state, const Val *keep, int n_keep,
               PlanOptions options, Err *err) {
+    *out = NULL;
+    if (!check_values(g, err)) return false;
     Plan *p = *out = mem_zalloc(1, sizeof *p);
     p->graph = g;
     p->backend = backend;

@@ -20,7 +20,8 @@ void optimizer_hyper(const OptimizerConfig *c, int64_t step, float hyper[HYPER_C
     hyper[HYPER_CORRECTION1] = (float)(1 - pow(c->beta1, (double)(step + 1)));
     hyper[HYPER_CORRECTION2] = (float)(1 - pow(c->beta2, (double)(step + 1)));
     hyper[HYPER_CLIP] = c->clip;
-    hyper[HYPER_EMA_DECAY] = c->ema_decay;
+    float ramp = (float)((1.0 + (double)step) / (10.0 + (double)step));
+    hyper[HYPER_EMA_DECAY] = c->ema_ramp ? MIN(c->ema_decay, ramp) : c->ema_decay;
     hyper[HYPER_INV_SCALE] = 1;
 }
 

@@ -10,6 +10,7 @@ typedef struct {
     float weight_decay, beta1, beta2, eps;
     float clip;         /* largest global gradient norm; 0: no clipping */
     float ema_decay;    /* 0: no moving average */
+    bool ema_ramp;      /* at most (1 + step) / (10 + step): TensorFlow's ExponentialMovingAverage with num_updates */
     float warmup_lr, min_lr;
     int64_t warmup_steps, total_steps;
 } OptimizerConfig;

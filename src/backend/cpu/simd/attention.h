@@ -12,7 +12,7 @@
 #include "backend/cpu/simd/shuffle.h"
 
 enum {
-    MAX_HEAD = 512,     /* channels of a head: as the op's row grants */
+    MAX_HEAD = ATTENTION_MAX_HEAD,
     TILE_FLOATS = 4096, /* scratch memory of a task's tile, on its stack: 16 kB, half of a first-level cache */
     MAX_TILE_TOKENS = 64,
 };

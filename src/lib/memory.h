@@ -1,6 +1,6 @@
-/* memory.h - what a run will take of a device's memory, found by planning it and taking none. */
-#ifndef MALA_APP_MEMORY_H
-#define MALA_APP_MEMORY_H
+/* memory.h - what a run will take of memory, found by planning it and taking none. */
+#ifndef MALA_LIB_MEMORY_H
+#define MALA_LIB_MEMORY_H
 
 #include "lib/config.h"
 #include "backend/backend.h"
@@ -26,5 +26,22 @@ size_t network_memory_total(const NetworkMemory *n);
  * need only have kernels (config_open_measuring) and says the compute type. False: EXIT_BUG naming an op without a
  * kernel. */
 bool memory_predict(MemoryNeeds *out, const Config *c, int classes, int batch, bool train, Backend *backend, Err *err);
+
+/* A run that is about to begin. */
+typedef struct {
+    const Config *config;
+    Backend *backend;
+    int classes;
+    bool train;           /* with an evaluation network beside it; else inference */
+    int batch;            /* that is asked for */
+    int eval_batch;       /* of the evaluation; 0: as batch */
+    int eval_most;        /* and no more than this; 0: no evaluation */
+    size_t picture_bytes; /* what loaders keep for each picture of a batch */
+} MemoryRun;
+
+/* Is there host memory for it? Asked before any is taken, since whoever takes more than there is gets killed. *spare:
+ * what is left then, SIZE_MAX where nothing is known. Always true on a GPU, whose allocations fail by themselves.
+ * False: EXIT_MEMORY, naming the largest batch that fits; EXIT_BUG. */
+bool memory_check(size_t *spare, const MemoryRun *r, Err *err);
 
 #endif
