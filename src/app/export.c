@@ -33,7 +33,7 @@ static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
     if (!weights_attach(&report, &e->state, &m->file, &policy, err)) return false;
     weights_describe(&report, m->log);
     if (backbone && !tensor_file_find(&m->file, "extra_norms.0.norm.weight"))
-        log_info(m->log, "%s: has no extra_norms: they are ones and zeros, as the released code starts them",
+        log_info(m->log, "%s: has no extra_norms: ones and zeros take their place",
                  m->file.path);
     return true;
 }
