@@ -45,8 +45,8 @@ def cases(sizes):
 def export(mala, folder, weights, size, kind, form, shape, dynamic, preprocess):
     path = os.path.join(folder, 'model.onnx')
     kinds = [kind] * 4 if kind else ['mala', 'mala', 'softmax', 'softmax']
-    subprocess.run([mala, 'export', weights, path, '--to', 'onnx', '--as', form, '--size', '%dx%d' % shape, '--quiet',
-                    '--model', 'mavit_' + size.lower(), 'model.attention=' + json.dumps(kinds)]
+    subprocess.run([mala, 'export', weights, path, '--force', '--to', 'onnx', '--as', form, '--size', '%dx%d' % shape,
+                    '--quiet', '--model', 'mavit_' + size.lower(), 'model.attention=' + json.dumps(kinds)]
                    + ['--dynamic'] * dynamic + ['--preprocess'] * preprocess, check=True)
     return path, kinds
 

@@ -84,7 +84,7 @@ def main():
             return os.path.join(folder, name)
 
         def run(*arguments):
-            result = subprocess.run([options.mala, 'import', *arguments], capture_output=True, text=True)
+            result = subprocess.run([options.mala, 'import', '--force', *arguments], capture_output=True, text=True)
             assert result.returncode == 0, result.stderr
             return result.stderr
 

@@ -15,9 +15,10 @@ rm -rf "$out" && mkdir -p "$out"
 if [ -n "$emulated" ]; then
     repeats=2 kinds="--train 2 --val 1 --scenes 0 --size 64" like_steps=3 ops_part=gelu large=16
     network="model.name=custom" sizes="--batch 2 --size 32" too_much="--batch 65536 --size 224"
-    small="model.dims=8,16,24,32 model.depths=1,1,1,1 model.heads=1,1,1,1 model.projection=32 input.size=32 train.batch_size=8"
+    small="model.dims=8,16,24,32 model.depths=1,1,1,1 model.heads=1,1,1,1 model.projection=32 input.size=32"
+    few="train.batch_size=8"
 else
-    repeats=20 kinds="" like_steps=200 ops_part="" small="" large=1024
+    repeats=20 kinds="" like_steps=200 ops_part="" small="" few="" large=1024
     network="--model mavit_t" sizes="--batch 256 --size 224" too_much="--batch 512 --size 2048"
 fi
 
@@ -45,7 +46,7 @@ train() {
     rm -rf "$out/run_$device" # metrics are appended to what is there
     # shellcheck disable=SC2086
     "$mala" train --config "configs/$config.json" --device "$device" --precision "$precision" log.interval=1 \
-        data.path="$data" output="$out/run_$device" $small "$@" || return 1
+        data.path="$data" output="$out/run_$device" $small $few "$@" || return 1
     sed -n 's/.*"step":\([0-9]*\),.*"train\/loss":\([0-9.e+-]*\),.*/\1 \2/p' "$out/run_$device/metrics.jsonl" >"$out/losses"
 }
 
