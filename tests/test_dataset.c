@@ -111,6 +111,7 @@ static void test_names_decide(void **state) {
     expect_paths(&d, "b/x.webp c/deep/er/y.pNg c/z.JPEG ");
     for (size_t i = 0; i < 3; i++) assert_int_equal(dataset_label(&d, i), i == 0 ? 1 : 2);
     assert_int_equal(d.passed.count, 0); /* hidden names are not looked at */
+    expect_announced(&d, "holds no picture of 1 of 3 classes, such as \"a\"", true);
     dataset_close(&d);
     put_picture("val/d/x.jpg");
     assert_false(dataset_open_folder(&d, scratch_folder, "val", classes, 3, &err));

@@ -47,7 +47,7 @@ static void test_folders_are_said(void **state) {
     expect_text(errors, "holds no folder \"val\"");
     EXPECT(0, "train data.path=$T/valid data.val=test output=$T/test_run " ONE_EPOCH);
     expect_text(errors, "/valid/test\n");
-    expect_text(errors, "warning: 24 of 24 validation pictures are training pictures, too");
+    expect_text(errors, "warning: 24 of 24 validation pictures looked at are training pictures, too");
 }
 
 static void test_odd_names_and_formats(void **state) {

@@ -105,10 +105,25 @@ static void find_unused(char *out, size_t size, const char *folder) {
     }
 }
 
+/* Classes of which a set holds no picture: allowed in validation, but it then says nothing about them. */
+static void report_missing(const Dataset *d, Log *log) {
+    if (!d->labels) return;
+    bool *met = mem_zalloc((size_t)d->class_count, sizeof *met);
+    int missing = 0, first = 0;
+    for (size_t i = 0; i < d->count; i++) met[d->labels[i]] = true;
+    for (int c = d->class_count; c-- > 0;)
+        if (!met[c]) missing++, first = c;
+    free(met);
+    if (missing)
+        log_warning(log, "%s: holds no picture of %d of %d classes, such as \"%s\"", d->root, missing, d->class_count,
+                    d->classes[first]);
+}
+
 void split_announce(const Dataset *d, const char *what, Log *log) {
     char unused[64];
     find_unused(unused, sizeof unused, d->root);
     log_info(log, "%s folder: %s", what, d->root);
     if (unused[0]) log_warning(log, "%s: lies beside %s, which is not used", d->root, unused);
+    report_missing(d, log);
     passed_report(&d->passed, d->root, log);
 }

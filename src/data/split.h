@@ -17,7 +17,8 @@ bool split_missing(const char *root, const char *split, Err *err);
 bool split_to_judge(const char **split, const char *root, const char *val, const char *train,
                     const char *const *classes, int class_count, Err *err);
 
-/* Says which folder serves as what, which of its other names lie beside it unused, and what was passed over in it. */
+/* Says which folder serves as what, which of its other names lie beside it unused, of which classes it holds nothing,
+ * and what was passed over in it. */
 void split_announce(const Dataset *d, const char *what, Log *log);
 
 /* Pictures that judge and were trained on: the same file under two names, or the same bytes. */

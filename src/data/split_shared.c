@@ -128,7 +128,6 @@ void split_warn_of_shared(const Dataset *train, const Dataset *val, Log *log) {
     char a[DATASET_PATH_MAX], b[DATASET_PATH_MAX];
     if (s.shared == 0) return;
     dataset_path(train, s.train, a), dataset_path(val, s.val, b);
-    log_warning(log, "%zu of %zu validation pictures are training pictures, too: accuracy says too much", s.shared,
-                s.looked);
+    log_warning(log, "%zu of %zu validation pictures looked at are training pictures, too", s.shared, s.looked);
     log_row(log, LOG_WARNING, "  %s is %s", b, a);
 }
