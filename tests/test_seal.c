@@ -147,7 +147,8 @@ static bool noticed(const uint8_t *bytes, size_t count, const TensorFile *whole)
     return !holds;
 }
 
-/* Every bit of a small file, one after the other; of zip archives alone some have no meaning (dates, padding). */
+/* Every bit of a small file, one after the other; of zip archives alone some have no meaning: dates, versions,
+ * attributes. */
 static void test_every_bit(void **state) {
     (void)state;
     for (int format = 0; format < 2; format++) {
@@ -163,7 +164,7 @@ static void test_every_bit(void **state) {
             missed += !noticed(bytes, count, &whole);
             bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
-        if (format == 0) assert_int_equal(missed, 0);
+        assert_true(format ? missed < count * 8 / 10 : missed == 0);
         print_message("%s: %zu of %zu bits have no meaning\n", format ? "pth" : "safetensors", missed, 8 * count);
         tensor_file_close(&whole);
         free(bytes);

@@ -114,6 +114,12 @@ static bool name_is_fine(const char *name, size_t bytes) {
     return !(bytes >= 2 && name[1] == ':');
 }
 
+/* A padding field holds one byte over and over (torch's 'Z', zeros): no place to hide anything, or to be damaged unseen.
+ */
+static bool is_uniform(const uint8_t *bytes, size_t count) {
+    return count < 2 || memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
 /* Replaces *values[i] that are all ones by what the zip64 extra field has for them, in their order. */
 static bool read_extra64(uint64_t *const *values, const uint8_t *extra, size_t bytes) {
     const uint8_t *field = NULL;
@@ -124,6 +130,7 @@ static bool read_extra64(uint64_t *const *values, const uint8_t *extra, size_t b
             if (field) return false;
             field = extra + at + 4, left = u16(extra + at + 2);
         }
+        if (u16(extra + at) == ZIP_EXTRA_PADDING && !is_uniform(extra + at + 4, u16(extra + at + 2))) return false;
         at += 4 + (size_t)u16(extra + at + 2);
     }
     for (int i = 0; i < 3; i++) {

@@ -18,6 +18,6 @@
 #define ZIP_FLAG_DESCRIBED 0x0008 /* CRC and sizes follow the data */
 #define ZIP_FLAG_UTF8 0x0800
 #define ZIP_EXTRA_64 1 /* an extra field with what does not fit into 32 bits */
-#define ZIP_EXTRA_PADDING 0x4246 /* torch's: its contents mean nothing */
+#define ZIP_EXTRA_PADDING 0x4246 /* torch's: one byte over and over */
 
 #endif
