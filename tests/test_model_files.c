@@ -216,6 +216,20 @@ static void test_hub_taken(void **state) {
     expect_text(errors, "head starts anew");
 }
 
+/* Kinds of attention have the same tensors, and the input's scale has none: starting from others is said. */
+static void test_other_start(void **state) {
+    (void)state;
+    EXPECT(0, "train data.path=$T/data output=$T/same-start --weights " BEST SMALL "--epochs 1");
+    assert_null(strstr(errors, "was trained with another"));
+    EXPECT(0, "train data.path=$T/data output=$T/other --weights " BEST SMALL "--epochs 1 model.attention=linear");
+    expect_text(errors, "was trained with another model.attention");
+    make_hub("x/x");
+    EXPECT(0, "train data.path=$T/data output=$T/other --weights $T/hub " SMALL "--epochs 1 'input.mean=[0,0,0]'");
+    expect_text(errors, "was trained with another input.mean");
+    shell("rm hub/config.json");
+    EXPECT(3, "train data.path=$T/data output=$T/none --weights $T/hub " SMALL "--epochs 1");
+}
+
 /* Where the weights have metadata of their own, config.json may not say otherwise. */
 static void test_hub_disagrees(void **state) {
     (void)state;
@@ -237,6 +251,8 @@ static void test_hub_disagrees(void **state) {
         expect_text(errors, cases[i].message);
         EXPECT(3, "verify $T/hub");
     }
+    shell("rm hub/config.json"); /* the weights need nothing beside them */
+    EXPECT(0, "infer $T/data/val --weights $T/hub");
 }
 
 /* What a file says of itself is the file's fault (3), what is typed is the command's (2). */
@@ -372,6 +388,7 @@ int main(void) {
         cmocka_unit_test(test_wrapped_names),
         cmocka_unit_test(test_hub_refusals),
         cmocka_unit_test(test_hub_taken),
+        cmocka_unit_test(test_other_start),
         cmocka_unit_test(test_hub_disagrees),
         cmocka_unit_test(test_fault_of_the_file),
         cmocka_unit_test(test_full_disk),

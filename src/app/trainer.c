@@ -151,7 +151,8 @@ static bool load_weights(Trainer *t, Err *err) {
     HeadPolicy head;
     WeightsReport report;
     if (!config_open_weights(&file, c->model.weights, c, t->log, err)) return false;
-    bool ok = config_check_tensors(&file, c, err) && choose_head(&head, &t->train_data, c->model.weights, &file, err);
+    bool ok = config_check_tensors(&file, c, err) && model_file_warn_start(&file, c->model.weights, c, t->log, err) &&
+              choose_head(&head, &t->train_data, c->model.weights, &file, err);
     if (ok) {
         WeightsPolicy policy = config_weights_policy(c, head, t->log);
         ok = weights_load(&report, &t->state, &file, &policy, err);

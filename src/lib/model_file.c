@@ -237,12 +237,44 @@ static bool load_inner_config(Config *out, const TensorFile *f, Settings setting
     return config_load_text_settings(out, text, strlen(text), name, settings, err);
 }
 
+static bool load_folders_config(Config *out, const char *folder, Err *err) {
+    HubConfig hub;
+    *out = (Config){0};
+    bool ok = hub_read(&hub, folder, err) && config_load_values(out, hub.values, hub.value_count, (Settings){0}, err);
+    hub_free(&hub);
+    return ok;
+}
+
+bool model_file_warn_start(const TensorFile *f, const char *path, const Config *c, Log *log, Err *err) {
+    const bool inner = tensor_file_metadata(f, "mala.config") != NULL;
+    if (!inner && !is_hub(path)) return true;
+    Config was;
+    bool ok = inner ? load_inner_config(&was, f, (Settings){0}, err) : load_folders_config(&was, path, err);
+    const struct {
+        const char *option;
+        const void *was, *is;
+        size_t bytes;
+    } options[] = {{"model.attention", was.model.attention, c->model.attention, sizeof was.model.attention},
+                   {"input.mean", was.input.mean, c->input.mean, sizeof was.input.mean},
+                   {"input.std", was.input.std, c->input.std, sizeof was.input.std}};
+    for (size_t i = 0; ok && i < COUNTOF(options); i++)
+        if (memcmp(options[i].was, options[i].is, options[i].bytes) != 0)
+            log_warning(log, "%s: was trained with another %s than this run's", path, options[i].option);
+    config_free(&was);
+    return ok;
+}
+
 /* Neither the folder's config.json nor the metadata of the weights in it is passed over: what both say must be one. */
 static bool check_hub(const ModelFile *m, const char *folder, Err *err) {
     HubConfig hub;
     Config inner;
+    const bool described = tensor_file_metadata(&m->file, "mala.config") != NULL;
+    char *config = path_join(folder, "config.json");
+    const bool alone = described && access(config, F_OK) != 0;
+    free(config);
+    if (alone) return true;
     bool ok = hub_read(&hub, folder, err) && hub_check_classes(&hub, m->classes, m->class_count, err);
-    if (ok && tensor_file_metadata(&m->file, "mala.config")) {
+    if (ok && described) {
         ok = load_inner_config(&inner, &m->file, (Settings){0}, err) && hub_check_config(&hub, &inner, err);
         config_free(&inner);
     }

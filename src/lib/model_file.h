@@ -48,6 +48,11 @@ bool config_open_weights(TensorFile *out, const char *path, const Config *c, Log
  * less (infer, the library). False: EXIT_INPUT, EXIT_IO. */
 bool config_check_tensors(const TensorFile *f, const Config *c, Err *err);
 
+/* Warns of what a file, or the hub's folder at `path`, was trained with and a run that starts from it has otherwise,
+ * although every tensor fits: kinds of attention, mean and deviation of the input. False: EXIT_INPUT (what it says of
+ * itself is broken). */
+bool model_file_warn_start(const TensorFile *f, const char *path, const Config *c, Log *log, Err *err);
+
 /* The class names that a file carries; none is no error: count 0. Free them in any case. False: EXIT_INPUT. */
 bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err);
 /* The same of what `path` was opened as: where the weights in a hub's folder name none, its config.json does. */
