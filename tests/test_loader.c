@@ -187,6 +187,7 @@ static void test_each_sample_once(void **state) {
         o.last = rows[i].last;
         Loader *l = must_open(&o, &s->data);
         assert_int_equal(loader_batches(l), rows[i].batches);
+        assert_int_equal(loader_samples(l), rows[i].total);
         int met[SAMPLES] = {0}, total = 0, last_count = 0, batches = 0, in_order = 1;
         loader_start_epoch(l, 1, 0);
         for (const Batch *b; (b = must_next(l)); batches++) {
