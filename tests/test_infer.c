@@ -49,9 +49,10 @@ static void test_piped_picture(void **state) {
     shell("head -c 900 a.jpg >cut.jpg");
     EXPECT(3, "infer - " WEIGHTS "<$T/cut.jpg");
     expect_text(errors, "standard input: ");
-    shell("printf 'GIF89a\\020\\000\\020\\000\\000\\000\\000' >a.gif");
-    EXPECT(3, "infer - " WEIGHTS "<$T/a.gif");
-    expect_text(errors, "standard input: is a GIF picture");
+    shell("printf 'II*\\000\\020\\000\\000\\000' >a.tif");
+    EXPECT(3, "infer - " WEIGHTS "<$T/a.tif");
+    expect_text(errors, "mala: error: standard input: is a TIFF picture");
+    assert_null(strstr(errors, "named above")); /* one picture, one error */
 }
 
 /* Lists whose first bytes are those of a picture format are lists; both separators; the end may lack one. */

@@ -208,7 +208,7 @@ static void test_export(void **state) {
     expect_bytes("m.onnx", "[64,96]");
     expect_bytes("m.onnx", "CC0");
     EXPECT(0, "export --weights $T/run/weights/best.safetensors $T/b.onnx --as backbone --dynamic --preprocess");
-    expect_text(errors, "extra_norms: they are ones and zeros");
+    expect_text(errors, "has no extra_norms: ones and zeros");
     expect_bytes("b.onnx", "extra_norms.3.norm.weight");
     EXPECT(2, "export");
     EXPECT(2, "export $T/m.onnx");

@@ -47,6 +47,7 @@ typedef struct {
     int at;         /* the one that is filled */
     size_t rejected, total;
     char first_bad[256];
+    bool alone;  /* there is one argument */
     bool single; /* one picture was asked for: its error is the command's */
     Err reason;
 } Infer;
@@ -154,12 +155,12 @@ static bool add(Infer *in, const char *path, Err *err) {
     return ++g->count < in->room || run_group(in, err);
 }
 
-/* Paths are answered one by one, as they come: somebody may be typing them. */
+/* Paths that come at once go in groups; whoever types them gets each answer before the next path. */
 static bool add_paths(Infer *in, ListReader *list, Err *err) {
     const char *path;
     bool ok;
     while ((ok = list_next(list, &path, err)) && path)
-        if (!add(in, path, err) || !flush(in, err)) return false;
+        if (!add(in, path, err) || (!piped_more(stdin) && !flush(in, err))) return false;
     return ok;
 }
 
@@ -168,10 +169,12 @@ static bool add_piped(Infer *in, Err *err) {
     uint8_t head[IMAGE_MAGIC];
     size_t count;
     if (!flush(in, err)) return false;
+    setvbuf(stdin, NULL, _IONBF, 0);
     if (!piped_is_picture(head, &count, stdin)) {
         ListReader list = list_reader(PIPED_NAME, head, count, stdin);
         return add_paths(in, &list, err);
     }
+    in->single = in->alone;
     bool ok = piped_read(&in->piped, head, count, stdin, err) && add(in, "-", err) && flush(in, err);
     piped_free(&in->piped);
     return ok;
@@ -260,6 +263,7 @@ static void close_groups(Infer *in) {
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli)};
+    in.alone = cli->argument_count == 1;
     bool json = cli_flag(cli, "json") != NULL, csv = cli_flag(cli, "csv") != NULL;
     AnswersFormat format = json ? ANSWERS_JSON : csv ? ANSWERS_CSV : ANSWERS_TEXT;
     if (json && csv) return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");

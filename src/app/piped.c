@@ -1,6 +1,7 @@
 #include "app/piped.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,11 @@ static bool is_binary(const uint8_t *head, size_t count) {
         if (head[i] == 0 ? i > 0 && head[i - 1] == 0 : head[i] < 0x20 && !blank) return true;
     }
     return false;
+}
+
+bool piped_more(FILE *file) {
+    struct pollfd ready = {.fd = fileno(file), .events = POLLIN};
+    return poll(&ready, 1, 0) != 0;
 }
 
 bool piped_is_picture(uint8_t head[IMAGE_MAGIC], size_t *count, FILE *file) {

@@ -13,6 +13,9 @@ typedef struct {
     size_t count;
 } Piped;
 
+/* Whether more of the file can be read without waiting, its end included: it has to be without a buffer (setvbuf). */
+bool piped_more(FILE *file);
+
 /* Reads head[*count] of the file, up to IMAGE_MAGIC bytes but no further than a first line of text, which may be all
  * that comes for a while. True: a picture begins here, whether image_decode reads its format or not. */
 bool piped_is_picture(uint8_t head[IMAGE_MAGIC], size_t *count, FILE *file);
