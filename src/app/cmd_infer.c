@@ -264,9 +264,7 @@ static void close_groups(Infer *in) {
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli)};
     in.alone = cli->argument_count == 1;
-    bool json = cli_flag(cli, "json") != NULL, csv = cli_flag(cli, "csv") != NULL;
-    AnswersFormat format = json ? ANSWERS_JSON : csv ? ANSWERS_CSV : ANSWERS_TEXT;
-    if (json && csv) return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");
+    AnswersFormat format = cli_flag(cli, "json") ? ANSWERS_JSON : cli_flag(cli, "csv") ? ANSWERS_CSV : ANSWERS_TEXT;
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
     if (!runner_open(&in.runner, model, (RunnerOptions){.batch = in.single ? 1 : 0}, err)) return false;
@@ -287,6 +285,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count == 0)
         return err_set(err, EXIT_USAGE,
                        "command line: no picture given - mala infer IMAGE|DIR|LIST.txt|- --weights FILE");
+    if (cli_flag(cli, "json") && cli_flag(cli, "csv"))
+        return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");
     ModelFile model;
     if (!model_file_open(&model, NULL, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = run_model(&model, cli, log, err);
