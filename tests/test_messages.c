@@ -30,20 +30,19 @@ static void expect_file(const char *name) {
 static void test_named_scripts_exist(void **state) {
     (void)state;
     int count = each_line("grep -rhoE '(scripts|tests|configs)/[A-Za-z0-9_./-]+\\.(sh|py|cpp|c|json)\\b' "
-                          "src README.md Makefile --include=*.c --include=*.h --include=*.md --include=Makefile | sort -u",
+                          "src README.md Makefile --include=*.c --include=*.h --include=*.md --include=Makefile | "
+                          "sort -u",
                           expect_file);
     assert_true(count > 10);
 }
 
 static void refuse(const char *line) { fail_msg("a message of the library speaks of the command line: %s", line); }
 
-/* The place that the commands' own settings have is set in one line each of config.c and model_file.c. */
+/* COMMAND_LINE in config.h is the place of the commands' own settings, and is not the library's to say. */
 static void test_library_knows_no_command_line(void **state) {
     (void)state;
-    assert_int_equal(each_line("grep -rnE '\"[^\"]*command line[^\"]*\"' src --include=*.c | grep -v '^src/app/' | "
-                               "grep -v 'count, \"command line\"}'",
-                               refuse),
-                     0);
+    const char *search = "grep -rnE '\"[^\"]*command line[^\"]*\"' src --include=*.c | grep -v '^src/app/'";
+    assert_int_equal(each_line(search, refuse), 0);
 }
 
 int main(void) {

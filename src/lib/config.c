@@ -183,7 +183,7 @@ static bool is_inside(const char *path, const char *folder) {
 
 static bool is_typed(const OptionSet *o, const char *name) {
     const char *where = options_where(o, name);
-    return where && strcmp(where, "command line") == 0;
+    return where && strcmp(where, COMMAND_LINE) == 0;
 }
 
 /* What was typed is not corrected but refused: it says two things at once. */
@@ -302,12 +302,12 @@ bool config_load_values(Config *c, const ConfigValue *values, int count, Setting
 }
 
 bool config_load(Config *c, const char *file, char *const *overrides, int override_count, Err *err) {
-    return config_load_settings(c, file, (Settings){overrides, override_count, "command line"}, err);
+    return config_load_settings(c, file, (Settings){overrides, override_count, COMMAND_LINE}, err);
 }
 
 bool config_load_text(Config *c, const char *text, size_t count, const char *name, char *const *overrides,
                       int override_count, Err *err) {
-    return config_load_text_settings(c, text, count, name, (Settings){overrides, override_count, "command line"}, err);
+    return config_load_text_settings(c, text, count, name, (Settings){overrides, override_count, COMMAND_LINE}, err);
 }
 
 void config_free(Config *c) { options_free(&c->options); }

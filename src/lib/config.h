@@ -90,8 +90,9 @@ typedef struct {
 extern const Option config_table[];
 extern const int config_table_count;
 
-/* "key=value" texts, and what messages call the place where they stand: "command line", or "settings" where a program
+/* "key=value" texts, and what messages call the place where they stand: COMMAND_LINE, or "settings" where a program
  * gives them to the library. */
+#define COMMAND_LINE "command line"
 typedef struct {
     char *const *texts;
     int count;

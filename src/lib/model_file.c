@@ -355,7 +355,7 @@ static bool is_described(ModelFile *m, Err *err) {
 
 bool model_file_open_any(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
                          Log *log, Err *err) {
-    return open_file(out, path, config_file, (Settings){overrides, count, "command line"}, log, err);
+    return open_file(out, path, config_file, (Settings){overrides, count, COMMAND_LINE}, log, err);
 }
 
 bool model_file_open(ModelFile *out, const char *path, const char *config_file, char *const *overrides, int count,
