@@ -286,6 +286,28 @@ static void expect_failing(int code, const char *faults, const char *arguments) 
     if (got != code) fail_msg("%s: mala %s: exit %d instead of %d: %s", faults, arguments, got, code, errors);
 }
 
+/* A failing disk is no bad picture: asked again it may read, else the run ends, and never goes on without it. */
+static void test_a_failing_disk_is_no_bad_picture(void **state) {
+    (void)state;
+    const char *const train = "train data.path=$T/data output=$T/disk " SMALL "data.workers=1 --quiet",
+               *const steady[] = {"pread:0000:5:3:2", "open:0000:24:3:2", "opendir:data/:5:1:2"};
+    shell("cp run/results.csv steady");
+    for (size_t i = 0; i < COUNTOF(steady); i++) {
+        shell("rm -rf disk");
+        expect_failing(0, steady[i], train);
+        shell("cut -d, -f1,3- steady >a; cut -d, -f1,3- disk/results.csv >b; cmp a b");
+    }
+    shell("rm -rf disk");
+    expect_failing(4, "pread:0000:5:3:99999", train);
+    expect_failing(4, "open:0000:23:3:99999", train);
+    expect_failing(4, "opendir:data/:5:1:99999", train);
+    expect_failing(4, "pread:0000:5:3:99999", "infer $T/data/val --weights $T/run/weights/best.safetensors");
+    expect_failing(4, "pread:0000:5:3:99999", "eval $T/run/weights/best.safetensors --data $T/data");
+    /* that nobody may read it is a fact of the picture */
+    expect_failing(0, "open:0000:13:3:1", "train data.path=$T/data output=$T/closed data.max_bad=0.5 " SMALL);
+    expect_text(errors, "Permission denied");
+}
+
 /* Stopped by SIGTERM when it writes the row of its second epoch. */
 static void test_a_stopped_run_can_be_verified(void **state) {
     (void)state;
@@ -338,6 +360,7 @@ int main(void) {
         cmocka_unit_test(test_what_cannot_fit_says_so_first),
         cmocka_unit_test(test_the_least_limit_counts),
         cmocka_unit_test(test_a_stopped_run_can_be_verified),
+        cmocka_unit_test(test_a_failing_disk_is_no_bad_picture),
         cmocka_unit_test(test_a_file_system_without_locks_is_warned_of),
         cmocka_unit_test(test_a_full_disk_ends_no_run),
     };

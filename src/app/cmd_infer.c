@@ -48,6 +48,7 @@ typedef struct {
     size_t rejected, total;
     char first_bad[256];
     bool alone;  /* there is one argument */
+    bool disk_failed; /* for one of them */
     bool single; /* one picture was asked for: its error is the command's */
     Err reason;
 } Infer;
@@ -115,6 +116,7 @@ static bool decode_group(Infer *in, Group *g, Err *err) {
     g->good = 0;
     for (int i = 0; i < g->count; i++) {
         if (g->bad[i].code == EXIT_MEMORY) return err_set(err, EXIT_MEMORY, "%s", g->bad[i].text);
+        in->disk_failed = in->disk_failed || g->bad[i].code == EXIT_IO;
         if (!g->bad[i].code)
             g->good++;
         else
@@ -217,7 +219,8 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
     if (out) log_info(in->log, "%s: answers for %zu of %zu pictures", out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
     if (in->single) return err_set(err, in->reason.code, "%s", in->reason.text);
-    return err_set(err, EXIT_INPUT, "%zu of %zu pictures have no answer, first %s - they are named above",
+    return err_set(err, in->disk_failed ? EXIT_IO : EXIT_INPUT,
+                   "%zu of %zu pictures have no answer, first %s - they are named above",
                    in->rejected, in->total, in->first_bad);
 }
 

@@ -44,6 +44,7 @@ typedef enum {
 /* One user's mistake: text is one line, "WHERE: what is wrong - what to do". Zero-initialise it. */
 typedef struct {
     ExitCode code;
+    int system; /* the errno behind EXIT_IO; 0: none */
     char text[1024];
 } Err;
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/unfinished.h"
@@ -25,12 +26,34 @@ bool file_fail(Err *err, const char *path, const char *what, int code) {
                          : code == EMFILE || code == ENFILE  ? "raise the limit of open files"
                          : code == ENOMEM                    ? "close other programs"
                                                              : "check the disk";
-    return err_set(err, code == ENOMEM ? EXIT_MEMORY : EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
+    bool first = err && !err->code;
+    err_set(err, code == ENOMEM ? EXIT_MEMORY : EXIT_IO, "%s: %s: %s - %s", path, what, strerror(code), advice);
+    if (first) err->system = code;
+    return false;
+}
+
+/* Is it worth another try at reading? What disks and shares report for a moment, and what another thread may give back,
+ * is, a few times, after a pause. errno is kept. */
+static bool try_again(int *tries) {
+    static const long pauses_ms[] = {10, 100, 500};
+    static const int passing[] = {EIO, EMFILE, ENFILE, ENOMEM, EAGAIN, ENOBUFS, ESTALE, ETIMEDOUT};
+    int code = errno;
+    if (*tries == COUNTOF(pauses_ms)) return false;
+    for (size_t i = 0; i < COUNTOF(passing); i++) {
+        if (code != passing[i]) continue;
+        nanosleep(&(struct timespec){.tv_nsec = pauses_ms[(*tries)++] * 1000000}, NULL);
+        errno = code;
+        return true;
+    }
+    return false;
 }
 
 /* An open descriptor of a regular file and its state. O_NONBLOCK: opening a FIFO must not wait for a writer. */
 static bool open_regular(int *fd, struct stat *st, const char *path, Err *err) {
-    *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    int tries = 0;
+    do {
+        *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    } while (*fd < 0 && try_again(&tries));
     if (*fd < 0) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == ENXIO)
             return err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(errno));
@@ -58,9 +81,10 @@ static int64_t modified_ns(const struct stat *st) {
 
 /* count bytes from `at` on, over short reads and signals */
 static bool read_all(int fd, uint8_t *out, size_t at, size_t count, const char *path, Err *err) {
+    int tries = 0;
     for (size_t done = 0; done < count;) {
         ssize_t n = pread(fd, out + done, MIN(count - done, (size_t)1 << 30), (off_t)(at + done));
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EINTR || try_again(&tries))) continue;
         if (n < 0) return file_fail(err, path, "cannot be read", errno);
         if (n == 0)
             return err_set(err, EXIT_IO,
@@ -305,8 +329,10 @@ void file_reader_close(FileReader *r) {
 
 bool path_kind(PathKind *out, const char *path, Err *err) {
     struct stat st;
+    int tries = 0, missing;
     *out = PATH_NOTHING;
-    if (stat(path, &st) == 0) {
+    while ((missing = stat(path, &st)) && try_again(&tries)) continue;
+    if (!missing) {
         *out = S_ISDIR(st.st_mode) ? PATH_FOLDER : S_ISREG(st.st_mode) ? PATH_FILE : PATH_OTHER;
         return true;
     }
@@ -343,8 +369,10 @@ bool dir_make(const char *path, Err *err) {
 static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 bool dir_list(DirList *out, const char *path, Err *err) {
+    int tries = 0;
+    DIR *dir;
     *out = (DirList){0};
-    DIR *dir = opendir(path);
+    while (!(dir = opendir(path)) && try_again(&tries)) continue;
     if (!dir) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
             return err_set(err, EXIT_INPUT, "%s: is not a folder - check the path", path);

@@ -4,6 +4,7 @@
  * on timing either. Memory is the ring plus one picture per thread. */
 #include "data/loader.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -56,7 +57,12 @@ struct Loader {
     LoaderStats stats;
 };
 
-static bool is_bad(const Err *err) { return err->code == EXIT_INPUT || err->code == EXIT_IO; }
+/* A picture nobody may read is as bad as a damaged one; but a disk that fails says nothing about the picture, and to go
+ * on without it would train another network than was asked for. */
+static bool is_bad(const Err *err) {
+    return err->code == EXIT_INPUT ||
+           (err->code == EXIT_IO && (!err->system || err->system == EACCES || err->system == EPERM));
+}
 
 /* Hands the picture over to the loader where its room allows; true: it is the loader's now. Two threads may meet over
  * one sample (it stands in for a bad one): the first keeps it. */

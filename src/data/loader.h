@@ -70,7 +70,8 @@ int64_t loader_samples(const Loader *l); /* of an epoch, bad ones included */
 void loader_start_epoch(Loader *l, uint32_t epoch, int64_t first);
 
 /* The next batch, valid until the following call on this loader; *out is NULL at the end of the epoch.
- * False: a sample was bad under BAD_ERROR, more than max_bad were, all were (EXIT_INPUT, EXIT_IO); EXIT_MEMORY. After
+ * False: a sample was bad under BAD_ERROR, more than max_bad were, all were (EXIT_INPUT, EXIT_IO); a disk failed, also
+ * when asked again (EXIT_IO); EXIT_MEMORY. After
  * that, loader_start_epoch or loader_close. */
 bool loader_next(Loader *l, const Batch **out, Err *err);
 
