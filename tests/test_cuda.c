@@ -146,7 +146,7 @@ static void test_memory_and_copies(void **state) {
     (void)state;
     Backend b;
     OK(backend_open_cuda(&b, 0, &err));
-    void *x, *y, *nothing;
+    void *x = NULL, *y = NULL, *nothing = NULL;
     size_t now, most, beside;
     OK(b.alloc(&b, &x, 1000, &err) && b.alloc(&b, &y, 1000, &err) && b.alloc(&b, &nothing, 0, &err));
     assert_null(nothing);
@@ -172,8 +172,8 @@ static void test_memory_and_copies(void **state) {
 /* Uploads on one stream, reads on the other: right with the mark, wrong without, when the upload comes late. */
 static int read_across_streams(bool ordered) {
     Backend b;
-    BackendMark *mark;
-    void *x;
+    BackendMark *mark = NULL;
+    void *x = NULL;
     int value = 7, got = 0;
     emu_set_late(1, true);
     OK(backend_open_cuda(&b, 0, &err) && b.alloc(&b, &x, 4, &err) && b.mark_new(&b, &mark, &err));
@@ -480,7 +480,7 @@ static void train_tiny(float loss[TRAIN_STEPS], Backend *b, PlanOptions options)
     ClassifySpec spec = config_classify(&c, CLASSES);
     ClassifyGraph g = classify_train_graph(&spec, BATCH, c.input.size[0], c.input.size[1]);
     State state;
-    Plan *p;
+    Plan *p = NULL;
     OptimizerConfig o = {.lr = 3e-3f, .weight_decay = 0.05f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1,
                          .ema_decay = 0.9f, .total_steps = TRAIN_STEPS};
     OK(state_new(&state, g.graph, b, classify_train_roles(&spec), &err) && state_init(&state, 5, &err) &&

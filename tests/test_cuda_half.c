@@ -66,7 +66,7 @@ static void stage_images(OnDevice *d, const char *name) {
 /* One step as the trainer runs it; returns the gradient's norm. */
 static float device_step(OnDevice *d, const char *images, const int32_t labels[HALF_BATCH], int64_t step, float scale,
                          float *loss) {
-    float hyper[HYPER_COUNT], norm;
+    float hyper[HYPER_COUNT], norm = 0;
     half_hyper(hyper, step, scale);
     stage_images(d, images);
     OK(plan_stage(d->plan, d->c.targets, labels, HALF_BATCH * sizeof *labels, &err) &&

@@ -51,7 +51,7 @@ static bool take_step(JsonReader *r, JsonToken *key, JsonToken *value, const Jso
 
 bool json_locate(JsonPlace *out, const char *text, size_t count, const JsonStep *steps, int step_count) {
     JsonReader r;
-    JsonToken key, value;
+    JsonToken key, value = {0};
     bool found = json_open(&r, text, count, (JsonSource){.name = ""}, NULL) && json_next(&r, &value, NULL);
     key = value;
     for (int i = 0; found && i < step_count; i++) found = take_step(&r, &key, &value, &steps[i]);

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "backend/cpu/cpu.h"
 #include "base/cpus.h"
@@ -155,13 +158,30 @@ typedef struct {
 #define GENERIC_EXTENSION "no extension"
 #endif
 
+#if defined(__x86_64__)
+/* The levels of the processor supplement to the System V ABI, AVX's with the system's consent. By name
+ * __builtin_cpu_supports knows them since gcc 12 and clang 18 only, and these three instructions not even there. */
+static bool has_v3(void) {
+    unsigned a, b, basic, extended, d;
+    if (!__get_cpuid(1, &a, &b, &basic, &d) || !__get_cpuid(0x80000001, &a, &b, &extended, &d)) return false;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && basic & bit_MOVBE && basic & bit_F16C && extended & bit_LZCNT;
+}
+
+static bool has_v4(void) {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 /* Fills isa[], best last, with what was built and whether this processor has it; returns how many. */
 static int list_isas(Isa isa[3]) {
     int n = 0;
     isa[n++] = (Isa){"generic", GENERIC_EXTENSION, cpu_kernels_generic, cpu_peak_generic, true};
 #if defined(__x86_64__)
-    isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, cpu_peak_v3, __builtin_cpu_supports("x86-64-v3")};
-    isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, cpu_peak_v4, __builtin_cpu_supports("x86-64-v4")};
+    isa[n++] = (Isa){"v3", "avx2", cpu_kernels_v3, cpu_peak_v3, has_v3()};
+    isa[n++] = (Isa){"v4", "avx512", cpu_kernels_v4, cpu_peak_v4, has_v4()};
 #endif
     return n;
 }
