@@ -3,6 +3,7 @@
 #   make tsan    the loader's tests under ThreadSanitizer
 #   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
+#   make install uninstall   program, libraries, header, mala.pc, manual and licence; PREFIX=/usr/local, DESTDIR
 #   make sizes   lines per file, longest first
 # B names the build folder, V=1 shows the commands.
 
@@ -12,27 +13,48 @@ CXX     := $(if $(filter default,$(origin CXX)),g++,$(CXX))
 OPT     ?= -O2
 SAN     ?=
 PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib
+MANDIR  ?= $(PREFIX)/share/man
+DOCDIR  ?= $(PREFIX)/share/doc/mala
+INCLUDEDIR ?= $(PREFIX)/include
 OBJCOPY ?= objcopy
 Q       := $(if $(V),,@)
 
 VERSION := 0.1.0
 CPPFLAGS := -Isrc -D_GNU_SOURCE -DMALA_VERSION='"$(VERSION)"' -MMD -MP
-CFLAGS   := -std=c11 -g $(OPT) -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
-            -Wvla -Werror=implicit-function-declaration -fstack-protector-strong $(SAN)
-LDFLAGS  := $(SAN)
-LDLIBS   := -ldnnl -lgomp -lcjson -lpng -ljpeg -lwebp -lpthread -lm
+# clang would fuse a * b + c where gcc under -std=c11 does not
+CFLAGS   := -std=c11 -g $(OPT) -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off -Wall -Wextra -Wshadow \
+            -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror=implicit-function-declaration $(SAN)
+LDFLAGS  := $(SAN) -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
+PIE      := -pie
+# those with a pkg-config file of their own, which mala.pc names instead
+PC_LIBS  := libcjson libpng libjpeg libwebp
+LDLIBS   := -ldnnl -lgomp $(PC_LIBS:lib%=-l%) -lpthread -lm
 
 # The CPU kernels are compiled once per instruction set and chosen at run time (backend/cpu/cpu.c).
 KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-trapping-math -Wno-psabi
 MACHINE := $(shell $(CC) -dumpmachine)
 ifneq (,$(findstring x86_64,$(MACHINE)))
 ISAS := generic v3 v4
+BRANCHES := -fcf-protection=full
 else
 ISAS := generic
+BRANCHES := -mbranch-protection=standard
 endif
 ISA_FLAGS_generic :=
 ISA_FLAGS_v3 := -march=x86-64-v3
 ISA_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512
+
+# Hardening, as far as the compiler has it; tests/hardening.sh reads it back from what was linked. Sanitizers see less
+# through a fortified library.
+compiles = $(shell $(CC) $(OPT) -Werror $(1) -include stdlib.h -x c -c -o /dev/null /dev/null 2>/dev/null && echo yes)
+first_that_compiles = $(strip $(if $(call compiles,$(1)),$(1),$(if $(call compiles,$(2)),$(2))))
+FORTIFY  := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE
+FORTIFY  := $(if $(SAN),,$(call first_that_compiles,$(FORTIFY)=3,$(FORTIFY)=2))
+GUARDS   := -fstack-protector-strong
+HARDEN   := $(call first_that_compiles,$(GUARDS) -fstack-clash-protection $(BRANCHES),$(GUARDS))
+CFLAGS   += $(FORTIFY) $(HARDEN)
 
 SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
 PLAIN_SRC := $(filter-out src/main.c src/backend/cuda_absent.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
@@ -45,7 +67,7 @@ TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $
 .DEFAULT_GOAL := all
 include src/backend/cuda/cuda.mk
 
-.PHONY: all lib install deps test-deps test demo asan tsan fuzz sizes clean check-rooms
+.PHONY: all lib install uninstall deps test-deps test demo asan tsan fuzz sizes clean check-rooms
 all: mala
 
 mala: $(B)/mala
@@ -53,7 +75,7 @@ mala: $(B)/mala
 
 $(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
 
 # The C library: src/lib/mala.h. Whatever is not in that header is local to it.
 LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
@@ -77,44 +99,68 @@ $(B)/library_example_static: tests/library/example.c $(B)/libmala.a
 
 lib: $(B)/libmala.a $(B)/libmala.so
 
-install: $(B)/mala lib
-	install -D $(B)/mala $(DESTDIR)$(PREFIX)/bin/mala
-	install -D -m 644 src/lib/mala.h $(DESTDIR)$(PREFIX)/include/mala.h
-	install -D -m 644 $(B)/libmala.a $(DESTDIR)$(PREFIX)/lib/libmala.a
-	install -D $(B)/libmala.so $(DESTDIR)$(PREFIX)/lib/libmala.so.0
-	ln -sf libmala.so.0 $(DESTDIR)$(PREFIX)/lib/libmala.so
+$(B)/mala.pc: src/lib/mala.pc.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' -e 's|@REQUIRES@|$(PC_LIBS)|' \
+	    -e 's|@LIBS@|$(strip $(DEVICE_LIBS) $(filter-out $(PC_LIBS:lib%=-l%),$(LDLIBS)))|' $< >$@
+$(B)/mala.1: src/app/mala.1.in scripts/man.sh $(B)/mala
+	@echo "man   $@"
+	@scripts/man.sh $(B)/mala $(VERSION) >$@
 
-$(B)/%.o: src/%.c | deps
+INSTALLED = $(BINDIR)/mala $(INCLUDEDIR)/mala.h $(LIBDIR)/libmala.a $(LIBDIR)/libmala.so.0 $(LIBDIR)/libmala.so \
+            $(LIBDIR)/pkgconfig/mala.pc $(MANDIR)/man1/mala.1 $(DOCDIR)/LICENSE
+install: $(B)/mala lib $(B)/mala.pc $(B)/mala.1
+	install -D $(B)/mala $(DESTDIR)$(BINDIR)/mala
+	install -D -m 644 src/lib/mala.h $(DESTDIR)$(INCLUDEDIR)/mala.h
+	install -D -m 644 $(B)/libmala.a $(DESTDIR)$(LIBDIR)/libmala.a
+	install -D $(B)/libmala.so $(DESTDIR)$(LIBDIR)/libmala.so.0
+	ln -sf libmala.so.0 $(DESTDIR)$(LIBDIR)/libmala.so
+	install -D -m 644 $(B)/mala.pc $(DESTDIR)$(LIBDIR)/pkgconfig/mala.pc
+	install -D -m 644 $(B)/mala.1 $(DESTDIR)$(MANDIR)/man1/mala.1
+	install -D -m 644 LICENSE $(DESTDIR)$(DOCDIR)/LICENSE
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-rmdir $(DESTDIR)$(DOCDIR)
+
+# The flags that objects were compiled with, rewritten only when they change: then all are compiled anew.
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(CXX) $(EMU_FLAGS)' | cmp -s - $@ || \
+	    echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(CXX) $(EMU_FLAGS)' >$@
+
+$(B)/%.o: src/%.c $(B)/flags | deps
 	@mkdir -p $(@D)
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 define isa_rule
-$(B)/%.$(1).o: src/%.c | deps
+$(B)/%.$(1).o: src/%.c $(B)/flags | deps
 	@mkdir -p $$(@D)
 	@echo "cc    $$< ($(1))"
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(ISA_FLAGS_$(1)) -DISA=$(1) -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
-$(B)/tests/%.o: tests/%.c | deps
+$(B)/tests/%.o: tests/%.c $(B)/flags | deps
 	@mkdir -p $(@D)
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS) -c -o $@ $<
 
 # The CUDA backend through the host emulation: its kernels and glue, without src/backend/cuda/nvidia/, which calls
 # NVIDIA's libraries and has its twins in tests/emulate/.
-EMU_FLAGS := -std=c++20 -D_GNU_SOURCE -DMALA_EMULATE -Isrc -Itests/emulate -MMD -MP -g $(OPT) -Wall -Wextra -Wshadow \
-             -Wno-missing-field-initializers $(SAN)
+EMU_FLAGS := -std=c++20 -D_GNU_SOURCE -DMALA_EMULATE -Isrc -Itests/emulate -MMD -MP -g $(OPT) -fPIE -Wall -Wextra \
+             -Wshadow -Wno-missing-field-initializers $(SAN)
 EMU_OBJ := $(patsubst src/%.cu,$(B)/emulate/%.o,$(wildcard src/backend/cuda/*.cu)) $(CUDA_HOST_OBJ) \
            $(patsubst tests/emulate/%.cpp,$(B)/emulate/tests/%.o,$(wildcard tests/emulate/*.cpp))
 
-$(B)/emulate/%.o: src/%.cu | test-deps
+$(B)/emulate/%.o: src/%.cu $(B)/flags | test-deps
 	@mkdir -p $(@D)
 	@echo "c++   $<"
 	$(Q)$(CXX) $(EMU_FLAGS) -x c++ -c -o $@ $<
 
-$(B)/emulate/tests/%.o: tests/emulate/%.cpp | test-deps
+$(B)/emulate/tests/%.o: tests/emulate/%.cpp $(B)/flags | test-deps
 	@mkdir -p $(@D)
 	@echo "c++   $<"
 	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
@@ -123,14 +169,14 @@ $(B)/tests/test_ops $(B)/tests/test_cuda_ops: $(TEST_CASES)
 EMULATED_TESTS := $(filter $(B)/tests/test_cuda%,$(TESTS))
 $(EMULATED_TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(OBJ) $(EMU_OBJ)
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
 # mala itself on the emulated device, for the dry run of scripts/gpu_test.sh
 $(B)/emulate/mala: $(B)/main.o $(OBJ) $(EMU_OBJ)
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++
 $(B)/tests/test_%: $(B)/tests/test_%.o $(TEST_LIB) $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS) -lcmocka
 
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
@@ -146,8 +192,11 @@ test-deps:
 check-rooms:
 	@scripts/check_rooms.sh
 
+# tests in shell: of what was linked and installed, and of scripts that no test program runs
+SHELL_TESTS := tests/hardening.sh tests/install.sh tests/packages.sh tests/gpu_scripts.sh
 test: check-rooms cuda-verdict $(B)/emulate/mala
-	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) tests/gpu_scripts.sh"
+	@scripts/install_deps.sh pkgconf
+	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) $(SHELL_TESTS)"
 
 asan:
 	$(Q)$(MAKE) B=build/asan OPT=-O1 SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" run-tests

@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 root=${TMPDIR:-/tmp}/mala-arm64-debian target=aarch64-linux-gnu
-libraries=libc6-dev,libgcc-12-dev,libgomp1,libdnnl-dev,libcjson-dev,libpng-dev,libjpeg-dev,libcmocka-dev
+libraries=libc6-dev,libgcc-12-dev,libgomp1,libdnnl-dev,libcjson-dev,libpng-dev,libjpeg-dev,libwebp-dev,libcmocka-dev
 
 [ "$(id -u)" = 0 ] && as_root= || as_root=sudo
 command -v qemu-aarch64 >/dev/null && command -v debootstrap >/dev/null && command -v $target-gcc >/dev/null ||

@@ -40,7 +40,7 @@ $(CUDA_DIR)/%.o: src/backend/cuda/%.cu | test-deps
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< >$(@:.o=.log) 2>&1 || \
 	    { grep -v '^ptxas info\|bytes stack frame' $(@:.o=.log) >&2; rm -f $@; exit 1; }
 
-$(CUDA_DIR)/nvidia/%.o: src/backend/cuda/nvidia/%.c | deps
+$(CUDA_DIR)/nvidia/%.o: src/backend/cuda/nvidia/%.c $(B)/flags | deps
 	@mkdir -p $(@D)
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) -isystem $(TOOLKIT)/include -DMALA_CUDA_ARCHS='"$(strip $(CUDA_ARCHS))"' $(CFLAGS) -c -o $@ $<
@@ -83,7 +83,7 @@ cuda-report: $(B)/cuda/mala
 
 $(B)/cuda/mala: $(B)/main.o $(OBJ) $(CUDA_OBJ)
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 
 # The op table and the goldens on a real GPU: scripts/gpu_test.sh.
 GPU_TESTS := $(B)/gpu/test_cuda_ops $(B)/gpu/test_cuda_golden
@@ -91,7 +91,7 @@ $(B)/gpu/test_cuda_ops: $(TEST_CASES)
 $(GPU_TESTS): $(B)/gpu/%: $(B)/tests/%.o $(B)/tests/gpu/control.o $(TEST_LIB) $(OBJ) $(CUDA_OBJ)
 	@mkdir -p $(@D)
 	@echo "link  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lcmocka
 
 test-gpu:
 	@scripts/gpu_test.sh
