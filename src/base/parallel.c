@@ -1,6 +1,7 @@
 #include "base/parallel.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -109,6 +110,9 @@ Team *team_new(int threads) {
     pthread_cond_init(&t->done, NULL);
     int wanted = MIN(MAX(threads, 1), PARALLEL_MOST);
     t->size = wanted;
+    sigset_t all, before; /* what a thread blocks, those that it starts block */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     /* a system that grants fewer threads gives a smaller team, not another result */
     for (int i = 1; i < wanted; i++) {
         t->members[i] = (Member){t, i};
@@ -117,6 +121,7 @@ Team *team_new(int threads) {
             break;
         }
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return t;
 }
 

@@ -9,7 +9,7 @@
 
 typedef struct Team Team;
 
-/* 1 .. PARALLEL_MOST threads, the caller's own among them. */
+/* 1 .. PARALLEL_MOST threads, the caller's own among them. Those that are started take no signals. */
 Team *team_new(int threads);
 /* Not while a loop of it runs. */
 void team_free(Team *t);

@@ -1,4 +1,4 @@
-/* convolution.h - the door to the library's convolutions (oneDNN); convolution.c and matmul.c alone know the library.
+/* convolution.h - the door to the library's convolutions (oneDNN).
  *
  * A Convolution is one of the three products of a dense convolution, made once for one size: making it costs a fraction
  * of a millisecond, since the library compiles code for that size. It runs in the calling thread alone: kernels cut
@@ -9,7 +9,7 @@
 #ifndef MALA_CONVOLUTION_H
 #define MALA_CONVOLUTION_H
 
-#include "base/base.h"
+#include "backend/cpu/library.h"
 
 #define CONVOLUTION_SLOTS 16 /* calls that may run at the same time */
 
@@ -31,14 +31,17 @@ typedef struct {
 typedef struct Convolution Convolution;
 
 /* False: EXIT_MEMORY, or EXIT_BUG for a size that the library refuses. */
-bool cpu_convolution_new(Convolution **out, ConvolutionKind kind, const ConvolutionSize *size, Err *err);
+bool cpu_convolution_new(Convolution **out, CpuLibrary *library, ConvolutionKind kind, const ConvolutionSize *size,
+                         Err *err);
 void cpu_convolution_free(Convolution *c);
 
 int64_t cpu_convolution_packed_floats(const Convolution *c);  /* of the weights in the library's order */
 int64_t cpu_convolution_scratch_floats(const Convolution *c); /* that every running call needs for itself */
+/* Its runs belong into cpu_library_for(true, ...): channels or processors that the library has no other kernel for. */
+bool cpu_convolution_is_gemm(const Convolution *c);
 
-/* slot < CONVOLUTION_SLOTS: calls at the same time need different ones. Buffers are 64-byte aligned, but for w and
- * bias.
+/* slot < CONVOLUTION_SLOTS and < library->callers: calls at the same time need different ones. Buffers are 64-byte
+ * aligned, but for w and bias.
  *
  * pack: weights into the library's order (Y, DX). unpack: their gradient out of it (DW).
  * run: which of x, packed and y is written, or read as a gradient, the kind says; bias (outs) is for Y alone. */

@@ -13,6 +13,16 @@
 #include "base/cpus.h"
 #include "base/parallel.h"
 
+/* ---- what belongs to one backend ---- */
+
+typedef struct {
+    Team *team;
+    CpuLibrary library;
+} Cpu;
+
+CpuLibrary *cpu_library(Backend *b) { return &((Cpu *)b->self)->library; }
+int cpu_threads(Backend *b) { return team_size(((Cpu *)b->self)->team); }
+
 /* ---- memory ---- */
 
 /* Fresh pages are zero and cost nothing until they are touched, which matters for a large arena; the length lies in
@@ -61,9 +71,9 @@ static bool cpu_upload(Backend *b, void *device, const void *host, size_t bytes,
 }
 
 static bool cpu_download(Backend *b, void *host, const void *device, size_t bytes, int stream, Err *err) {
-    (void)b, (void)stream, (void)err;
+    (void)stream;
     if (bytes) memcpy(host, device, bytes);
-    return true;
+    return cpu_library_healthy(cpu_library(b), err);
 }
 
 static bool cpu_copy(Backend *b, void *to, const void *from, size_t bytes, int stream, Err *err) {
@@ -71,8 +81,8 @@ static bool cpu_copy(Backend *b, void *to, const void *from, size_t bytes, int s
 }
 
 static bool cpu_wait(Backend *b, int stream, Err *err) {
-    (void)b, (void)stream, (void)err;
-    return true;
+    (void)stream;
+    return cpu_library_healthy(cpu_library(b), err);
 }
 
 /* ---- marks: the time at which they were set ---- */
@@ -104,8 +114,8 @@ static bool cpu_order(Backend *b, int stream, BackendMark *mark, Err *err) {
 }
 
 static bool cpu_await(Backend *b, BackendMark *mark, Err *err) {
-    (void)b, (void)mark, (void)err;
-    return true;
+    (void)mark;
+    return cpu_library_healthy(cpu_library(b), err);
 }
 
 static bool cpu_elapsed(Backend *b, BackendMark *from, BackendMark *to, double *seconds, Err *err) {
@@ -114,21 +124,13 @@ static bool cpu_elapsed(Backend *b, BackendMark *from, BackendMark *to, double *
     return true;
 }
 
-/* ---- what belongs to one backend ---- */
-
-typedef struct {
-    Team *team;
-    CpuProducts products;
-} Cpu;
-
-CpuProducts *cpu_products(Backend *b) { return &((Cpu *)b->self)->products; }
-int cpu_threads(Backend *b) { return team_size(((Cpu *)b->self)->team); }
+/* ---- opening and closing ---- */
 
 static void cpu_enter(Backend *b) { team_use(((Cpu *)b->self)->team); }
 
 static void cpu_close(Backend *b) {
     Cpu *cpu = b->self;
-    CHECK(!cpu->products.first, "a plan outlives its backend");
+    cpu_library_close(&cpu->library);
     team_free(cpu->team);
     free(cpu);
     *b = (Backend){0};
@@ -233,6 +235,7 @@ bool backend_open_cpu(Backend *out, int threads, Err *err) {
     if (!choose_isa(&isa, err)) return false;
     Cpu *cpu = mem_zalloc(1, sizeof *cpu);
     cpu->team = team_new(threads > 0 ? threads : cpus_usable());
+    cpu_library_open(&cpu->library, team_size(cpu->team));
     *out = (Backend){.name = "cpu",
                      .kernels = isa.kernels,
                      .alloc = cpu_alloc,

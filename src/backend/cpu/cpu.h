@@ -3,9 +3,9 @@
 #define MALA_CPU_H
 
 #include "backend/backend.h"
-#include "backend/cpu/product.h"
+#include "backend/cpu/library.h"
 
-CpuProducts *cpu_products(Backend *b);
+CpuLibrary *cpu_library(Backend *b);
 /* Threads that run its kernels: what each needs for itself is not taken for more. */
 int cpu_threads(Backend *b);
 

@@ -1,13 +1,11 @@
-/* matmul.h - the door to the library's matrix products (oneDNN).
+/* matmul.h - a matrix product of any size and stride as it comes, in the calling thread alone (oneDNN's BLAS door).
  *
- * A product runs in the calling thread alone: kernels cut their work into tiles by shape, and parallel_for deals them
- * out, so that neither the library's threading nor the number of threads touches a result. Only the BLAS entry point
- * is used, which is the same in oneDNN 2 and 3 and needs no handles to be made per shape. */
+ * Kernels cut their work into tiles by shape, and parallel_for deals them out, so that neither the library's threading
+ * nor the number of threads touches a result. */
 #ifndef MALA_MATMUL_H
 #define MALA_MATMUL_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "backend/cpu/library.h"
 
 /* A matrix (rows, columns) with `stride` floats from row to row, or its transpose. */
 typedef struct {
@@ -16,8 +14,13 @@ typedef struct {
     bool transposed;
 } MatmulOperand;
 
-/* C (m, n), c_stride floats from row to row, = [C +] A (m, k) B (k, n). Row-major; m, n, k at least 1. */
-void matmul(float *c, int64_t c_stride, MatmulOperand a, MatmulOperand b, int64_t m, int64_t n, int64_t k,
-            bool accumulate);
+/* Once before the first product: the library compiles all that it may ever need, which takes some eighty milliseconds.
+ * False: EXIT_MEMORY. */
+bool matmul_prepare(CpuLibrary *library, Err *err);
+
+/* C (m, n), c_stride floats from row to row, = A (m, k) B (k, n). Row-major; m, n, k at least 1.
+ * Within cpu_library_for(true, ...). */
+void matmul(CpuLibrary *library, float *c, int64_t c_stride, MatmulOperand a, MatmulOperand b, int64_t m, int64_t n,
+            int64_t k);
 
 #endif

@@ -1,16 +1,14 @@
 #include "backend/cpu/product.h"
 
-#include <dnnl.h>
-#include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#if DNNL_VERSION_MAJOR != 2
-#error "product.c speaks to oneDNN 2; version 3 describes products in another way"
-#endif
+#include "backend/cpu/matmul.h"
+#include "backend/cpu/onednn.h"
 
 enum { A, B, C, SCRATCH, ARRAYS };
 
-/* The library's handles that one call at a time may use; made by the slot's first call. */
+/* The library's handles that one call at a time may use. */
 typedef struct {
     dnnl_stream_t stream;
     dnnl_memory_t memory[ARRAYS];
@@ -18,54 +16,69 @@ typedef struct {
 
 struct CpuProduct {
     ProductSize size;
+    CpuLibrary *library;
     int users;
     CpuProduct *next;
     dnnl_engine_t engine;
     dnnl_primitive_t primitive;
-    dnnl_memory_desc_t desc[ARRAYS];
-    Slot slots[PRODUCT_SLOTS];
+    bool gemm;
+    Layout layout[ARRAYS];
+    Slot *slots; /* [callers] */
 };
 
-static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t columns) {
-    return dnnl_memory_desc_init_by_tag(out, 2, (dnnl_dims_t){rows, columns}, dnnl_f32, dnnl_ab);
+static dnnl_status_t lay_out(Layout *out, int64_t rows, int64_t columns, bool turned) {
+    return layout_tagged(out, 2, (dnnl_dims_t){rows, columns}, turned ? dnnl_ba : dnnl_ab);
 }
 
-static dnnl_status_t make(CpuProduct *p, const ProductSize *s) {
-    dnnl_matmul_desc_t op;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = dnnl_engine_create(&p->engine, dnnl_cpu, 0);
-    if (!status) status = describe(&p->desc[A], s->rows, s->inner);
-    if (!status) status = describe(&p->desc[B], s->inner, s->columns);
-    if (!status) status = describe(&p->desc[C], s->rows, s->columns);
-    if (!status) status = dnnl_matmul_desc_init(&op, &p->desc[A], &p->desc[B], NULL, &p->desc[C]);
-    if (!status) status = dnnl_primitive_attr_create(&attr);
-    if (!status) status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    if (!status) status = dnnl_primitive_desc_create(&desc, &op, attr, p->engine, NULL);
-    if (!status) p->desc[SCRATCH] = *dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-    if (!status) status = dnnl_primitive_create(&p->primitive, desc);
-    if (desc) dnnl_primitive_desc_destroy(desc);
-    if (attr) dnnl_primitive_attr_destroy(attr);
+static dnnl_status_t open_slots(CpuProduct *p) {
+    dnnl_status_t status = dnnl_success;
+    for (int i = 0; i < p->library->callers && !status; i++) {
+        Slot *slot = &p->slots[i];
+        status = dnnl_stream_create(&slot->stream, p->engine, dnnl_stream_default_flags);
+        for (int k = 0; k < ARRAYS && !status; k++)
+            status = dnnl_memory_create(&slot->memory[k], layout_view(&p->layout[k]), p->engine, DNNL_MEMORY_NONE);
+    }
     return status;
 }
 
+static dnnl_status_t make(CpuProduct *p, const ProductSize *s) {
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_status_t status = onednn_has_room() ? dnnl_engine_create(&p->engine, dnnl_cpu, 0) : dnnl_out_of_memory;
+    if (!status) status = lay_out(&p->layout[A], s->rows, s->inner, false);
+    if (!status) status = lay_out(&p->layout[B], s->inner, s->columns, s->turned);
+    if (!status) status = lay_out(&p->layout[C], s->rows, s->columns, false);
+    if (!status) status = dnnl_primitive_attr_create(&attr);
+    if (!status) status = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (!status) status = describe_matmul(&desc, p->engine, attr, &p->layout[A], &p->layout[B], &p->layout[C]);
+    if (!status) status = layout_wanted(&p->layout[SCRATCH], desc, dnnl_query_scratchpad_md);
+    if (!status) status = onednn_make(&p->primitive, desc);
+    if (!status) status = open_slots(p);
+    p->gemm = !status && onednn_is_gemm(desc);
+    if (desc) dnnl_primitive_desc_destroy(desc);
+    if (attr) dnnl_primitive_attr_destroy(attr);
+    return onednn_status(status);
+}
+
 static void free_product(CpuProduct *p) {
-    for (int i = 0; i < PRODUCT_SLOTS; i++) {
+    for (int i = 0; i < p->library->callers; i++) {
         for (int k = 0; k < ARRAYS; k++)
             if (p->slots[i].memory[k]) dnnl_memory_destroy(p->slots[i].memory[k]);
         if (p->slots[i].stream) dnnl_stream_destroy(p->slots[i].stream);
     }
+    for (int k = 0; k < ARRAYS; k++) layout_free(&p->layout[k]);
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     if (p->engine) dnnl_engine_destroy(p->engine);
+    free(p->slots);
     free(p);
 }
 
 static bool same_size(const ProductSize *a, const ProductSize *b) {
-    return a->rows == b->rows && a->columns == b->columns && a->inner == b->inner;
+    return a->rows == b->rows && a->columns == b->columns && a->inner == b->inner && a->turned == b->turned;
 }
 
-bool cpu_product_take(CpuProducts *all, CpuProduct **out, const ProductSize *size, Err *err) {
-    CpuProduct *p = all->first;
+bool cpu_product_take(CpuLibrary *library, CpuProduct **out, const ProductSize *size, Err *err) {
+    CpuProduct *p = library->products;
     while (p && !same_size(&p->size, size)) p = p->next;
     *out = p;
     if (p) {
@@ -73,52 +86,56 @@ bool cpu_product_take(CpuProducts *all, CpuProduct **out, const ProductSize *siz
         return true;
     }
     p = mem_zalloc(1, sizeof *p);
-    omp_set_num_threads(1); /* the library splits the work now, by the threads that it may start */
+    p->library = library;
+    p->size = *size;
+    p->slots = mem_zalloc((size_t)library->callers, sizeof *p->slots);
+    onednn_enter();
     dnnl_status_t status = make(p, size);
+    onednn_leave();
     if (status) {
         free_product(p);
-        return err_set(err, status == dnnl_out_of_memory ? EXIT_MEMORY : EXIT_BUG,
-                       "cpu: oneDNN cannot make a product of %lld x %lld x %lld (status %d)", (long long)size->rows,
-                       (long long)size->inner, (long long)size->columns, (int)status);
+        char what[96];
+        snprintf(what, sizeof what, "a product of %lld x %lld x %lld", (long long)size->rows, (long long)size->inner,
+                 (long long)size->columns);
+        return onednn_refused(err, status, what);
     }
-    p->size = *size;
+    if (p->gemm && !matmul_prepare(library, err)) {
+        free_product(p);
+        return false;
+    }
     p->users = 1;
-    p->next = all->first;
-    *out = all->first = p;
+    p->next = library->products;
+    *out = library->products = p;
     return true;
 }
 
-void cpu_product_drop(CpuProducts *all, CpuProduct *p) {
+void cpu_product_drop(CpuLibrary *library, CpuProduct *p) {
     if (!p || --p->users > 0) return;
-    CpuProduct **at = &all->first;
+    CpuProduct **at = &library->products;
     while (*at != p) at = &(*at)->next;
     *at = p->next;
     free_product(p);
 }
 
-int64_t cpu_product_scratch_floats(const CpuProduct *p) {
-    return (int64_t)CEIL_DIV(dnnl_memory_desc_get_size(&p->desc[SCRATCH]), sizeof(float));
-}
+int64_t cpu_product_scratch_floats(const CpuProduct *p) { return layout_floats(&p->layout[SCRATCH]); }
+bool cpu_product_is_gemm(const CpuProduct *p) { return p->gemm; }
 
-static dnnl_status_t open_slot(CpuProduct *p, Slot *slot) {
-    dnnl_status_t status = dnnl_stream_create(&slot->stream, p->engine, dnnl_stream_default_flags);
-    for (int k = 0; k < ARRAYS && !status; k++)
-        status = dnnl_memory_create(&slot->memory[k], &p->desc[k], p->engine, DNNL_MEMORY_NONE);
-    return status;
-}
-
-void cpu_product_run(CpuProduct *p, int index, float *c, const float *a, const float *b, float *scratch) {
-    CHECK(index >= 0 && index < PRODUCT_SLOTS, "slot %d", index);
-    Slot *slot = &p->slots[index];
+static dnnl_status_t execute(CpuProduct *p, Slot *slot, float *c, const float *a, const float *b, float *scratch) {
     void *data[ARRAYS] = {[A] = (void *)a, [B] = (void *)b, [C] = c, [SCRATCH] = scratch};
-    dnnl_status_t status = slot->stream ? dnnl_success : open_slot(p, slot);
+    dnnl_status_t status = dnnl_success;
     for (int k = 0; k < ARRAYS && !status; k++) status = dnnl_memory_set_data_handle(slot->memory[k], data[k]);
-    omp_set_num_threads(1); /* the answer belongs to the calling thread */
-    if (!status)
-        status = dnnl_primitive_execute(p->primitive, slot->stream, ARRAYS,
-                                        (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, slot->memory[A]},
-                                                            {DNNL_ARG_WEIGHTS, slot->memory[B]},
-                                                            {DNNL_ARG_DST, slot->memory[C]},
-                                                            {DNNL_ARG_SCRATCHPAD, slot->memory[SCRATCH]}});
-    CHECK(!status, "oneDNN's matmul: status %d", (int)status);
+    if (status) return status;
+    return dnnl_primitive_execute(p->primitive, slot->stream, ARRAYS,
+                                  (dnnl_exec_arg_t[]){{DNNL_ARG_SRC, slot->memory[A]},
+                                                      {DNNL_ARG_WEIGHTS, slot->memory[B]},
+                                                      {DNNL_ARG_DST, slot->memory[C]},
+                                                      {DNNL_ARG_SCRATCHPAD, slot->memory[SCRATCH]}});
+}
+
+void cpu_product_run(CpuProduct *p, int caller, float *c, const float *a, const float *b, float *scratch) {
+    CHECK(caller >= 0 && caller < p->library->callers, "caller %d", caller);
+    onednn_enter();
+    dnnl_status_t status = onednn_status(execute(p, &p->slots[caller], c, a, b, scratch));
+    onednn_leave();
+    if (status) onednn_report(p->library, status);
 }

@@ -62,7 +62,7 @@ static void cut_bands(Cut *c) {
 
 /* Makes the library's convolution of a piece, and *prepared of the cut. */
 static bool cut_finish(Cut *c, Backend *backend, void **prepared, Err *err) {
-    if (!cpu_convolution_new(&c->library, c->kind, &c->piece, err)) return false;
+    if (!cpu_convolution_new(&c->library, cpu_library(backend), c->kind, &c->piece, err)) return false;
     c->packed = ROUND_UP(cpu_convolution_packed_floats(c->library), 16);
     c->scratch = ROUND_UP(cpu_convolution_scratch_floats(c->library), 16);
     c->tile = ROUND_UP(c->tile, 16);
@@ -178,7 +178,7 @@ static void product_run(const KernelCall *call, const float *bias, bool gelu) {
                  .gelu = gelu, .threads = parallel_threads()};
     p.slots = p.packed + shared_floats(c);
     if (c->slices == 1) cpu_convolution_pack(c->library, 0, p.packed, p.w);
-    parallel_for((int)parts(c), product_part, &p);
+    cpu_library_for(cpu_convolution_is_gemm(c->library), (int)parts(c), product_part, &p);
 }
 
 static bool prepare_y(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
@@ -303,11 +303,12 @@ RUN(conv2d_dw) {
     d.slots = d.sums + shared_floats(c);
     if (d.db) parallel_for((int)CEIL_DIV(c->whole.outs, SLICE), db_slice, &d);
     if (!d.dw) return;
+    bool gemm = cpu_convolution_is_gemm(c->library);
     if (c->slices > 1) {
-        parallel_for((int)MIN(c->slices, PARTS), dw_slices, &d);
+        cpu_library_for(gemm, (int)MIN(c->slices, PARTS), dw_slices, &d);
         return;
     }
-    parallel_for((int)c->chunks, dw_chunk, &d);
+    cpu_library_for(gemm, (int)c->chunks, dw_chunk, &d);
     if (c->chunks > 1) parallel_for(PARTS, dw_sum, &d);
     cpu_convolution_unpack(c->library, 0, d.dw, d.sums);
 }

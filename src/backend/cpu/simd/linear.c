@@ -4,6 +4,7 @@
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/matmul.h"
+#include "backend/cpu/product.h"
 #include "backend/cpu/simd/math.h"
 #include "backend/cpu/simd/shuffle.h"
 
@@ -12,46 +13,50 @@
 #define TILES 16       /* tiles a product is cut into where its size allows it: work for that many threads */
 #define TILE_COLUMNS 64 /* fewest columns worth a tile of their own */
 
-/* The products of a node's tiles, made ahead: tiles are of one size, or of two that differ by one, each way. The
- * library is fast, and starts soon, where nothing is strided: the columns of a tile are copied out of B, a fraction of
- * a percent of the product's work, and the tile of y is finished on its way to where it belongs. */
+/* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias), found out for a node once.
+ *
+ * Products made ahead, of tiles of one size or of two that differ by one, each way, start soonest and are fast where
+ * nothing is strided: the columns of a tile are copied out of B, a fraction of a percent of the product's work, and the
+ * tile of y is finished on its way to where it belongs. Training, where the weights change, takes most of its products
+ * as they come. */
 typedef struct {
-    CpuProducts *all; /* where they were taken from */
-    CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
-    int64_t own, b, slot;   /* floats of a slot: for the library, for a tile of B, and with a tile of y in all */
-    int slots;              /* one for each thread */
-} Made;
-
-/* y (rows, columns) = [x0 +] [gelu] (x (rows, k) B + bias) */
-typedef struct {
-    float *y;
-    const float *x, *bias, *x0;
-    MatmulOperand b;
-    bool gelu;
     int64_t rows, k, columns;
     int64_t row_tiles, column_tiles;
-    const Made *made; /* or NULL: of any size as it comes */
-    float *slots;     /* of made */
-    int threads;
+    bool turned; /* B is (columns, k) */
+    CpuLibrary *library;
+    bool made, gemm;
+    CpuProduct *tile[2][2]; /* [rows are one more][columns are one more]; NULL: there is no such tile */
+    int64_t own, b, slot;   /* floats of a slot: for the library, for a tile of B, and with a tile of y in all */
+    int slots;
 } Product;
+
+typedef struct {
+    const Product *product;
+    float *y;
+    const float *x, *b, *bias, *x0;
+    bool gelu;
+    float *slots;
+    int threads;
+} ProductRun;
 
 typedef struct {
     int64_t row0, row1, column0, column1;
 } Tile;
 
 /* y = what follows the product in `from`, which may be y itself; columns in vectors, the rest in a padded vector. */
-static void finish_tile(const Product *p, Tile t, const float *from, int64_t from_row) {
-    float *y = p->y + t.row0 * p->columns + t.column0;
-    if (from == y && !p->bias && !p->gelu && !p->x0) return;
-    for (int64_t r = t.row0; r < t.row1; r++, y += p->columns, from += from_row) {
-        const float *x0 = p->x0 ? p->x0 + r * p->columns + t.column0 : NULL;
-        const float *bias = p->bias ? p->bias + t.column0 : NULL;
+static void finish_tile(const ProductRun *r, Tile t, const float *from, int64_t from_row) {
+    int64_t columns = r->product->columns;
+    float *y = r->y + t.row0 * columns + t.column0;
+    if (from == y && !r->bias && !r->gelu && !r->x0) return;
+    for (int64_t row = t.row0; row < t.row1; row++, y += columns, from += from_row) {
+        const float *x0 = r->x0 ? r->x0 + row * columns + t.column0 : NULL;
+        const float *bias = r->bias ? r->bias + t.column0 : NULL;
         for (int64_t j = 0; j < t.column1 - t.column0; j += VL) {
             int64_t n = MIN(t.column1 - t.column0 - j, VL);
             bool whole = n == VL;
             vf v = whole ? vf_load(from + j) : vf_load_part(from + j, n);
             if (bias) v += whole ? vf_load(bias + j) : vf_load_part(bias + j, n);
-            if (p->gelu) v = vf_gelu(v);
+            if (r->gelu) v = vf_gelu(v);
             if (x0) v += whole ? vf_load(x0 + j) : vf_load_part(x0 + j, n);
             if (whole)
                 vf_store(y + j, v);
@@ -61,120 +66,127 @@ static void finish_tile(const Product *p, Tile t, const float *from, int64_t fro
     }
 }
 
-static void made_tile(const Product *p, Tile t, int slot) {
-    const Made *m = p->made;
+/* Columns of B as the library wants them: of a turned B they are rows, without gaps as they lie. */
+static const float *tile_of_b(const ProductRun *r, Tile t, float *copy) {
+    const Product *p = r->product;
+    if (p->turned) return r->b + t.column0 * p->k;
+    if (p->column_tiles == 1) return r->b;
+    int64_t columns = t.column1 - t.column0;
+    for (int64_t k = 0; k < p->k; k++)
+        memcpy(copy + k * columns, r->b + k * p->columns + t.column0, (size_t)columns * sizeof(float));
+    return copy;
+}
+
+static void made_tile(const ProductRun *r, Tile t, int slot) {
+    const Product *p = r->product;
     int64_t rows = t.row1 - t.row0, columns = t.column1 - t.column0;
-    CpuProduct *product = m->tile[rows - p->rows / p->row_tiles][columns - p->columns / p->column_tiles];
-    float *own = p->slots + slot * m->slot, *y = p->y + t.row0 * p->columns;
-    const float *b = p->b.data;
-    if (p->column_tiles > 1) {
-        float *tile = own + m->own;
-        for (int64_t k = 0; k < p->k; k++)
-            memcpy(tile + k * columns, b + k * p->columns + t.column0, (size_t)columns * sizeof(float));
-        b = tile;
-        y = tile + m->b;
-    }
-    cpu_product_run(product, slot, y, p->x + t.row0 * p->k, b, own);
-    finish_tile(p, t, y, columns);
+    float *own = r->slots + slot * p->slot, *copy = own + p->own;
+    float *y = p->column_tiles > 1 ? copy + p->b : r->y + t.row0 * p->columns;
+    cpu_product_run(p->tile[rows - p->rows / p->row_tiles][columns - p->columns / p->column_tiles], slot, y,
+                    r->x + t.row0 * p->k, tile_of_b(r, t, copy), own);
+    finish_tile(r, t, y, columns);
 }
 
 static void product_tile(void *arg, int index, int thread) {
-    const Product *p = arg;
+    const ProductRun *r = arg;
+    const Product *p = r->product;
     int64_t row = index / p->column_tiles, column = index % p->column_tiles;
     Tile t = {part_begin(p->rows, row, p->row_tiles), part_begin(p->rows, row + 1, p->row_tiles),
               part_begin(p->columns, column, p->column_tiles), part_begin(p->columns, column + 1, p->column_tiles)};
-    if (p->made && p->threads <= PRODUCT_SLOTS) {
-        made_tile(p, t, thread);
+    if (p->made) {
+        made_tile(r, t, r->threads <= p->slots ? thread : index);
         return;
     }
-    MatmulOperand a = {.data = p->x + t.row0 * p->k, .stride = p->k}, b = p->b;
-    b.data += b.transposed ? t.column0 * b.stride : t.column0;
-    float *y = p->y + t.row0 * p->columns + t.column0;
-    matmul(y, p->columns, a, b, t.row1 - t.row0, t.column1 - t.column0, p->k, false);
-    finish_tile(p, t, y, p->columns);
+    MatmulOperand a = {.data = r->x + t.row0 * p->k, .stride = p->k};
+    MatmulOperand b = {.data = r->b + (p->turned ? t.column0 * p->k : t.column0),
+                       .stride = p->turned ? p->k : p->columns, .transposed = p->turned};
+    float *y = r->y + t.row0 * p->columns + t.column0;
+    matmul(p->library, y, p->columns, a, b, t.row1 - t.row0, t.column1 - t.column0, p->k);
+    finish_tile(r, t, y, p->columns);
 }
 
-static Product product_cut(const Shape *x, const Shape *y, int64_t tile_rows) {
-    Product p = {.rows = shape_rows(x), .k = shape_last(x), .columns = shape_last(y)};
-    p.row_tiles = CEIL_DIV(p.rows, tile_rows);
-    p.column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p.row_tiles), p.columns / TILE_COLUMNS));
-    return p;
+static void product_release(void *prepared) {
+    Product *p = prepared;
+    for (int i = 0; i < 4; i++) cpu_product_drop(p->library, p->tile[i / 2][i % 2]);
+    free(p);
 }
 
-static Product product_of(const KernelCall *c, int64_t tile_rows) {
-    Product p = product_cut(call_in(c, 0), call_out(c, 0), tile_rows);
-    p.y = c->out[0];
-    p.x = c->in[0];
-    return p;
-}
-
-static void product_run(Product *p) {
-    p->threads = parallel_threads();
-    parallel_for((int)(p->row_tiles * p->column_tiles), product_tile, p);
-}
-
-RUN(linear) {
-    Product p = product_of(call, TURNED_ROWS);
-    p.b = (MatmulOperand){.data = call->in[1], .stride = p.k, .transposed = true};
-    p.bias = call->in[2];
-    p.gelu = call->node->attr.linear.gelu;
-    product_run(&p);
-}
-KERNEL(linear);
-
-RUN(linear_dx) {
-    Product p = product_of(call, TILE_ROWS);
-    p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
-    product_run(&p);
-}
-KERNEL(linear_dx);
-
-static void linear_packed_release(void *prepared) {
-    Made *made = prepared;
-    for (int i = 0; i < 4; i++) cpu_product_drop(made->all, made->tile[i / 2][i % 2]);
-    free(made);
-}
-
-static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
-    Product p = product_cut(in_shape(g, n, 0), out_shape(g, n, 0), TILE_ROWS);
-    Made *made = *prepared = mem_zalloc(1, sizeof *made);
-    made->all = cpu_products(backend);
-    made->slots = MIN(cpu_threads(backend), PRODUCT_SLOTS);
-    int64_t rows = CEIL_DIV(p.rows, p.row_tiles), columns = CEIL_DIV(p.columns, p.column_tiles);
+/* Takes the products of all sizes that tiles have. */
+static bool make_tiles(Product *p, Err *err) {
     for (int i = 0; i < 4; i++) {
         bool more_rows = i / 2, more_columns = i % 2;
-        if ((more_rows && p.rows % p.row_tiles == 0) || (more_columns && p.columns % p.column_tiles == 0)) continue;
-        ProductSize size = {p.rows / p.row_tiles + more_rows, p.columns / p.column_tiles + more_columns, p.k};
-        if (!cpu_product_take(made->all, &made->tile[i / 2][i % 2], &size, err)) {
-            linear_packed_release(made);
-            *prepared = NULL;
-            return false;
-        }
-        made->own = MAX(made->own, ROUND_UP(cpu_product_scratch_floats(made->tile[i / 2][i % 2]), 16));
+        if ((more_rows && p->rows % p->row_tiles == 0) || (more_columns && p->columns % p->column_tiles == 0)) continue;
+        ProductSize size = {p->rows / p->row_tiles + more_rows, p->columns / p->column_tiles + more_columns, p->k,
+                            p->turned};
+        CpuProduct **tile = &p->tile[more_rows][more_columns];
+        if (!cpu_product_take(p->library, tile, &size, err)) return false;
+        p->own = MAX(p->own, ROUND_UP(cpu_product_scratch_floats(*tile), 16));
+        p->gemm |= cpu_product_is_gemm(*tile);
     }
-    bool copies = p.column_tiles > 1;
-    made->b = copies ? ROUND_UP(p.k * columns, 16) : 0;
-    made->slot = made->own + made->b + (copies ? ROUND_UP(rows * columns, 16) : 0);
+    int64_t rows = CEIL_DIV(p->rows, p->row_tiles), columns = CEIL_DIV(p->columns, p->column_tiles);
+    bool copies = p->column_tiles > 1;
+    p->b = copies && !p->turned ? ROUND_UP(p->k * columns, 16) : 0;
+    p->slot = p->own + p->b + (copies ? ROUND_UP(rows * columns, 16) : 0);
+    p->slots = (int)MIN(p->library->callers, p->row_tiles * p->column_tiles);
     return true;
 }
 
-static size_t linear_packed_work(const void *prepared) {
-    const Made *made = prepared;
-    return (size_t)(made->slots * made->slot) * sizeof(float);
+static bool product_prepare(void **out, Product cut, int64_t tile_rows, Err *err) {
+    Product *p = *out = mem_zalloc(1, sizeof *p);
+    *p = cut;
+    p->row_tiles = CEIL_DIV(p->rows, tile_rows);
+    p->column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p->row_tiles), p->columns / TILE_COLUMNS));
+    p->gemm = !p->made;
+    if (p->made ? make_tiles(p, err) : matmul_prepare(p->library, err)) return true;
+    product_release(p);
+    *out = NULL;
+    return false;
 }
 
-RUN(linear_packed) {
-    Product p = product_of(call, TILE_ROWS);
-    p.made = call->prepared;
-    p.slots = call->work;
-    p.b = (MatmulOperand){.data = call->in[1], .stride = p.columns};
-    p.bias = call->in[2];
-    p.x0 = call->in[3];
-    p.gelu = call->node->attr.linear.gelu;
-    product_run(&p);
+static size_t product_work(const void *prepared) {
+    const Product *p = prepared;
+    return (size_t)(p->slots * p->slot) * sizeof(float);
 }
-KERNEL(linear_packed, .prepare = linear_packed_prepare, .prepared_workspace = linear_packed_work,
-       .release = linear_packed_release);
+
+static void product_run(const KernelCall *c, const float *bias, const float *x0, bool gelu) {
+    const Product *p = c->prepared;
+    ProductRun r = {.product = p, .y = c->out[0], .x = c->in[0], .b = c->in[1], .bias = bias, .x0 = x0, .gelu = gelu,
+                    .slots = c->work, .threads = parallel_threads()};
+    cpu_library_for(p->gemm, (int)(p->row_tiles * p->column_tiles), product_tile, &r);
+}
+
+static Product product_of(const Graph *g, const Node *n, Backend *backend) {
+    const Shape *x = in_shape(g, n, 0), *y = out_shape(g, n, 0);
+    return (Product){.rows = shape_rows(x), .k = shape_last(x), .columns = shape_last(y),
+                     .library = cpu_library(backend)};
+}
+
+/* Where B is turned, the library turns it around for every tile: made ahead, that is faster for long sums only. */
+static bool linear_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
+    Product p = product_of(g, n, backend);
+    p.turned = true;
+    p.made = p.k >= 512 || (p.k >= 192 && p.k > p.columns);
+    return product_prepare(prepared, p, TURNED_ROWS, err);
+}
+
+RUN(linear) { product_run(call, call->in[2], NULL, call->node->attr.linear.gelu); }
+KERNEL(linear, .prepare = linear_prepare, .prepared_workspace = product_work, .release = product_release);
+
+static bool linear_dx_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
+    return product_prepare(prepared, product_of(g, n, backend), TILE_ROWS, err);
+}
+
+RUN(linear_dx) { product_run(call, NULL, NULL, false); }
+KERNEL(linear_dx, .prepare = linear_dx_prepare, .prepared_workspace = product_work, .release = product_release);
+
+static bool linear_packed_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
+    Product p = product_of(g, n, backend);
+    p.made = true;
+    return product_prepare(prepared, p, TILE_ROWS, err);
+}
+
+RUN(linear_packed) { product_run(call, call->in[2], call->in[3], call->node->attr.linear.gelu); }
+KERNEL(linear_packed, .prepare = linear_packed_prepare, .prepared_workspace = product_work, .release = product_release);
 
 /* A band of VL rows of wt, by squares of VL x VL numbers in registers; what is left over one by one. */
 static void transpose_band(void *arg, int index, int thread) {
@@ -209,6 +221,7 @@ typedef struct {
     float *sums; /* [chunks] (outs * ins + outs), when there is more than one */
     int64_t rows, outs, ins;
     int64_t chunks, out_parts, in_parts;
+    CpuLibrary *library;
 } WeightGrad;
 
 static WeightGrad weight_grad_cut(int64_t rows, int64_t outs, int64_t ins) {
@@ -242,7 +255,7 @@ static void weight_grad_part(void *arg, int index, int thread) {
     if (!d->dw) return;
     MatmulOperand a = {.data = d->dy + row0 * d->outs + o0, .stride = d->outs, .transposed = true};
     MatmulOperand b = {.data = d->x + row0 * d->ins + i0, .stride = d->ins};
-    matmul(dw + o0 * d->ins + i0, d->ins, a, b, o1 - o0, i1 - i0, row1 - row0, false);
+    matmul(d->library, dw + o0 * d->ins + i0, d->ins, a, b, o1 - o0, i1 - i0, row1 - row0);
 }
 
 /* Elements [begin, end) of all chunks' sums, from `first` on, into out. */
@@ -261,6 +274,12 @@ static void weight_grad_sum(void *arg, int index, int thread) {
     if (d->db && index == 0) add_chunks(d->db, d, count, 0, d->outs);
 }
 
+/* What a run needs is small enough to be found out each time, but for the library. */
+static bool linear_dw_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
+    (void)g, (void)n, (void)prepared;
+    return matmul_prepare(cpu_library(backend), err);
+}
+
 static size_t linear_dw_workspace(const Graph *g, const Node *n) {
     const Shape *dy = in_shape(g, n, 0), *x = in_shape(g, n, 1);
     WeightGrad d = weight_grad_cut(shape_rows(dy), shape_last(dy), shape_last(x));
@@ -275,7 +294,8 @@ RUN(linear_dw) {
     d.dw = call->out[0];
     d.db = call->out[1];
     d.sums = call->work;
-    parallel_for((int)(d.chunks * d.out_parts * d.in_parts), weight_grad_part, &d);
+    d.library = cpu_library(call->backend);
+    cpu_library_for(true, (int)(d.chunks * d.out_parts * d.in_parts), weight_grad_part, &d);
     if (d.chunks > 1) parallel_for(TILES, weight_grad_sum, &d);
 }
-KERNEL(linear_dw, .workspace = linear_dw_workspace);
+KERNEL(linear_dw, .prepare = linear_dw_prepare, .workspace = linear_dw_workspace);
