@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/commands.h"
+#include "backend/cpu/library.h"
 
 int main(int argc, char **argv) {
     const CliCommand commands[] = {command_train, command_eval,   command_infer,  command_info,  command_synth,
@@ -11,6 +12,7 @@ int main(int argc, char **argv) {
     Cli cli;
     Log log;
     signal(SIGPIPE, SIG_DFL); /* `mala infer ... | head` ends quietly */
+    cpu_library_crash_is_memory();
     bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err);
     log_init(&log, stderr, cli.level, cli.color);
     if (ok && cli.action == CLI_HELP) {

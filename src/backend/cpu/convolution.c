@@ -116,9 +116,9 @@ bool cpu_convolution_new(Convolution **out, CpuLibrary *library, ConvolutionKind
     Convolution *c = *out = mem_zalloc(1, sizeof *c);
     c->kind = kind;
     c->library = library;
-    onednn_enter();
+    onednn_enter_making();
     dnnl_status_t status = make(c, size);
-    onednn_leave();
+    onednn_leave_making();
     bool ready = status == dnnl_success && (!c->gemm || matmul_prepare(library, err));
     if (ready) return true;
     cpu_convolution_free(c);

@@ -22,6 +22,10 @@ typedef struct {
  * is served from a reserve instead of ending the process (onednn.c). */
 void cpu_library_open(CpuLibrary *l, int callers);
 void cpu_library_close(CpuLibrary *l);
+/* For the program alone, since it takes SIGSEGV: the library uses some allocations without a look whether it got them. A
+ * null pointer of its own while it makes something ends the program with EXIT_MEMORY and a line that says so. */
+void cpu_library_crash_is_memory(void);
+
 /* A loop over calls of the library. gemm: its generated gemm is among them, which points the stack register into an
  * array of the library's where a sum is long (upstream issue 4845, mended in 3.11.2): a signal taken there on the
  * thread's own stack overwrites the heap. The calling thread takes none during the loop, and compute threads never do

@@ -12,10 +12,10 @@ bool matmul_prepare(CpuLibrary *library, Err *err) {
     if (library->compiled) return true;
     float numbers[4] = {0}, c[4];
     MatmulOperand square = {.data = numbers, .stride = 2};
-    onednn_enter();
+    onednn_enter_making();
     dnnl_status_t status = onednn_has_room() ? multiply(c, 2, square, square, 2, 2, 2) : dnnl_out_of_memory;
     status = onednn_status(status);
-    onednn_leave();
+    onednn_leave_making();
     library->compiled = status == dnnl_success;
     return library->compiled || onednn_refused(err, status, "matrix products");
 }

@@ -189,6 +189,35 @@ void onednn_leave(void) {
     if (--depth == 0 && threads_before != 1) omp_set_num_threads(threads_before);
 }
 
+static _Thread_local bool making;
+
+void onednn_enter_making(void) {
+    onednn_enter();
+    making = true;
+}
+
+void onednn_leave_making(void) {
+    making = false;
+    onednn_leave();
+}
+
+/* A synchronous signal, within the library's code: nothing of ours is held. Another fault happens again on return, and
+ * ends the program as it would have. */
+static void take_crash(int number, siginfo_t *info, void *context) {
+    (void)context;
+    (void)signal(number, SIG_DFL);
+    if (!making || (uintptr_t)info->si_addr >= 65536) return;
+    making = false;
+    mem_exhausted("what oneDNN asks for (it crashed on a null pointer)");
+}
+
+void cpu_library_crash_is_memory(void) {
+#ifndef __SANITIZE_ADDRESS__
+    struct sigaction act = {.sa_sigaction = take_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    (void)sigaction(SIGSEGV, &act, NULL);
+#endif
+}
+
 #define CODE_BYTES (16 << 20) /* more than all kernels of a primitive take, each in a buffer of its own */
 
 bool onednn_has_room(void) {

@@ -53,6 +53,10 @@ dnnl_status_t describe_convolution_dw(dnnl_primitive_desc_t *out, const Convolut
 void onednn_enter(void);
 void onednn_leave(void);
 
+/* The same for calls that make something. */
+void onednn_enter_making(void);
+void onednn_leave_making(void);
+
 /* Compiles code, for which it takes memory without a look at whether it got it: dnnl_out_of_memory where there is none
  * to be had. */
 dnnl_status_t onednn_make(dnnl_primitive_t *out, const_dnnl_primitive_desc_t desc);

@@ -89,9 +89,9 @@ bool cpu_product_take(CpuLibrary *library, CpuProduct **out, const ProductSize *
     p->library = library;
     p->size = *size;
     p->slots = mem_zalloc((size_t)library->callers, sizeof *p->slots);
-    onednn_enter();
+    onednn_enter_making();
     dnnl_status_t status = make(p, size);
-    onednn_leave();
+    onednn_leave_making();
     if (status) {
         free_product(p);
         char what[96];

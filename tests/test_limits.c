@@ -1,0 +1,65 @@
+/* test_limits.c - memory that ends somewhere: whatever allocation fails, of mala's or of a library's, the program ends
+ * with code 5, or does its work. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "program.h"
+
+static int make_run(void **state) {
+    (void)state;
+    folder_make();
+    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 48 --seed 7 --quiet");
+    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--quiet");
+    return 0;
+}
+
+static int remove_run(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+/* mala with something before it in the shell; what the shell makes of its end. */
+static int mala_under(const char *before, const char *arguments) {
+    char command[4096];
+    const char *binary = getenv("MALA");
+    snprintf(command, sizeof command, "T=%s; (%s \"%s\" %s) >$T/out 2>$T/err", folder, before,
+             binary ? binary : "./mala", arguments);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Below some size the system cannot even load the program, which the shell reports with 127. */
+static void sweep(const char *arguments, int from, int step, int to) {
+    int ended = 0, done = 0;
+    for (int kilobytes = from; kilobytes <= to && done < 3; kilobytes += step) {
+        char before[64];
+        snprintf(before, sizeof before, "ulimit -v %d; exec", kilobytes);
+        int code = mala_under(before, arguments);
+        if (code != 0 && code != 5 && code != 127) fail_msg("ulimit -v %d: mala %s: %d", kilobytes, arguments, code);
+        ended += code == 5;
+        done += code == 0;
+    }
+    assert_true(ended >= 3);
+    assert_true(done >= 1);
+}
+
+static void test_address_space(void **state) {
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* it takes terabytes of address space */
+#endif
+    sweep("infer $T/data/val/car --weights $T/run -t 1 -q", 45000, 2500, 400000);
+    sweep("train data.path=$T/data output=$T/again exist_ok=true --quiet --epochs 1 " SMALL, 50000, 17000, 900000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_address_space)};
+    return cmocka_run_group_tests(tests, make_run, remove_run);
+}
