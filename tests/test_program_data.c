@@ -79,6 +79,13 @@ static void test_names_that_are_no_text(void **state) {
     expect_text(output, "\"image_bytes\":\"2f");
 }
 
+static void test_picture_by_the_name_of_a_list(void **state) {
+    (void)state;
+    shell("cp data/val/car/*1.jpg car.txt");
+    EXPECT(0, "infer $T/car.txt --weights $T/run/weights/best.safetensors");
+    expect_text(output, "/car.txt: ");
+}
+
 static void test_lists_from_pipes(void **state) {
     (void)state;
     static const char *const separators[] = {"\\n", "\\r\\n", "\\0"};
@@ -102,6 +109,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_folders_are_said),
                                        cmocka_unit_test(test_odd_names_and_formats),
                                        cmocka_unit_test(test_names_that_are_no_text),
+                                       cmocka_unit_test(test_picture_by_the_name_of_a_list),
                                        cmocka_unit_test(test_lists_from_pipes)};
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }

@@ -182,9 +182,16 @@ static bool add_piped(Infer *in, Err *err) {
     return ok;
 }
 
+/* By its name, unless its content is a picture. */
 static bool is_list(const char *path) {
     const char *dot = strrchr(path, '.');
-    return dot && (strcmp(dot, ".txt") == 0 || strcmp(dot, ".list") == 0 || strcmp(dot, ".lst") == 0);
+    if (!dot || (strcmp(dot, ".txt") != 0 && strcmp(dot, ".list") != 0 && strcmp(dot, ".lst") != 0)) return false;
+    uint8_t start[IMAGE_MAGIC];
+    size_t count;
+    bool readable;
+    Err err = {0};
+    return !file_read_start(start, sizeof start, &count, path, &err) || !image_format(start, count, &readable) ||
+           !readable;
 }
 
 static bool add_dataset(Infer *in, const Dataset *d, Err *err) {
