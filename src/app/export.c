@@ -48,8 +48,8 @@ static bool check_finite(State *s, const char *path, Err *err) {
              state_read(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, values, err);
         state_release(s, p);
         if (ok && !classify_finite(values, (int64_t)count))
-            ok = err_set(err, EXIT_INPUT, "%s: %s holds values that are not finite - these weights do not compute", path,
-                         s->params[p].name);
+            ok = err_set(err, EXIT_INPUT, "%s: %s holds values that are not finite - these weights do not "
+                         "compute", path, s->params[p].name);
         free(values);
     }
     return ok;

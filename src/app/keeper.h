@@ -21,8 +21,8 @@ typedef struct {
     bool saved[KEPT_COUNT]; /* by this run */
 } Keeper;
 
-/* Opens the run directory and writes config.json, command.json, classes.txt and the head of results.csv. config and data
- * stay the caller's. False: as rundir_open, EXIT_IO; keeper_close in any case. */
+/* Opens the run directory and writes config.json, command.json, classes.txt and the head of results.csv. config and
+ * data stay the caller's. False: as rundir_open, EXIT_IO; keeper_close in any case. */
 bool keeper_open(Keeper *k, const Config *config, const Dataset *data, int argc, char **argv, Log *log, Err *err);
 void keeper_close(Keeper *k);
 

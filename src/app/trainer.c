@@ -201,8 +201,9 @@ static void describe(const Trainer *t) {
              (double)p->naive_bytes / 0x1p20);
     log_info(t->log, "%d epochs of %lld steps of %d pictures", t->config->sched.epochs,
              (long long)loader_batches(t->train_loader), t->batch);
-    if (t->keeper.dir.path) log_info(t->log, "run directory: %s", t->keeper.dir.path);
-    if (t->keeper.dir.path) epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
+    if (!t->keeper.dir.path) return; /* a dry run */
+    log_info(t->log, "run directory: %s", t->keeper.dir.path);
+    epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));
 }
 
 /* ---- one step, one epoch ---- */
@@ -413,7 +414,8 @@ static bool run_epochs(Trainer *t, Err *err) {
     }
     if (t->result->best_epoch > 0) return true;
     if (t->sound_epochs > 0)
-        return err_set(err, EXIT_IO, "%s: no weights could be written (see above) - free some space", t->keeper.dir.path);
+        return err_set(err, EXIT_IO, "%s: no weights could be written (see above) - free some space",
+                       t->keeper.dir.path);
     return err_set(err, EXIT_HEALTH, "training: no epoch gave a network whose answers are finite - lower optim.lr or "
                    "set optim.clip_grad");
 }

@@ -101,8 +101,9 @@ static bool check_model(const Config *c, Err *err) {
             return options_fail(&c->options, blame, err, "stage %d: dim %d is not divisible by %d heads", i, m.dims[i],
                                 m.heads[i]);
         if (m.dims[i] / m.heads[i] > ATTENTION_MAX_HEAD)
-            return options_fail(&c->options, blame, err, "stage %d: %d channels per head (dim %d, %d heads) - at most %d",
-                                i, m.dims[i] / m.heads[i], m.dims[i], m.heads[i], ATTENTION_MAX_HEAD);
+            return options_fail(&c->options, blame, err,
+                                "stage %d: %d channels per head (dim %d, %d heads) - at most %d", i,
+                                m.dims[i] / m.heads[i], m.dims[i], m.heads[i], ATTENTION_MAX_HEAD);
         if (m.dims[i] / m.heads[i] % 4 != 0)
             return options_fail(&c->options, blame, err,
                                 "stage %d: %d channels per head (dim %d, %d heads) - the rotary position encoding "

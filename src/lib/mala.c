@@ -233,7 +233,8 @@ static bool run(void *arg, Err *err) {
         float *prob = x->prob ? x->prob + done * classes : NULL;
         if (!predictor_run(p, logits, prob, r->input, n, err)) return false;
         if ((logits && !classify_finite(logits, n * classes)) || (prob && !classify_finite(prob, n * classes)))
-            return err_set(err, EXIT_INPUT, "mala_run: answers are not finite - the weights or the input do not compute");
+            return err_set(err, EXIT_INPUT,
+                           "mala_run: answers are not finite - the weights or the input do not compute");
     }
     return true;
 }

@@ -74,7 +74,8 @@ static bool total_of(size_t *out, const MemoryRun *r, int batch, Err *err) {
     if (!predict(&needs, r->config, r->classes, r->train ? batch : 0, eval_batch, r->backend, err)) return false;
     if (r->train && eval_batch) needs.total += 2 * needs.evaluation.weights; /* golden logits, beside all that */
     bool streamed = !r->train && r->backend->discard; /* weights go as soon as they are folded into constants */
-    *out = needs.total - (streamed ? needs.evaluation.weights : 0) + (size_t)(eval_batch + (r->train ? batch : 0)) * r->picture_bytes + BESIDE;
+    size_t pictures = (size_t)(eval_batch + (r->train ? batch : 0));
+    *out = needs.total - (streamed ? needs.evaluation.weights : 0) + pictures * r->picture_bytes + BESIDE;
     return true;
 }
 

@@ -79,8 +79,8 @@ bool config_set_precision(Backend *b, const Config *c, bool training, Err *err);
 /* Writes weights of a role with metadata: config, class names, and what the facts say. */
 bool model_file_save(const char *path, const State *s, StateRole role, const Config *config, char *const *classes,
                      int class_count, const ModelFacts *facts, Err *err);
-/* Would those who read what model_file_save writes take it? Asked before a training, not found out after it. outputs: of
- * the network's head. False: EXIT_USAGE, saying what they would not. */
+/* Would those who read what model_file_save writes take it? Asked before a training, not found out after it. outputs:
+ * of the network's head. False: EXIT_USAGE, saying what they would not. */
 bool model_file_check(const Config *config, char *const *classes, int class_count, int outputs, Err *err);
 
 #endif
