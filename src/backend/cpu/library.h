@@ -22,8 +22,8 @@ typedef struct {
  * is served from a reserve instead of ending the process (onednn.c). */
 void cpu_library_open(CpuLibrary *l, int callers);
 void cpu_library_close(CpuLibrary *l);
-/* For the program alone, since it takes SIGSEGV: the library uses some allocations without a look whether it got them. A
- * null pointer of its own while it makes something ends the program with EXIT_MEMORY and a line that says so. */
+/* For the program alone, since it takes SIGSEGV: the library uses some allocations without a look whether it got them.
+ * A null pointer of its own while it makes something ends the program with EXIT_MEMORY and a line that says so. */
 void cpu_library_crash_is_memory(void);
 
 /* A loop over calls of the library. gemm: its generated gemm is among them, which points the stack register into an
