@@ -193,7 +193,7 @@ check-rooms:
 	@scripts/check_rooms.sh
 
 # tests in shell: of what was linked and installed, and of scripts that no test program runs
-SHELL_TESTS := tests/hardening.sh tests/install.sh tests/packages.sh tests/gpu_scripts.sh
+SHELL_TESTS := $(addprefix tests/,hardening.sh install.sh packages.sh toolkits.sh gpu_scripts.sh)
 test: check-rooms cuda-verdict $(B)/emulate/mala
 	@scripts/install_deps.sh pkgconf
 	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) $(SHELL_TESTS)"

@@ -1,13 +1,16 @@
 #include "backend/cpu/onednn.h"
 
 #include <dlfcn.h>
-#include <omp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/parallel.h"
+
+/* omp.h's: a header that comes with gcc, but not with every clang that links gcc's libgomp */
+extern int omp_get_max_threads(void);
+extern void omp_set_num_threads(int threads);
 
 /* ---- versions ---- */
 

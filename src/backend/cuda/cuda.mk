@@ -7,14 +7,22 @@
 
 CUDA_HOME ?= /usr/local/cuda
 NVCC      ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+# CUDA 12 is the first that knows C++20: an older nvcc is none
+NVCC_RELEASE := $(if $(NVCC),$(shell $(NVCC) --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\..*/\1/p'))
+ifneq (,$(filter 7 8 9 10 11,$(NVCC_RELEASE)))
+override NVCC :=
+endif
+NVCC_ARCHS := $(if $(NVCC),$(shell $(NVCC) --list-gpu-arch 2>/dev/null | sed -n 's/^compute_//p'))
+known = $(filter $(or $(NVCC_ARCHS),%),$(1))
 # of the GPUs here that the kernels can run on; where there is none, or no driver, nvidia-smi says so in words
 GPU_ARCHS := $(if $(NVCC),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | \
     sort -un | awk '/^[0-9]+$$/ && $$1 >= 75'))
 CUDA      ?= $(if $(GPU_ARCHS),1)
-CUDA_ALL_ARCHS := 75 80 86 89 90 100 120
+CUDA_ALL_ARCHS := $(call known,75 80 86 89 90 100 120)
 # what `make test` compiles for: all, as in .ci/run, take ten minutes of a processor
 CUDA_TEST_ARCHS ?= 90
-CUDA_ARCHS ?= $(or $(GPU_ARCHS),$(CUDA_ALL_ARCHS))
+# a GPU that is younger than nvcc is served by the last one's portable form
+CUDA_ARCHS ?= $(or $(call known,$(GPU_ARCHS)),$(CUDA_ALL_ARCHS))
 NVCC_THREADS ?= 2
 
 # objects that hold machine code, or say for which GPUs: a folder per list of architectures
@@ -30,7 +38,8 @@ CUDA_LIBS = $(firstword $(wildcard $(TOOLKIT)/lib64/libcudart_static.a $(TOOLKIT
 # CUDA_STRICT: warnings are errors in cuda-check alone; a compiler that comes after this build may have new ones
 # the last architecture also in portable form (PTX), for GPUs that come after this build
 NVCC_FLAGS = -std=c++20 -O3 -Isrc -lineinfo --threads $(NVCC_THREADS) -ccbin $(lastword $(CXX)) $(CUDA_STRICT) -Xptxas -v \
-             -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers \
+             -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers,-fPIC \
+             $(addprefix -Xcompiler ,$(HARDEN)) \
              $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
              $(foreach a,$(lastword $(CUDA_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
 
@@ -45,7 +54,8 @@ $(CUDA_DIR)/nvidia/%.o: src/backend/cuda/nvidia/%.c $(B)/flags | deps
 	@echo "cc    $<"
 	$(Q)$(CC) $(CPPFLAGS) -isystem $(TOOLKIT)/include -DMALA_CUDA_ARCHS='"$(strip $(CUDA_ARCHS))"' $(CFLAGS) -c -o $@ $<
 
-ifneq (,$(CUDA))
+ifneq (,$(filter-out 0 no,$(CUDA)))
+$(if $(NVCC),,$(error CUDA=$(CUDA): no nvcc of CUDA 12 or later - install the CUDA Toolkit, or say where: CUDA_HOME=DIR))
 DEVICE_OBJ := $(CUDA_OBJ)
 DEVICE_LIBS = $(CUDA_LIBS)
 FLAVOUR := cuda $(CUDA_ARCHS)
@@ -70,7 +80,8 @@ cuda-check:
 cuda-verdict:
 	@mkdir -p $(B)/cuda
 ifeq (,$(NVCC))
-	@echo "no nvcc: the CUDA code was not compiled - install the CUDA Toolkit, or say where it is: CUDA_HOME=DIR" >$(CUDA_VERDICT)
+	@echo "no nvcc of CUDA 12 or later: the CUDA code was not compiled - install the CUDA Toolkit, or say where it is:" \
+	    "CUDA_HOME=DIR" >$(CUDA_VERDICT)
 	@echo "[  SKIPPED ] 1 test(s)." >>$(CUDA_VERDICT)
 else
 	$(Q)$(MAKE) --no-print-directory CUDA=1 CUDA_ARCHS="$(CUDA_TEST_ARCHS)" CUDA_STRICT="-Werror all-warnings" cuda-report
