@@ -119,7 +119,7 @@ bool cpu_convolution_new(Convolution **out, CpuLibrary *library, ConvolutionKind
     onednn_enter_making();
     dnnl_status_t status = make(c, size);
     onednn_leave_making();
-    bool ready = status == dnnl_success && (!c->gemm || matmul_prepare(library, err));
+    bool ready = status == dnnl_success && (!c->gemm || matmul_compile(library, err));
     if (ready) return true;
     cpu_convolution_free(c);
     *out = NULL;

@@ -8,7 +8,7 @@ static dnnl_status_t multiply(float *c, int64_t c_stride, MatmulOperand a, Matmu
                       b.stride, 0, c, c_stride);
 }
 
-bool matmul_prepare(CpuLibrary *library, Err *err) {
+bool matmul_compile(CpuLibrary *library, Err *err) {
     if (library->compiled) return true;
     float numbers[4] = {0}, c[4];
     MatmulOperand square = {.data = numbers, .stride = 2};

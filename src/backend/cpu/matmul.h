@@ -16,7 +16,7 @@ typedef struct {
 
 /* Once before the first product: the library compiles all that it may ever need, which takes some eighty milliseconds.
  * False: EXIT_MEMORY. */
-bool matmul_prepare(CpuLibrary *library, Err *err);
+bool matmul_compile(CpuLibrary *library, Err *err);
 
 /* C (m, n), c_stride floats from row to row, = A (m, k) B (k, n). Row-major; m, n, k at least 1.
  * Within cpu_library_for(true, ...). */

@@ -99,7 +99,7 @@ bool cpu_product_take(CpuLibrary *library, CpuProduct **out, const ProductSize *
                  (long long)size->columns);
         return onednn_refused(err, status, what);
     }
-    if (p->gemm && !matmul_prepare(library, err)) {
+    if (p->gemm && !matmul_compile(library, err)) {
         free_product(p);
         return false;
     }

@@ -137,7 +137,7 @@ static bool product_prepare(void **out, Product cut, int64_t tile_rows, Err *err
     p->row_tiles = CEIL_DIV(p->rows, tile_rows);
     p->column_tiles = MAX(1, MIN(CEIL_DIV(TILES, p->row_tiles), p->columns / TILE_COLUMNS));
     p->gemm = !p->made;
-    if (p->made ? make_tiles(p, err) : matmul_prepare(p->library, err)) return true;
+    if (p->made ? make_tiles(p, err) : matmul_compile(p->library, err)) return true;
     product_release(p);
     *out = NULL;
     return false;
@@ -277,7 +277,7 @@ static void weight_grad_sum(void *arg, int index, int thread) {
 /* What a run needs is small enough to be found out each time, but for the library. */
 static bool linear_dw_prepare(const Graph *g, const Node *n, Backend *backend, void **prepared, Err *err) {
     (void)g, (void)n, (void)prepared;
-    return matmul_prepare(cpu_library(backend), err);
+    return matmul_compile(cpu_library(backend), err);
 }
 
 static size_t linear_dw_workspace(const Graph *g, const Node *n) {
