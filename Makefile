@@ -1,6 +1,8 @@
 # mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
+#   make soak    every allocation of thirteen workflows and of the library fails in turn: hours
+#   make coverage  branches and lines that the tests of files and pictures take
 #   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
 #   make install uninstall   program, libraries, header, mala.pc, manual and licence; PREFIX=/usr/local, DESTDIR
@@ -205,17 +207,35 @@ tsan:
 	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
 	build/tsan/tests/test_loader
 
+# Branches and lines of the rooms that read and write files, by the tests that matter to them (V=1: what is not taken).
+COVERAGE_TESTS := file list image jpeg png webp dataset loader resize synth pth safetensors tensor_file seal weights onnx json \
+                  sha256 malformed malformed_images model_files disk
+.PHONY: coverage run-coverage
+coverage:
+	$(Q)rm -f $$(find build/coverage -name '*.gcda' 2>/dev/null)
+	$(Q)$(MAKE) --no-print-directory B=build/coverage OPT=-O0 SAN=--coverage run-coverage
+	@scripts/coverage.sh build/coverage $(if $(V),-v)
+run-coverage: $(B)/mala $(filter $(COVERAGE_TESTS:%=$(B)/tests/test_%),$(TESTS))
+	@MALA=$(B)/mala scripts/run_tests.sh $(filter $(B)/tests/%,$^)
+
+# The sweeps of faults that `make test` takes a sample of, whole: hours.
+.PHONY: soak
+soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls
+	@MALA=$(B)/mala MALA_SOAK=1000000 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
+
 # libFuzzer on the readers of files from strangers, so long each.
 SECONDS ?= 60
 fuzz:
 	@scripts/fuzz.sh build/fuzz $(SECONDS)
 
+$(B)/tests/test_exhausted_calls: $(B)/tests/faults/memory.o
 # preloaded by tests that need a failing disk (io) or a machine without memory (memory)
 $(B)/tests/faults_%.so: tests/faults/%.c
 	@mkdir -p $(@D)
 	@echo "link  $@"
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
 
+$(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
 $(B)/tests/test_training: | $(B)/tests/faults_io.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)

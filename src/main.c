@@ -1,9 +1,17 @@
 /* mala - trains, evaluates and runs MAViT. This file only finds the command and turns its error into an exit code. */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "app/commands.h"
 #include "backend/cpu/library.h"
+
+static bool finished;
+
+/* A library that ends the program does so for want of memory or threads: OpenMP's knows no other way. */
+static void ended_by_library(void) {
+    if (!finished) mem_exhausted("what a library asks for");
+}
 
 int main(int argc, char **argv) {
     const CliCommand commands[] = {command_train, command_eval,   command_infer,  command_info,  command_synth,
@@ -13,6 +21,7 @@ int main(int argc, char **argv) {
     Log log;
     signal(SIGPIPE, SIG_DFL); /* `mala infer ... | head` ends quietly */
     cpu_library_crash_is_memory();
+    (void)atexit(ended_by_library);
     bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err);
     log_init(&log, stderr, cli.level, cli.color);
     if (ok && cli.action == CLI_HELP) {
@@ -28,5 +37,6 @@ int main(int argc, char **argv) {
     if (!ok) log_error(&log, &err);
     log_close(&log);
     cli_free(&cli);
+    finished = true;
     return ok ? EXIT_DONE : (int)err.code;
 }

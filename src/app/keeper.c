@@ -107,18 +107,21 @@ bool keeper_save(Keeper *k, Kept which, const State *s, StateRole role, const ch
     return err_set(err, why.code, "%s", why.text);
 }
 
-void keeper_finish(Keeper *k) {
+bool keeper_finish(Keeper *k, Err *err) {
+    bool ok = true;
     for (int i = 0; i < KEPT_COUNT; i++) {
         if (!k->saved[i]) continue;
-        Err err = {0};
+        Err why = {0};
         char *path = rundir_file(&k->dir, weight_files[i]);
-        if (!golden_add(path, &err))
-            log_warning(k->log, "%s; %s cannot be verified", err.text, weight_files[i]);
+        if (!golden_add(path, &why))
+            log_warning(k->log, "%s; %s cannot be verified", why.text, weight_files[i]);
+        if (why.code == EXIT_MEMORY) ok = err_set(err, EXIT_MEMORY, "%s", why.text);
         free(path);
     }
     LineFile *rows[] = {&k->metrics, &k->results};
     for (size_t i = 0; i < COUNTOF(rows); i++) {
-        Err err = {0};
-        if (!line_file_flush(rows[i], &err)) log_warning(k->log, "%s; its last rows are lost", err.text);
+        Err why = {0};
+        if (!line_file_flush(rows[i], &why)) log_warning(k->log, "%s; its last rows are lost", why.text);
     }
+    return ok;
 }

@@ -35,7 +35,7 @@ void keeper_results(Keeper *k, const char *row);
 bool keeper_save(Keeper *k, Kept which, const State *s, StateRole role, const char *metrics, bool patient, Err *err);
 
 /* The run is over, whatever ended it: the weights it saved get their golden logits, rows that wait a last chance. What
- * fails here is warned of. */
-void keeper_finish(Keeper *k);
+ * fails here is warned of; false: EXIT_MEMORY, the rest is done. */
+bool keeper_finish(Keeper *k, Err *err);
 
 #endif

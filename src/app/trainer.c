@@ -453,7 +453,7 @@ bool train(TrainResult *out, const Config *config, int argc, char **argv, bool d
         catch_signals(true);
         t.start = time_now();
         ok = run_epochs(&t, err);
-        keeper_finish(&t.keeper);
+        ok = keeper_finish(&t.keeper, err) && ok;
         catch_signals(false);
         if (t.train_bad + t.val_bad > 0)
             log_warning(log, "%zu pictures could not be used (listed above and in log.txt)", t.train_bad + t.val_bad);

@@ -49,7 +49,7 @@ static void try_rescue(ExitCode code, const char *text) {
     if (!rescue) return;
     Rescue *r = rescue;
     rescue = NULL;
-    unfinished_remove(true);
+    unfinished_remove();
     r->err = (Err){0};
     err_set(&r->err, code, "%s", text);
     longjmp(r->at, (int)code);
@@ -79,7 +79,7 @@ static void end_program(ExitCode code, const char *text) NORETURN;
 static void end_program(ExitCode code, const char *text) {
     static atomic_flag ending = ATOMIC_FLAG_INIT;
     while (atomic_flag_test_and_set(&ending)) (void)pause();
-    unfinished_remove(false);
+    unfinished_end();
     fprintf(stderr, "mala: error: %s\n", text);
     fflush(stdout);
     _exit((int)code);

@@ -173,13 +173,10 @@ bool file_writer_open(FileWriter *w, const char *path, Err *err) {
     w->temporary = unfinished_new(capacity);
     for (int k = 0; k < TEMPORARY_TRIES && w->fd < 0; k++) { /* a run that died may have left names behind */
         snprintf(w->temporary, capacity, "%s.tmp.%ld.%d", w->path, (long)getpid(), k);
-        w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        w->fd = unfinished_create(w->temporary);
         if (w->fd < 0 && errno != EEXIST) break;
     }
-    if (w->fd >= 0) {
-        unfinished_begin(w->temporary);
-        return true;
-    }
+    if (w->fd >= 0) return true;
     file_fail(err, path, "cannot be created", errno);
     free(w->path), unfinished_free(w->temporary);
     *w = (FileWriter){.fd = -1};

@@ -1,7 +1,8 @@
-/* unfinished.c - a list of names, each with its links in front of it. A child of fork() has its parent's list, and leaves
- * its parent's files alone. */
+/* unfinished.c - a list of names, each with its links in front of it. A child of fork() has its parent's list, and
+ * leaves its parent's files alone. */
 #include "base/unfinished.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,13 +27,25 @@ char *unfinished_new(size_t room) {
     return e->name;
 }
 
-void unfinished_begin(char *name) {
-    Entry *e = entry_of(name);
+/* Under the lock. */
+static void enter_list(Entry *e) {
     e->thread = pthread_self(), e->process = getpid();
-    pthread_mutex_lock(&lock);
     e->next = first, e->link = &first;
     if (first) first->link = &e->next;
     first = e;
+}
+
+int unfinished_create(char *name) {
+    pthread_mutex_lock(&lock);
+    int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) enter_list(entry_of(name));
+    pthread_mutex_unlock(&lock);
+    return fd;
+}
+
+void unfinished_begin(char *name) {
+    pthread_mutex_lock(&lock);
+    enter_list(entry_of(name));
     pthread_mutex_unlock(&lock);
 }
 
@@ -51,13 +64,22 @@ void unfinished_free(char *name) {
     free(entry_of(name));
 }
 
-void unfinished_remove(bool own) {
-    pthread_mutex_lock(&lock);
+static void remove_files(bool own) {
     for (Entry *e = first, *next; e; e = next) {
         next = e->next;
         if (e->process != getpid() || (own && !pthread_equal(e->thread, pthread_self()))) continue;
         (void)remove(e->name);
         leave_list(e);
     }
+}
+
+void unfinished_remove(void) {
+    pthread_mutex_lock(&lock);
+    remove_files(true);
     pthread_mutex_unlock(&lock);
+}
+
+void unfinished_end(void) {
+    pthread_mutex_lock(&lock); /* for good */
+    remove_files(false);
 }

@@ -141,15 +141,17 @@ static bool new_runner(void *arg, Err *err) {
     r->model = s->model;
     r->tensors = s->options.tensors;
     const Predictor *p = &r->runner.predictor;
-    return open_runner(&r->runner, s->model, &s->options, err) &&
-           mem_try(&r->input, (size_t)p->batch * p->image_bytes, err);
+    if (!open_runner(&r->runner, s->model, &s->options, err)) return false;
+    if (mem_try(&r->input, (size_t)p->batch * p->image_bytes, err)) return true;
+    runner_close(&r->runner);
+    return false;
 }
 
 MalaRunner *mala_runner_new(const MalaModel *model, const MalaRunnerOptions *options, MalaError *error) {
     Starting s = {.model = model};
     if (options) s.options = *options;
     if (attempt(new_runner, &s, error)) return s.runner;
-    mala_runner_free(s.runner);
+    free(s.runner); /* what a Rescue left half made is not looked into */
     return NULL;
 }
 
