@@ -1,10 +1,11 @@
 /* mala - trains, evaluates and runs MAViT. This file only finds the command and turns its error into an exit code. */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "app/commands.h"
 #include "backend/cpu/library.h"
+#include "base/descriptors.h"
+#include "base/signals.h"
 
 static bool finished;
 
@@ -19,10 +20,10 @@ int main(int argc, char **argv) {
     Err err = {0};
     Cli cli;
     Log log;
-    signal(SIGPIPE, SIG_DFL); /* `mala infer ... | head` ends quietly */
     cpu_library_crash_is_memory();
     (void)atexit(ended_by_library);
-    bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err);
+    bool started = descriptors_secure(&err) && signals_begin(&err);
+    bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err) && started;
     log_init(&log, stderr, cli.level, cli.color);
     if (ok && cli.action == CLI_HELP) {
         cli_help(stdout, &cli, commands, COUNTOF(commands), terminal_columns(stdout));

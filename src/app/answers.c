@@ -1,5 +1,6 @@
 #include "app/answers.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,9 +122,9 @@ bool answers_flush(Answers *a, Err *err) {
     size_t count = a->used;
     a->used = 0;
     if (a->to_file) return file_writer_append(&a->file, a->text, count, err);
-    fwrite(a->text, 1, count, stdout);
-    fflush(stdout);
-    return true;
+    if (fwrite(a->text, 1, count, stdout) == count && fflush(stdout) == 0) return true;
+    return err_set(err, EXIT_IO, "standard output: writing failed: %s - %s", strerror(errno),
+                   errno == EPIPE ? "whoever reads it has gone" : "check space on the device");
 }
 
 bool answers_commit(Answers *a, Err *err) {

@@ -29,7 +29,7 @@ bool answers_open(Answers *a, AnswersFormat format, const char *out, char *const
  *     CSV    image,rank,class,label,score,error      a row a class, best first; a heading comes first */
 void answers_add(Answers *a, const char *image, const Err *bad, const int32_t *top, const float *prob);
 
-/* Hands over what was added. False: EXIT_IO of a file; whether standard output took it all is asked at the very end. */
+/* Hands over what was added. False: EXIT_IO. */
 bool answers_flush(Answers *a, Err *err);
 /* Ends: commit gives the file its name; discard leaves what was there before. */
 bool answers_commit(Answers *a, Err *err);

@@ -46,8 +46,9 @@ static bool run_on(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     }
     if (ok) {
         size_t bad = 0;
+        bool complete; /* always: a signal ends this command */
         device_announce(&runner.backend, log);
-        ok = evaluate(&metrics, &runner.predictor, loader, log, err);
+        ok = evaluate(&metrics, &runner.predictor, loader, &complete, log, err);
         report_bad(loader, &bad, log);
         ok = ok && evaluate_finite(&metrics, model->file.path, err);
         if (ok) print_result(&metrics, model->classes, bad, cli_flag(cli, "json") != NULL);

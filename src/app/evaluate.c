@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/signals.h"
+
 /* Results of the oldest batch go into the metrics. */
 static bool add_batch(ClassifyMetrics *m, Predictor *p, float *logits, const int32_t *labels, int count, Err *err) {
     if (count == 0) return true;
@@ -12,17 +14,19 @@ static bool add_batch(ClassifyMetrics *m, Predictor *p, float *logits, const int
 }
 
 /* While the device computes a batch, the next one is decoded and queued, and the one before is counted. */
-bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err) {
+bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, bool *complete, Log *log, Err *err) {
     float *logits = mem_zalloc((size_t)p->batch * (size_t)p->classes, sizeof(float));
     int32_t *labels = mem_zalloc((size_t)p->batch, sizeof *labels); /* of the batch that is queued */
     const int64_t total = loader_samples(loader);
     int queued = 0;
     bool ok = true;
+    *complete = false;
     progress_begin(log, "evaluating", total, "images");
     loader_start_epoch(loader, 0, 0);
-    for (;;) {
+    while (!signals_stop()) {
         const Batch *b;
         ok = loader_next(loader, &b, err);
+        *complete = ok && !b;
         if (!ok || !b) break;
         ok = predictor_queue(p, b->pixels, b->count, err) && add_batch(m, p, logits, labels, queued, err);
         if (!ok) break;
@@ -34,7 +38,7 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *e
     progress_end(log);
     free(labels);
     free(logits);
-    if (ok && m->images == 0) return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
+    if (ok && *complete && m->images == 0) return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
     return ok;
 }
 

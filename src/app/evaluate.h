@@ -5,8 +5,9 @@
 #include "lib/predictor.h"
 #include "base/log.h"
 
-/* Runs every picture of the loader's epoch through the predictor and adds up metrics (initialised by the caller). */
-bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, Log *log, Err *err);
+/* Runs every picture of the loader's epoch through the predictor and adds up metrics (initialised by the caller).
+ * complete: false when signals_stop ended it before the last picture; the metrics are of no use then. */
+bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, bool *complete, Log *log, Err *err);
 
 /* False: EXIT_INPUT, where answers were not finite: such an evaluation is no result. weights: for the message. */
 bool evaluate_finite(const ClassifyMetrics *m, const char *weights, Err *err);

@@ -2,7 +2,6 @@
 
 #include <limits.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "app/keeper.h"
 #include "base/cpus.h"
 #include "base/parallel.h"
+#include "base/signals.h"
 #include "data/split.h"
 #include "lib/memory.h"
 #include "base/strings.h"
@@ -36,30 +36,12 @@ typedef struct {
     Keeper keeper;
     int batch;
     int64_t step; /* queued so far, over all epochs */
+    int64_t saved_step; /* whose weights are in weights/last */
     int sound_epochs;
     double start;
     double epoch_seconds, evaluation_seconds; /* that the last ones took */
     TrainResult *result;
 } Trainer;
-
-/* ---- signals: a flag only, looked at between steps ---- */
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) {
-    if (stop_signal) {
-        signal(number, SIG_DFL);
-        raise(number);
-    }
-    stop_signal = number;
-}
-
-static void catch_signals(bool on) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1};
-    stop_signal = 0;
-    struct sigaction action = {.sa_handler = on ? on_signal : SIG_DFL, .sa_flags = SA_RESTART};
-    for (size_t i = 0; i < COUNTOF(numbers); i++) sigaction(numbers[i], &action, NULL);
-}
 
 /* ---- setting up ---- */
 
@@ -295,7 +277,7 @@ static bool train_epoch(Trainer *t, int epoch, EpochTotals *totals, Err *err) {
     progress_begin(t->log, label, loader_samples(t->train_loader), "images");
     loader_start_epoch(t->train_loader, (uint32_t)epoch, 0);
     bool ok = true;
-    while (ok && !stop_signal) {
+    while (ok && !signals_stop()) {
         const Batch *b;
         ok = loader_next(t->train_loader, &b, err);
         if (!ok || !b) break;
@@ -324,6 +306,7 @@ static bool copy_weights(Trainer *t, Err *err) {
 static bool save(Trainer *t, Kept which, const char *metrics, bool last_chance, bool *written, Err *err) {
     Err why = {0};
     *written = keeper_save(&t->keeper, which, &t->state, judged_role(t), metrics, last_chance, &why);
+    if (*written && which == KEPT_LAST) t->saved_step = t->step;
     if (*written) return true;
     if (last_chance || why.code != EXIT_IO) return err_set(err, why.code, "%s", why.text);
     log_warning(t->log, "%s; training goes on, weights are saved after the next epoch", why.text);
@@ -373,16 +356,18 @@ static bool is_sound(const Trainer *t, int epoch, const EpochTotals *totals, con
     return m->not_finite == 0 && totals->steps > 0;
 }
 
+/* Judges an epoch and keeps its weights, unless a signal comes before all answers are there. */
 static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *err) {
     ClassifyMetrics m;
+    bool complete;
     classify_metrics_init(&m, t->spec.model.classes);
     const int left = t->config->sched.epochs - epoch;
     double start = time_now();
     progress_after(t->log, left * loader_samples(t->val_loader), left * t->epoch_seconds);
-    bool ok = copy_weights(t, err) && evaluate(&m, &t->predictor, t->val_loader, t->log, err);
+    bool ok = copy_weights(t, err) && evaluate(&m, &t->predictor, t->val_loader, &complete, t->log, err);
     t->evaluation_seconds = time_now() - start;
     report_bad(t->val_loader, &t->val_bad, t->log);
-    if (ok) {
+    if (ok && complete) {
         TrainResult *r = t->result;
         r->epochs = epoch;
         r->last_top1 = (double)m.top1 / (double)m.images;
@@ -399,18 +384,17 @@ static bool finish_epoch(Trainer *t, int epoch, const EpochTotals *totals, Err *
 
 static bool stopped(Trainer *t, Err *err) {
     bool written;
-    if (!save(t, KEPT_LAST, "{}", true, &written, err)) return false;
+    if (t->saved_step != t->step && !save(t, KEPT_LAST, "{}", true, &written, err)) return false;
     return err_set(err, EXIT_PREEMPTED, "%s: stopped by signal %d at step %lld - weights/last.safetensors is saved",
-                   t->keeper.dir.path, (int)stop_signal, (long long)t->step);
+                   t->keeper.dir.path, signals_stop(), (long long)t->step);
 }
 
 static bool run_epochs(Trainer *t, Err *err) {
     for (int epoch = 1; epoch <= t->config->sched.epochs; epoch++) {
         EpochTotals totals;
         if (!train_epoch(t, epoch, &totals, err)) return false;
-        if (stop_signal) return stopped(t, err);
-        if (!finish_epoch(t, epoch, &totals, err)) return false;
-        if (stop_signal && epoch < t->config->sched.epochs) return stopped(t, err);
+        if (!signals_stop() && !finish_epoch(t, epoch, &totals, err)) return false;
+        if (signals_stop() && t->result->epochs < t->config->sched.epochs) return stopped(t, err);
     }
     if (t->result->best_epoch > 0) return true;
     if (t->sound_epochs > 0)
@@ -435,10 +419,11 @@ static void trainer_close(Trainer *t) {
 
 bool train(TrainResult *out, const Config *config, int argc, char **argv, bool dry, Log *log, Err *err) {
     *out = (TrainResult){0};
-    Trainer t = {.config = config, .log = log, .result = out, .start = time_now()};
+    Trainer t = {.config = config, .log = log, .result = out, .start = time_now(), .saved_step = -1};
     bool ok = open_data(&t, err) && open_device(&t, err) && open_loaders(&t, err) && open_network(&t, err) &&
-              model_file_check(config, t.train_data.classes, t.train_data.class_count, t.spec.model.classes, err) &&
-              (dry || keeper_open(&t.keeper, config, &t.train_data, argc, argv, log, err));
+              model_file_check(config, t.train_data.classes, t.train_data.class_count, t.spec.model.classes, err);
+    signals_listen(ok && !dry); /* from here on there is something to save */
+    ok = ok && (dry || keeper_open(&t.keeper, config, &t.train_data, argc, argv, log, err));
     if (t.keeper.dir.path) out->run = mem_strdup(t.keeper.dir.path);
     if (ok) {
         set_optimizer(&t);
@@ -450,14 +435,13 @@ bool train(TrainResult *out, const Config *config, int argc, char **argv, bool d
         ok = loader_next(t.train_loader, &first, err);
     }
     if (ok && !dry) {
-        catch_signals(true);
         t.start = time_now();
         ok = run_epochs(&t, err);
         ok = keeper_finish(&t.keeper, err) && ok;
-        catch_signals(false);
         if (t.train_bad + t.val_bad > 0)
             log_warning(log, "%zu pictures could not be used (listed above and in log.txt)", t.train_bad + t.val_bad);
     }
+    if (!signals_stop()) signals_listen(false); /* else: the same signal may come twice */
     trainer_close(&t);
     return ok;
 }

@@ -1,13 +1,13 @@
 #include "base/parallel.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
+#include "base/thread.h"
 
 #define SPINS 2000 /* about 30 microseconds */
 
@@ -28,6 +28,7 @@ struct Team {
     pthread_t threads[PARALLEL_MOST];
     Member members[PARALLEL_MOST];
     int size; /* with the caller */
+    unsigned forks; /* in a child of fork() the helpers are missing */
     bool closing;
     atomic_uint round; /* grows with each loop */
     atomic_int busy;   /* helpers that have not finished this round */
@@ -110,24 +111,20 @@ Team *team_new(int threads) {
     pthread_cond_init(&t->done, NULL);
     int wanted = MIN(MAX(threads, 1), PARALLEL_MOST);
     t->size = wanted;
-    sigset_t all, before; /* what a thread blocks, those that it starts block */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    t->forks = fork_count();
     /* a system that grants fewer threads gives a smaller team, not another result */
     for (int i = 1; i < wanted; i++) {
         t->members[i] = (Member){t, i};
-        if (pthread_create(&t->threads[i], NULL, helper, &t->members[i]) != 0) {
+        if (thread_start(&t->threads[i], helper, &t->members[i]) != 0) {
             t->size = i;
             break;
         }
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return t;
 }
 
-void team_free(Team *t) {
-    if (!t) return;
-    if (mine == t) mine = NULL;
+/* Waits for the helpers' end. */
+static void dismiss(Team *t) {
     t->closing = true;
     begin_round(t);
     for (int i = 1; i < t->size; i++) pthread_join(t->threads[i], NULL);
@@ -135,6 +132,12 @@ void team_free(Team *t) {
     pthread_cond_destroy(&t->done);
     pthread_mutex_destroy(&t->lock);
     pthread_mutex_destroy(&t->turn);
+}
+
+void team_free(Team *t) {
+    if (!t) return;
+    if (mine == t) mine = NULL;
+    if (t->forks == fork_count()) dismiss(t);
     free(t);
 }
 
@@ -149,7 +152,7 @@ int parallel_threads(void) { return team_size(mine); }
 
 void parallel_for(int count, void (*body)(void *arg, int index, int thread), void *arg) {
     Team *t = mine;
-    if (count <= 1 || !t || t->size == 1 || pthread_mutex_trylock(&t->turn) != 0) {
+    if (count <= 1 || !t || t->size == 1 || t->forks != fork_count() || pthread_mutex_trylock(&t->turn) != 0) {
         for (int i = 0; i < count; i++) body(arg, i, 0);
         return;
     }

@@ -24,7 +24,7 @@ int parallel_threads(void);
 /* Runs body(arg, index, thread) for index 0 .. count-1, each once, thread < parallel_threads(). Each thread begins with
  * a share of neighbouring indices, the same one in every call, so that a tile written by one op is in the cache of the
  * thread that reads it next; who is done early takes from the others. A call from within a body, or while another
- * thread of the program has the team, runs in the caller alone. */
+ * thread of the program has the team, or in a child of fork(), runs in the caller alone. */
 void parallel_for(int count, void (*body)(void *arg, int index, int thread), void *arg);
 
 #endif

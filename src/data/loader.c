@@ -6,11 +6,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+
+#include "base/thread.h"
 
 /* A file that could not be used for one place of a batch. */
 typedef struct Failure {
@@ -46,6 +47,7 @@ struct Loader {
 
     pthread_t *threads;
     int thread_count;
+    unsigned forks; /* in a child of fork() the threads are missing, and the lock may be theirs */
     Resizer own_resizer; /* of the thread that takes the batches */
 
     pthread_mutex_t lock;
@@ -245,10 +247,13 @@ static bool settle(Loader *l, Slot *slot, Err *err) {
     return ok;
 }
 
+static bool orphaned(const Loader *l) { return l->thread_count > 0 && l->forks != fork_count(); }
+
 bool loader_next(Loader *l, const Batch **out, Err *err) {
     double begin = time_now();
     bool ok = true;
     *out = NULL;
+    if (orphaned(l)) return err_set(err, EXIT_BUG, "loader: a forked process does not have its threads - open it anew");
     pthread_mutex_lock(&l->lock);
     while (ok && !*out) {
         if (l->holding) l->handed++;
@@ -278,6 +283,7 @@ bool loader_next(Loader *l, const Batch **out, Err *err) {
 
 void loader_start_epoch(Loader *l, uint32_t epoch, int64_t first) {
     CHECK(first >= 0 && first <= l->batches, "batch %lld of %lld", (long long)first, (long long)l->batches);
+    if (orphaned(l)) return; /* loader_next says it */
     pthread_mutex_lock(&l->lock);
     l->last_ticket = 0; /* no more of the epoch before */
     while (l->busy > 0) pthread_cond_wait(&l->done, &l->lock);
@@ -343,18 +349,13 @@ static bool take_memory(Loader *l, Err *err) {
     return true;
 }
 
-/* Signals are for the thread that runs the program: workers take none. */
 static bool start_threads(Loader *l, Err *err) {
-    sigset_t all, before;
     int code = 0;
     l->threads = mem_zalloc((size_t)l->options.workers, sizeof *l->threads);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (code == 0 && l->thread_count < l->options.workers) {
-        code = pthread_create(&l->threads[l->thread_count], NULL, work, l);
+        code = thread_start(&l->threads[l->thread_count], work, l);
         if (code == 0) l->thread_count++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return code == 0 || err_set(err, EXIT_MEMORY, "loader: cannot start thread %d of %d: %s - use fewer workers",
                                 l->thread_count + 1, l->options.workers, strerror(code));
 }
@@ -367,6 +368,7 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
     Loader *l = mem_zalloc(1, sizeof *l);
     l->options = *options;
     l->data = data;
+    l->forks = fork_count();
     if (l->options.ahead == 0) l->options.ahead = l->options.workers > 0 ? LOADER_AHEAD : 1;
     l->bad_allowed = (size_t)(options->max_bad * (double)data->count);
     int64_t n = (int64_t)data->count, batch = options->batch;
@@ -384,13 +386,20 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
     return false;
 }
 
-void loader_close(Loader *l) {
-    if (!l) return;
+/* Waits for the threads' end. */
+static void dismiss(Loader *l) {
     pthread_mutex_lock(&l->lock);
     l->stop = true;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     for (int i = 0; i < l->thread_count; i++) pthread_join(l->threads[i], NULL);
+    pthread_cond_destroy(&l->work), pthread_cond_destroy(&l->done);
+    pthread_mutex_destroy(&l->lock);
+}
+
+void loader_close(Loader *l) {
+    if (!l) return;
+    if (!orphaned(l)) dismiss(l);
     for (int i = 0; l->ring && i < l->options.ahead; i++) {
         Slot *slot = &l->ring[i];
         free_failures(slot, l->options.batch);
@@ -398,8 +407,6 @@ void loader_close(Loader *l) {
     }
     for (size_t i = 0; i < l->bad_count; i++) free(l->bad[i].reason);
     resizer_free(&l->own_resizer);
-    pthread_cond_destroy(&l->work), pthread_cond_destroy(&l->done);
-    pthread_mutex_destroy(&l->lock);
     for (size_t i = 0; l->kept && i < l->data->count; i++) {
         Image *image = atomic_load(&l->kept[i]);
         if (image) image_free(image);
@@ -422,6 +429,7 @@ const BadSample *loader_bad(const Loader *l, size_t *count) {
 }
 
 LoaderStats loader_stats(Loader *l) {
+    if (orphaned(l)) return l->stats;
     pthread_mutex_lock(&l->lock);
     LoaderStats stats = l->stats;
     pthread_mutex_unlock(&l->lock);

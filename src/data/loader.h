@@ -71,8 +71,8 @@ void loader_start_epoch(Loader *l, uint32_t epoch, int64_t first);
 
 /* The next batch, valid until the following call on this loader; *out is NULL at the end of the epoch.
  * False: a sample was bad under BAD_ERROR, more than max_bad were, all were (EXIT_INPUT, EXIT_IO); a disk failed, also
- * when asked again (EXIT_IO); EXIT_MEMORY. After
- * that, loader_start_epoch or loader_close. */
+ * when asked again (EXIT_IO); EXIT_MEMORY. After that, loader_start_epoch or loader_close. A loader with threads that a
+ * child of fork() has from its parent gives EXIT_BUG. */
 bool loader_next(Loader *l, const Batch **out, Err *err);
 
 /* The bad samples met so far, each once, in the order in which batches met them. Valid until the next call. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
+#include "lib/caller.h"
 #include "lib/runner.h"
 #include "data/imagenet_names.h"
 #include "pass/cost.h"
@@ -19,6 +21,7 @@ struct MalaRunner {
     Runner runner;
     Resizer resizer;
     bool tensors;
+    unsigned forks; /* the process that made it */
     void *input; /* [batch] pictures of the network's size: u8, or float for tensors; [height][width][3] */
 };
 
@@ -26,13 +29,16 @@ struct MalaRunner {
 
 typedef bool Work(void *arg, Err *err);
 
-/* Does the work; whatever goes wrong ends up in *error. */
+/* Does the work; whatever goes wrong ends up in *error, and the caller's thread is as it was. */
 static bool attempt(Work *work, void *arg, MalaError *error) {
     Rescue rescue;
+    Caller caller;
     Err err = {0};
+    caller_enter(&caller);
     Rescue *before = rescue_use(&rescue);
     bool ok = setjmp(rescue.at) == 0 ? work(arg, &err) : false;
     rescue_use(before);
+    caller_leave(&caller);
     if (!ok && error) {
         const Err *what = err.code ? &err : &rescue.err;
         error->code = (int)what->code;
@@ -140,6 +146,7 @@ static bool new_runner(void *arg, Err *err) {
     MalaRunner *r = s->runner = mem_zalloc(1, sizeof *r);
     r->model = s->model;
     r->tensors = s->options.tensors;
+    r->forks = fork_count();
     const Predictor *p = &r->runner.predictor;
     if (!open_runner(&r->runner, s->model, &s->options, err)) return false;
     if (mem_try(&r->input, (size_t)p->batch * p->image_bytes, err)) return true;
@@ -221,6 +228,9 @@ static bool run(void *arg, Err *err) {
     if (r->tensors != (x->tensors != NULL) || r->tensors == (x->images != NULL))
         return usage(err, r->tensors ? "mala_run: this runner was made for tensors, and needs them"
                                      : "mala_run: this runner was made for pictures, and needs them");
+    if (r->forks != fork_count() && !r->runner.backend.host_memory)
+        return err_set(err, EXIT_DEVICE, "mala_run: a GPU does not come along through fork() - start the child before "
+                       "it is used");
     Predictor *p = &r->runner.predictor;
     int64_t classes = r->model->info.classes, plane = 3 * (int64_t)r->model->info.height * r->model->info.width;
     for (int done = 0; done < x->count; done += p->batch) {
@@ -252,5 +262,8 @@ bool mala_run_tensors(MalaRunner *runner, float *logits, float *prob, const floa
 }
 
 void mala_top(int32_t *top, const float *scores, int classes, int k) {
+    Caller caller;
+    caller_enter(&caller); /* so that subnormal scores are told apart */
     classify_top(top, scores, classes, MIN(k, classes));
+    caller_leave(&caller);
 }

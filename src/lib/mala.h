@@ -9,7 +9,15 @@
  *
  * Functions that can fail return false or NULL and put one line of text into *error (which may be NULL). Nothing here
  * prints, exits, or keeps anything outside the objects. A model may be shared by threads; a runner belongs to one
- * thread at a time, and runners do not disturb each other. */
+ * thread at a time, and runners do not disturb each other.
+ *
+ * What the process has is as it was after every call, failed ones too: signal handlers and mask, OpenMP's threads,
+ * locale, floating-point rounding, traps and flags, descriptors, working directory, environment. Nor do results depend
+ * on it: answers are the same with another rounding or with subnormals flushed. A runner has threads, which take no
+ * signals and end with mala_runner_free.
+ *
+ * A child of fork() may use what it has from its parent, unless another thread was in the middle of a call: models, and
+ * on the CPU runners, with the same answers from one thread alone. For several threads it makes a runner of its own. */
 #ifndef MALA_H
 #define MALA_H
 

@@ -1,0 +1,92 @@
+#include "base/signals.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/unfinished.h"
+
+#define STACK_BYTES (256 << 10) /* room for the frames and handlers of a profiler that was preloaded */
+
+static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+
+/* What a thread brings upon itself must reach it: a fault, a write to a pipe that nobody reads or beyond the limit, a
+ * job in the background that wants the terminal (reading would fail instead of waiting). */
+static const int own[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS,
+                          SIGABRT, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU};
+
+static sigset_t before, taken; /* blocked by whoever started us; what the thread waits for */
+static bool background; /* a job for which SIGINT of the terminal is not meant */
+static atomic_int stop;
+static atomic_bool listening;
+
+/* By the signal's default action, in this thread. */
+static void end_by(int number) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    unfinished_remove(false);
+    signal(number, SIG_DFL);
+    raise(number);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    _exit(128 + number); /* not reached */
+}
+
+static void *take(void *arg) {
+    double first = 0;
+    (void)arg;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_BLOCK, &taken, NULL);
+    for (;;) {
+        siginfo_t from;
+        int number = sigwaitinfo(&taken, &from);
+        if (number < 0 || (number == SIGINT && background && from.si_code > 0)) continue; /* > 0: of the kernel */
+        bool asked = atomic_load(&stop) != 0;
+        if (!asked && atomic_load(&listening)) {
+            first = time_now();
+            atomic_store(&stop, number);
+        } else if (!asked || time_now() - first >= SIGNALS_SAME) {
+            end_by(number);
+        }
+    }
+    return NULL;
+}
+
+static bool has(int number, void (*action)(int)) {
+    struct sigaction now;
+    return sigaction(number, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == action;
+}
+
+/* Those that would end the process: neither ignored, nor blocked, nor caught by somebody else. Linux keeps a blocked
+ * signal for who waits for it, also where its action is to be ignored. */
+static void choose(void) {
+    background = has(SIGINT, SIG_IGN) && has(SIGQUIT, SIG_IGN);
+    sigemptyset(&taken);
+    for (size_t i = 0; i < COUNTOF(stops); i++) {
+        bool ends = has(stops[i], SIG_DFL) || (stops[i] == SIGINT && background);
+        if (ends && !sigismember(&before, stops[i])) sigaddset(&taken, stops[i]);
+    }
+}
+
+bool signals_begin(Err *err) {
+    sigset_t outside;
+    pthread_attr_t attr;
+    pthread_t thread;
+    sigfillset(&outside);
+    for (size_t i = 0; i < COUNTOF(own); i++) sigdelset(&outside, own[i]);
+    pthread_sigmask(SIG_BLOCK, &outside, &before);
+    choose();
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    int code = pthread_create(&thread, &attr, take, NULL);
+    pthread_attr_destroy(&attr);
+    return code == 0 || err_set(err, EXIT_MEMORY, "signals: cannot start the thread that takes them: %s - end other "
+                                "programs", strerror(code));
+}
+
+void signals_listen(bool on) { atomic_store(&listening, on); }
+
+int signals_stop(void) { return atomic_load_explicit(&stop, memory_order_relaxed); }
