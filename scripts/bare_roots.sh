@@ -38,7 +38,7 @@ as_here() {
 # A shell command in the project inside a root, in namespaces of its own: what it mounts and starts ends with it.
 inside() {
     # shellcheck disable=SC2016
-    unshare --mount --pid --fork sh -euc 'root=$1 data=$2 command=$3
+    unshare --mount --pid --fork --kill-child sh -euc 'root=$1 data=$2 command=$3
         mount --make-rprivate /
         mount -t proc proc "$root/proc"
         mount --rbind /dev "$root/dev"
