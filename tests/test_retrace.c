@@ -1,0 +1,143 @@
+/* test_retrace.c - training runs of the program beside the same runs done by a second hand (retrace.h): what is drawn,
+ * decided, judged and kept. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "colours.h"
+#include "program.h"
+#include "retrace.h"
+
+static Backend backend;
+static char pictures[200];
+
+static int make_data(void **state) {
+    (void)state;
+    Err err = {0};
+    folder_make();
+    snprintf(pictures, sizeof pictures, "%s/pictures", folder);
+    colours_make(pictures, 5, 3);
+    return backend_open_cpu(&backend, 1, &err) ? 0 : -1;
+}
+
+static int remove_data(void **state) {
+    (void)state;
+    backend.close(&backend);
+    folder_remove();
+    return 0;
+}
+
+/* Every number is another than the default, and none follows from another. */
+static Recipe recipe(void) {
+    return (Recipe){.data = pictures, .seed = 3, .batch = 7, .epochs = 6, .pad = 3, .warmup_epochs = 2, .flip = 0.25,
+                    .crop_pct = 0.8, .lr = 4e-2, .lr_base = 28, .warmup_lr = 1e-3, .min_lr = 2e-3, .decay = 0.3,
+                    .beta1 = 0.8, .beta2 = 0.96, .eps = 1e-3, .clip = 0.4, .smoothing = 0.2, .drop_path = 0.2,
+                    .layer_scale = 0.5};
+}
+
+static void run_program(const Recipe *r, const char *name) {
+    char settings[1400], arguments[1800];
+    recipe_settings(settings, sizeof settings, r);
+    snprintf(arguments, sizeof arguments, "train %s output=$T/%s log.interval=1 eval.batch_size=5 --json", settings, name);
+    EXPECT(0, arguments);
+}
+
+static const char *file_of(const char *run, const char *name) {
+    static char path[300];
+    snprintf(path, sizeof path, "%s/%s/%s", folder, run, name);
+    return path;
+}
+
+static void expect_near(const char *what, int number, double got, double want, double tolerance) {
+    if (!(fabs(got - want) <= tolerance)) fail_msg("%s %d: %.9g instead of %.9g", what, number, got, want);
+}
+
+/* A row an epoch: epoch,time,train/loss,top1,top5,val/loss,lr */
+static void expect_results(const Retraced *t, const char *run) {
+    static char text[1 << 14];
+    read_text(text, sizeof text, file_of(run, "results.csv"));
+    const char *row = strchr(text, '\n') + 1;
+    for (int e = 0; e < t->recipe.epochs; e++, row = strchr(row, '\n') + 1) {
+        int epoch;
+        double time, loss, top1, top5, val, rate;
+        assert_int_equal(sscanf(row, "%d,%lf,%lf,%lf,%lf,%lf,%lf\n", &epoch, &time, &loss, &top1, &top5, &val, &rate), 7);
+        const RetracedEpoch *want = &t->epoch[e];
+        assert_int_equal(epoch, e + 1);
+        expect_near("training loss of epoch", epoch, loss, want->train_loss, 2e-4);
+        expect_near("top-1 of epoch", epoch, top1, want->top1, 1e-6);
+        expect_near("top-5 of epoch", epoch, top5, want->top5, 1e-6);
+        expect_near("validation loss of epoch", epoch, val, want->val_loss, 5e-4 * want->val_loss);
+        expect_near("last learning rate of epoch", epoch, rate, want->lr, 1e-6 * want->lr);
+    }
+    assert_int_equal(*row, '\0');
+}
+
+/* A line a step. */
+static void expect_metrics(const Retraced *t, const char *run) {
+    static char text[1 << 16];
+    read_text(text, sizeof text, file_of(run, "metrics.jsonl"));
+    const char *line = text;
+    const int steps = (int)t->steps;
+    for (int s = 0; s < t->recipe.epochs * steps; s++, line = strchr(line, '\n') + 1) {
+        cJSON *json = json_line(line);
+        assert_int_equal((int)number_of(json, "step"), s + 1);
+        assert_int_equal((int)number_of(json, "epoch"), s / steps + 1);
+        expect_near("loss of step", s, number_of(json, "train/loss"), t->loss[s], 1e-3 * t->loss[s]);
+        expect_near("gradient norm of step", s, number_of(json, "train/grad_norm"), t->norm[s], 5e-3 * t->norm[s]);
+        expect_near("learning rate of step", s, number_of(json, "lr/pg0"), t->rate[s], 1e-6 * t->rate[s]);
+        cJSON_Delete(json);
+    }
+    assert_int_equal(*line, '\0');
+}
+
+/* What the program says at its end, and the weights that it kept. */
+static void expect_kept(const Retraced *t, int best, const char *run) {
+    const int last = t->recipe.epochs - 1;
+    cJSON *json = json_line(output);
+    assert_int_equal((int)number_of(json, "best_epoch"), best + 1);
+    assert_int_equal((int)number_of(json, "epochs"), last + 1);
+    expect_near("best top-1 of epoch", best + 1, number_of(json, "best_top1"), t->epoch[best].top1, 1e-6);
+    expect_near("top-1 of epoch", last + 1, number_of(json, "top1"), t->epoch[last].top1, 1e-6);
+    expect_near("loss of epoch", last + 1, number_of(json, "loss"), t->epoch[last].val_loss, 5e-4 * t->epoch[last].val_loss);
+    cJSON_Delete(json);
+    expect_retraced(t, best, file_of(run, "weights/best.safetensors"));
+    expect_retraced(t, last, file_of(run, "weights/last.safetensors"));
+}
+
+static void retrace_and_compare(const Recipe *r, const char *name) {
+    static Retraced t;
+    const int best = retrace(&t, r, &backend);
+    run_program(r, name);
+    expect_results(&t, name);
+    expect_metrics(&t, name);
+    expect_kept(&t, best, name);
+    retrace_free(&t);
+}
+
+/* Seed, order, learning rate scaled by the batch, warm-up, cosine, decay, clipping, smoothing, dropped paths. */
+static void test_every_step_is_the_recipes(void **state) {
+    (void)state;
+    Recipe r = recipe();
+    retrace_and_compare(&r, "weights");
+}
+
+/* With an average it is the average that is judged, and kept, from its start at the first weights on. */
+static void test_the_average_is_judged_and_kept(void **state) {
+    (void)state;
+    Recipe r = recipe();
+    r.ema_decay = 0.75, r.clip = 0, r.lr_base = 0, r.lr = 1e-2, r.seed = 5000000012;
+    retrace_and_compare(&r, "average");
+    r.ema_ramp = true, r.warmup_epochs = 0, r.seed = 9; /* whose two best epochs are equal: the first is kept */
+    retrace_and_compare(&r, "ramp");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_step_is_the_recipes),
+                                       cmocka_unit_test(test_the_average_is_judged_and_kept)};
+    return cmocka_run_group_tests_name("retrace", tests, make_data, remove_data);
+}
