@@ -25,9 +25,11 @@ static bool on_shape(int shape, int x, int y, int r) {
     return shape == 3 || (d <= r * r && d >= r * r / 3);
 }
 
+static int below(Rng *rng, int most) { return (int)rng_below(rng, (uint32_t)most); }
+
 static void draw(Image *image, int class_index, Rng *rng) {
-    const int r = 8 + (int)rng_below(rng, 5), ground = 60 + (int)rng_below(rng, 80), shade = 30 + (int)rng_below(rng, 60);
-    const int left = r + (int)rng_below(rng, (uint32_t)(WIDTH - 2 * r)), top = r + (int)rng_below(rng, (uint32_t)(HEIGHT - 2 * r));
+    const int r = below(rng, 5) + 8, ground = below(rng, 80) + 60, shade = below(rng, 60) + 30;
+    const int left = below(rng, WIDTH - 2 * r) + r, top = below(rng, HEIGHT - 2 * r) + r;
     const bool red = class_index >= COLOUR_CLASSES / 2;
     for (int y = 0; y < HEIGHT; y++)
         for (int x = 0; x < WIDTH; x++) {
@@ -35,7 +37,7 @@ static void draw(Image *image, int class_index, Rng *rng) {
             uint8_t *p = image->pixels + 3 * (y * WIDTH + x);
             for (int c = 0; c < 3; c++) {
                 const bool bright = c == (red ? 0 : 2);
-                p[c] = (uint8_t)((on ? bright ? 255 - shade : shade : ground) + (int)rng_below(rng, 12));
+                p[c] = (uint8_t)((on ? bright ? 255 - shade : shade : ground) + below(rng, 12));
             }
         }
 }

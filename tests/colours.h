@@ -15,7 +15,9 @@ void colours_make(const char *dir, int train, int val);
 /* Flags of a run that learns them: 48 training pictures, 6 steps an epoch, half a second of computing for the whole run. */
 #define LEARNS \
     "model.name=custom 'model.dims=[16,16,16,16]' 'model.depths=[1,1,1,1]' 'model.heads=[1,1,2,2]' " \
-    "model.projection=32 input.size=32 aug.crop=pad aug.pad=2 train.batch_size=8 sched.epochs=8 " \
-    "sched.warmup_epochs=1 sched.min_lr=1e-4 optim.lr_base_size=0 optim.lr=1e-2 train.smoothing=0 model.drop_path=0 "
+    "model.projection=32 input.size=32 aug.crop=pad aug.pad=2 train.batch_size=8 " \
+    "sched.epochs=8 " \
+    "sched.warmup_epochs=1 sched.min_lr=1e-4 optim.lr_base_size=0 optim.lr=1e-2 train.smoothing=0 " \
+    "model.drop_path=0 "
 
 #endif

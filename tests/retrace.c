@@ -274,7 +274,7 @@ void expect_retraced(const Retraced *t, int epoch, const char *path) {
     }
     tensor_file_close(&f);
     if (!(sqrt(d / way) < NEAR))
-        fail_msg("%s: weights are not those after epoch %d: %.2g of the way from the start beside them", path, epoch + 1,
-                 sqrt(d / way));
+        fail_msg("%s: weights are not those after epoch %d: %.2g of the way from the start beside them", path,
+                 epoch + 1, sqrt(d / way));
     if (!(sqrt(statistics / size) < NEAR)) fail_msg("%s: statistics are not those after epoch %d", path, epoch + 1);
 }

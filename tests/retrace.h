@@ -36,8 +36,8 @@ typedef struct {
     State state;
     Plan *plan;
     LossScale scale;
-    int64_t steps; /* of an epoch */
-    float *start;  /* weights before the first step */
+    int64_t steps;                       /* of an epoch */
+    float *start;                        /* weights before the first step */
     RetracedEpoch epoch[RETRACE_EPOCHS]; /* from 0 */
     double loss[RETRACE_STEPS], norm[RETRACE_STEPS], rate[RETRACE_STEPS], scales[RETRACE_STEPS]; /* of all steps */
 } Retraced;

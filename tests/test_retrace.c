@@ -34,16 +34,33 @@ static int remove_data(void **state) {
 
 /* Every number is another than the default, and none follows from another. */
 static Recipe recipe(void) {
-    return (Recipe){.data = pictures, .seed = 3, .batch = 7, .epochs = 6, .pad = 3, .warmup_epochs = 2, .flip = 0.25,
-                    .crop_pct = 0.8, .lr = 4e-2, .lr_base = 28, .warmup_lr = 1e-3, .min_lr = 2e-3, .decay = 0.3,
-                    .beta1 = 0.8, .beta2 = 0.96, .eps = 1e-3, .clip = 0.4, .smoothing = 0.2, .drop_path = 0.2,
+    return (Recipe){.data = pictures,
+                    .seed = 3,
+                    .batch = 7,
+                    .epochs = 6,
+                    .pad = 3,
+                    .warmup_epochs = 2,
+                    .flip = 0.25,
+                    .crop_pct = 0.8,
+                    .lr = 4e-2,
+                    .lr_base = 28,
+                    .warmup_lr = 1e-3,
+                    .min_lr = 2e-3,
+                    .decay = 0.3,
+                    .beta1 = 0.8,
+                    .beta2 = 0.96,
+                    .eps = 1e-3,
+                    .clip = 0.4,
+                    .smoothing = 0.2,
+                    .drop_path = 0.2,
                     .layer_scale = 0.5};
 }
 
 static void run_program(const Recipe *r, const char *name) {
     char settings[1400], arguments[1800];
     recipe_settings(settings, sizeof settings, r);
-    snprintf(arguments, sizeof arguments, "train %s output=$T/%s log.interval=1 eval.batch_size=5 --json", settings, name);
+    snprintf(arguments, sizeof arguments, "train %s output=$T/%s log.interval=1 eval.batch_size=5 --json", settings,
+             name);
     EXPECT(0, arguments);
 }
 
@@ -65,7 +82,8 @@ static void expect_results(const Retraced *t, const char *run) {
     for (int e = 0; e < t->recipe.epochs; e++, row = strchr(row, '\n') + 1) {
         int epoch;
         double time, loss, top1, top5, val, rate;
-        assert_int_equal(sscanf(row, "%d,%lf,%lf,%lf,%lf,%lf,%lf\n", &epoch, &time, &loss, &top1, &top5, &val, &rate), 7);
+        int read = sscanf(row, "%d,%lf,%lf,%lf,%lf,%lf,%lf\n", &epoch, &time, &loss, &top1, &top5, &val, &rate);
+        assert_int_equal(read, 7);
         const RetracedEpoch *want = &t->epoch[e];
         assert_int_equal(epoch, e + 1);
         expect_near("training loss of epoch", epoch, loss, want->train_loss, 2e-4);
@@ -103,7 +121,8 @@ static void expect_kept(const Retraced *t, int best, const char *run) {
     assert_int_equal((int)number_of(json, "epochs"), last + 1);
     expect_near("best top-1 of epoch", best + 1, number_of(json, "best_top1"), t->epoch[best].top1, 1e-6);
     expect_near("top-1 of epoch", last + 1, number_of(json, "top1"), t->epoch[last].top1, 1e-6);
-    expect_near("loss of epoch", last + 1, number_of(json, "loss"), t->epoch[last].val_loss, 5e-4 * t->epoch[last].val_loss);
+    const double loss = t->epoch[last].val_loss;
+    expect_near("loss of epoch", last + 1, number_of(json, "loss"), loss, 5e-4 * loss);
     cJSON_Delete(json);
     expect_retraced(t, best, file_of(run, "weights/best.safetensors"));
     expect_retraced(t, last, file_of(run, "weights/last.safetensors"));
