@@ -1,7 +1,8 @@
 # mala: `make` builds ./mala, `make test` runs every test, `make demo` shows the whole way on made pictures.
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
-#   make soak    every allocation of thirteen workflows and of the library fails in turn: hours
+#   make soak    every allocation of thirteen workflows and of the library fails in turn, 240 runs are stopped by
+#                signals at random times: hours
 #   make coverage  branches and lines that the tests of files and pictures take
 #   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
@@ -220,8 +221,8 @@ run-coverage: $(B)/mala $(filter $(COVERAGE_TESTS:%=$(B)/tests/test_%),$(TESTS))
 
 # The sweeps of faults that `make test` takes a sample of, whole: hours.
 .PHONY: soak
-soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls
-	@MALA=$(B)/mala MALA_SOAK=1000000 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
+soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls $(B)/tests/test_signals
+	@MALA=$(B)/mala MALA_SOAK=1000000 MALA_SIGNALS=240 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
 
 # libFuzzer on the readers of files from strangers, so long each.
 SECONDS ?= 60
@@ -236,7 +237,8 @@ $(B)/tests/faults_%.so: tests/faults/%.c
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
 
 $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
-$(B)/tests/test_training: | $(B)/tests/faults_io.so
+$(B)/tests/test_training $(B)/tests/test_signals: | $(B)/tests/faults_io.so
+$(B)/tests/test_signals: | $(B)/tests/faults_storm.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)
 

@@ -27,7 +27,7 @@ static void end_by(int number) {
     sigset_t one;
     sigemptyset(&one);
     sigaddset(&one, number);
-    unfinished_remove();
+    unfinished_end();
     signal(number, SIG_DFL);
     raise(number);
     pthread_sigmask(SIG_UNBLOCK, &one, NULL);
