@@ -1,5 +1,6 @@
 /* test_library.c - libmala through its public header: the same numbers as the program, errors as text, several threads,
  * and the example program linked with the shared and with the static library. */
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,15 +12,19 @@
 
 #include "lib/mala.h"
 #include "base/base.h"
+#include "colours.h"
 #include "program.h"
+#include "reacts.h"
 
 static char weights[192], picture[400];
 
 static int make_model(void **state) {
     (void)state;
     folder_make();
-    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 48 --seed 7 --quiet");
-    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--json --quiet");
+    char data[160];
+    snprintf(data, sizeof data, "%s/data", folder);
+    colours_make(data, 6, 3);
+    EXPECT(0, "train data.path=$T/data output=$T/run " LEARNS "--json --quiet");
     snprintf(weights, sizeof weights, "%s/run/weights/best.safetensors", folder);
     shell("ls data/val/*/* | head -n 1 >first");
     char list[160], name[200];
@@ -54,7 +59,8 @@ static void test_same_as_program(void **state) {
     (void)state;
     MalaModel *model = open_model();
     MalaInfo info = mala_model_info(model);
-    assert_true(info.classes >= 10 && info.height == 32 && info.width == 32 && info.parameters > 1000 && info.macs > 1e4);
+    assert_int_equal(info.classes, COLOUR_CLASSES);
+    assert_true(info.height == 32 && info.width == 32);
     MalaRunner *runner = new_runner(model, (MalaRunnerOptions){.threads = 1});
     float *prob = mem_zalloc((size_t)info.classes, sizeof *prob);
     MalaImage image;
@@ -82,37 +88,142 @@ static void test_same_as_program(void **state) {
     mala_model_close(model);
 }
 
-/* A picture of the network's size is not scaled: as a tensor it must give the same, in a batch or alone. */
+/* What the tests below can see: pictures, and runs of pictures, have scores of their own. */
+static void test_network_reacts(void **state) {
+    (void)state;
+    static Scores s;
+    char arguments[400];
+    snprintf(arguments, sizeof arguments, "$T/data/val --weights %s", weights);
+    scores_of(&s, arguments);
+    expect_reacts(&s, 5e-4, 3);
+}
+
+enum { COUNT = 7, SIDE = 32 };
+
+/* Pictures of different classes, cut to the network's size. */
+static void load_cuts(MalaImage images[COUNT], uint8_t pixels[COUNT][SIDE * SIDE * 3]) {
+    for (int n = 0; n < COUNT; n++) {
+        char path[300];
+        MalaImage whole;
+        snprintf(path, sizeof path, "%s/data/val/%s/0%d.png", folder, colour_class((5 * n) % COLOUR_CLASSES), n % 3);
+        assert_true(mala_image_load(&whole, path, &error));
+        assert_true(whole.width == 40 && whole.height == 36);
+        for (int y = 0; y < SIDE; y++) memcpy(pixels[n] + y * SIDE * 3, whole.pixels + (y * 40 + 4) * 3, SIDE * 3);
+        images[n] = (MalaImage){SIDE, SIDE, pixels[n]};
+        mala_image_free(&whole);
+    }
+}
+
+/* A tensor by hand: planes of red, green and blue, normalised as ImageNet's are. */
+static void make_planes(float planes[3][SIDE * SIDE], const uint8_t pixels[SIDE * SIDE * 3]) {
+    static const double mean[3] = {0.485, 0.456, 0.406}, std[3] = {0.229, 0.224, 0.225};
+    for (int i = 0; i < SIDE * SIDE * 3; i++)
+        planes[i % 3][i / 3] = (float)((pixels[i] / 255.0 - mean[i % 3]) / std[i % 3]);
+}
+
+static void expect_same(const float *a, const float *b, int count, float most) {
+    for (int i = 0; i < count; i++)
+        if (!(fabsf(a[i] - b[i]) <= most))
+            fail_msg("number %d: %.7g instead of %.7g", i, (double)b[i], (double)a[i]);
+}
+
+/* Every picture by itself, in batches of which there are several and the last is not full, and as a tensor: where the
+ * model takes pictures of the network's size whole, all are the same. */
 static void test_tensors_and_batches(void **state) {
     (void)state;
-    enum { COUNT = 5, PIXELS = 32 * 32 };
-    static const float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
-    MalaModel *model = open_model();
-    int classes = mala_model_info(model).classes;
-    MalaRunner *pictures = new_runner(model, (MalaRunnerOptions){.batch = 2});
-    MalaRunner *tensors = new_runner(model, (MalaRunnerOptions){.batch = 3, .tensors = true});
-    static uint8_t pixels[COUNT][PIXELS * 3];
-    static float planes[COUNT][3][PIXELS];
+    enum { K = COLOUR_CLASSES };
+    static uint8_t pixels[COUNT][SIDE * SIDE * 3];
+    static float planes[COUNT][3][SIDE * SIDE], alone[COUNT][K], prob[COUNT][K], got[COUNT + 1][K];
     MalaImage images[COUNT];
+    MalaModel *model = mala_model_open(weights, (const char *[]){"input.crop_pct=1"}, 1, &error);
+    if (!model) fail_msg("%s", error.text);
+    MalaRunner *one = new_runner(model, (MalaRunnerOptions){0});
+    MalaRunner *three = new_runner(model, (MalaRunnerOptions){.batch = 3});
+    MalaRunner *tensors = new_runner(model, (MalaRunnerOptions){.batch = 3, .tensors = true});
+    load_cuts(images, pixels);
     for (int n = 0; n < COUNT; n++) {
-        for (int i = 0; i < PIXELS * 3; i++) {
-            pixels[n][i] = (uint8_t)(i * 7 + n * 31 + i / 96 * 5);
-            planes[n][i % 3][i / 3] = ((float)pixels[n][i] / 255 - mean[i % 3]) / std[i % 3];
+        make_planes(planes[n], pixels[n]);
+        assert_true(mala_run_images(one, alone[n], prob[n], &images[n], 1, &error));
+        for (int k = 0; k < n; k++) {
+            float apart = 0;
+            for (int c = 0; c < K; c++) apart = fmaxf(apart, fabsf(alone[n][c] - alone[k][c]));
+            if (apart < 0.01f) fail_msg("pictures %d and %d have the same logits", n, k); /* nothing could be seen */
         }
-        images[n] = (MalaImage){32, 32, pixels[n]};
     }
-    float *a = mem_zalloc((size_t)(COUNT * classes), sizeof *a), *b = mem_zalloc((size_t)(COUNT * classes), sizeof *b);
-    assert_true(mala_run_images(pictures, a, NULL, images, COUNT, &error));
-    assert_true(mala_run_tensors(tensors, b, NULL, &planes[0][0][0], COUNT, &error));
-    for (int i = 0; i < COUNT * classes; i++) assert_float_equal(a[i], b[i], 1e-4);
-    for (int n = 0; n < COUNT; n++) assert_true(mala_run_images(pictures, b + n * classes, NULL, &images[n], 1, &error));
-    for (int i = 0; i < COUNT * classes; i++) assert_float_equal(a[i], b[i], 1e-5);
-    assert_false(mala_run_tensors(pictures, a, NULL, &planes[0][0][0], 1, &error));
-    assert_false(mala_run_images(tensors, a, NULL, images, 1, &error));
-    free(a);
-    free(b);
-    mala_runner_free(pictures);
-    mala_runner_free(tensors);
+    MalaRunner *const runners[] = {one, three};
+    for (int r = 0; r < 2; r++) {
+        for (int k = 0; k < K; k++) got[COUNT][k] = -7;
+        assert_true(mala_run_images(runners[r], got[0], NULL, images, COUNT, &error));
+        expect_same(alone[0], got[0], COUNT * K, 1e-5f);
+        assert_true(mala_run_images(runners[r], NULL, got[0], images, COUNT, &error));
+        expect_same(prob[0], got[0], COUNT * K, 1e-6f);
+        for (int k = 0; k < K; k++) assert_true(got[COUNT][k] == -7);
+    }
+    assert_true(mala_run_tensors(tensors, got[0], NULL, &planes[0][0][0], COUNT, &error));
+    expect_same(alone[0], got[0], COUNT * K, 1e-4f);
+    assert_true(mala_run_tensors(tensors, NULL, got[0], &planes[0][0][0], COUNT, &error));
+    expect_same(prob[0], got[0], COUNT * K, 1e-5f);
+    assert_true(mala_run_images(three, got[0], NULL, images, 0, &error));
+    assert_false(mala_run_tensors(one, got[0], NULL, &planes[0][0][0], 1, &error));
+    assert_false(mala_run_images(tensors, got[0], NULL, images, 1, &error));
+    assert_false(mala_run_images(one, got[0], NULL, images, -1, &error));
+    images[4].pixels = NULL; /* in the second batch of three */
+    assert_false(mala_run_images(three, got[0], NULL, images, COUNT, &error));
+    expect_text(error.text, "an empty picture");
+    mala_runner_free(one), mala_runner_free(three), mala_runner_free(tensors);
+    mala_model_close(model);
+}
+
+/* The k best, ties by lower class; no more than there are. */
+static void test_top(void **state) {
+    (void)state;
+    const float scores[4] = {1, 3, 3, 2};
+    int32_t top[6] = {-7, -7, -7, -7, -7, -7};
+    mala_top(top, scores, 4, 2);
+    assert_true(top[0] == 1 && top[1] == 2 && top[2] == -7);
+    mala_top(top, scores, 4, 6);
+    assert_true(top[0] == 1 && top[1] == 2 && top[2] == 3 && top[3] == 0 && top[4] == -7);
+}
+
+/* Answers of the model with these settings; its height. */
+static int run_with(float prob[COLOUR_CLASSES], const char *const *settings, int count, const MalaImage *image) {
+    MalaModel *model = mala_model_open(weights, settings, count, &error);
+    if (!model) fail_msg("%s", error.text);
+    MalaRunner *runner = new_runner(model, (MalaRunnerOptions){.threads = 2, .device = "cpu"});
+    assert_true(mala_run_images(runner, NULL, prob, image, 1, &error));
+    const int height = mala_model_info(model).height;
+    mala_runner_free(runner);
+    mala_model_close(model);
+    return height;
+}
+
+/* Every setting changes what the network sees of a picture. */
+static void test_settings_are_heard(void **state) {
+    (void)state;
+    const char *settings[] = {"input.crop_pct=0.6", "input.mean=[0,0,0]", "input.std=[1,1,1]",
+                              "input.interpolation=bilinear", "input.size=64"};
+    float prob[COUNTOF(settings) + 1][COLOUR_CLASSES];
+    MalaImage image;
+    assert_true(mala_image_load(&image, picture, &error));
+    assert_int_equal(run_with(prob[0], NULL, 0, &image), 32);
+    for (size_t i = 1; i <= COUNTOF(settings); i++) { /* the first and one more */
+        const char *const both[] = {settings[0], settings[i - 1]};
+        assert_int_equal(run_with(prob[i], both, 2, &image), i == COUNTOF(settings) ? 64 : 32);
+        float apart = 0;
+        for (int k = 0; k < COLOUR_CLASSES; k++) apart = fmaxf(apart, fabsf(prob[i][k] - prob[i > 1][k]));
+        if (apart < 1e-4f) fail_msg("%s changes nothing", settings[i - 1]);
+    }
+    mala_image_free(&image);
+}
+
+static void test_info_is_the_programs(void **state) {
+    (void)state;
+    MalaModel *model = open_model();
+    const MalaInfo info = mala_model_info(model);
+    EXPECT(0, "info $T/run --json");
+    cJSON *json = json_line(output);
+    assert_true((double)info.parameters == number_of(json, "parameters") && info.macs == number_of(json, "macs"));
+    cJSON_Delete(json);
     mala_model_close(model);
 }
 
@@ -157,9 +268,17 @@ static bool fail_check(void) {
     return r.err.code == EXIT_BUG;
 }
 
+/* A caller may have a rescue of its own: calls that fail and calls that do not leave it in place. */
 static void test_rescue(void **state) {
     (void)state;
     assert_true(fail_check());
+    Rescue mine, *before = rescue_use(&mine);
+    MalaModel *model = mala_model_open(weights, NULL, 0, &error), *none = mala_model_open("/nowhere", NULL, 0, &error);
+    Rescue *found = rescue_use(before);
+    assert_ptr_equal(found, &mine);
+    assert_true(model && !none);
+    mala_model_close(model);
+    assert_null(rescue_use(NULL));
 }
 
 /* ---- threads ---- */
@@ -226,9 +345,18 @@ static void test_example_static(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_as_program), cmocka_unit_test(test_tensors_and_batches),
-                                       cmocka_unit_test(test_errors),          cmocka_unit_test(test_rescue),
-                                       cmocka_unit_test(test_threads),         cmocka_unit_test(test_example_shared),
-                                       cmocka_unit_test(test_example_static)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_network_reacts),
+        cmocka_unit_test(test_same_as_program),
+        cmocka_unit_test(test_tensors_and_batches),
+        cmocka_unit_test(test_top),
+        cmocka_unit_test(test_settings_are_heard),
+        cmocka_unit_test(test_info_is_the_programs),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_rescue),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_example_shared),
+        cmocka_unit_test(test_example_static),
+    };
     return cmocka_run_group_tests(tests, make_model, remove_model);
 }

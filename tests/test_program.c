@@ -1,4 +1,5 @@
 /* test_program.c - the program as a person meets it: commands, output, exit codes, bad input. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,13 +12,24 @@
 #include <cjson/cJSON.h>
 
 #include "base/file.h"
+#include "colours.h"
 #include "program.h"
+#include "reacts.h"
+
+#define BEST "--weights $T/run/weights/best.safetensors "
+#define LAST "--weights $T/run/weights/last.safetensors "
+
+static const char *path_of(const char *name) {
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
 
 static int make_data(void **state) {
     (void)state;
     folder_make();
-    EXPECT(0, "synth $T/data --train 3 --val 2 --scenes 0 --size 32 --seed 7 --quiet");
-    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--json");
+    colours_make(path_of("data"), 6, 3);
+    EXPECT(0, "train data.path=$T/data output=$T/run " LEARNS "--json");
     return 0;
 }
 
@@ -27,71 +39,203 @@ static int remove_data(void **state) {
     return 0;
 }
 
-static void test_run_directory(void **state) {
+/* What the tests below can see: every picture has scores of its own, and the two files have other ones. */
+static void test_network_reacts(void **state) {
     (void)state;
-    static const char *const files[] = {"config.json", "classes.txt", "results.csv", "metrics.jsonl", "log.txt",
-                                        "weights/best.safetensors", "weights/last.safetensors"};
-    for (size_t i = 0; i < COUNTOF(files); i++) {
-        char path[256];
-        snprintf(path, sizeof path, "%s/run/%s", folder, files[i]);
-        if (access(path, R_OK) != 0) fail_msg("%s is missing", path);
-    }
-    char path[256], csv[4096];
-    snprintf(path, sizeof path, "%s/run/results.csv", folder);
-    read_text(csv, sizeof csv, path);
-    expect_text(csv, "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0\n1,");
-    expect_text(csv, "\n2,");
+    static Scores best, last;
+    scores_of(&best, "$T/data/val " BEST);
+    scores_of(&last, "$T/data/val " LAST);
+    assert_int_equal(best.pictures, 3 * COLOUR_CLASSES);
+    assert_int_equal(best.classes, COLOUR_CLASSES);
+    expect_reacts(&best, 5e-4, 3);
+    for (int i = 0; i < best.pictures; i++) assert_true(scores_apart(&best, i, &last, i) > 5e-4);
+    for (int k = 0; k < COLOUR_CLASSES; k++) assert_string_equal(best.label[k], colour_class(k));
 }
 
+/* ---- what a run leaves ---- */
+
+typedef struct {
+    int epoch;
+    double loss, top1, top5, val, rate;
+} Row;
+
+/* The rows of a run's results.csv; how many. */
+static int read_rows(Row rows[16], const char *name) {
+    static char text[1 << 14];
+    static const char heading[] = "epoch,time,train/loss,metrics/accuracy_top1,metrics/accuracy_top5,val/loss,lr/pg0\n";
+    int count = 0;
+    double time, before = 0;
+    read_text(text, sizeof text, path_of(name));
+    assert_int_equal(strncmp(text, heading, strlen(heading)), 0);
+    for (const char *at = strchr(text, '\n') + 1; *at; at = strchr(at, '\n') + 1, count++) {
+        Row *r = &rows[count];
+        assert_int_equal(sscanf(at, "%d,%lf,%lf,%lf,%lf,%lf,%lf\n", &r->epoch, &time, &r->loss, &r->top1, &r->top5,
+                                &r->val, &r->rate), 7);
+        assert_true(time >= before);
+        before = time;
+    }
+    return count;
+}
+
+static void expect_judged(const Row *row, const char *weights) {
+    static Scores s;
+    char arguments[200];
+    snprintf(arguments, sizeof arguments, "$T/data/val %s", weights);
+    scores_of(&s, arguments);
+    const Judged j = scores_judge(&s);
+    if (!(fabs(row->top1 - j.top1) < 1e-5 && fabs(row->top5 - j.top5) < 1e-5 && fabs(row->val - j.loss) < 1e-4))
+        fail_msg("epoch %d: %g, %g, %g, but its weights give %g, %g, %g", row->epoch, row->top1, row->top5, row->val,
+                 j.top1, j.top5, j.loss);
+}
+
+/* weights/best answers as the row of the best epoch says, weights/last as the last row. */
+static void test_rows_are_of_the_weights_beside_them(void **state) {
+    (void)state;
+    Row rows[16];
+    int best = 0;
+    assert_int_equal(read_rows(rows, "run/results.csv"), 8);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(rows[i].epoch, i + 1);
+        if (rows[i].top1 > rows[best].top1) best = i;
+    }
+    assert_true(best < 7 && rows[7].val < rows[0].val - 0.3); /* it has learned, and best is not last */
+    expect_judged(&rows[best], BEST);
+    expect_judged(&rows[7], LAST);
+    static char text[1 << 16];
+    read_text(text, sizeof text, path_of("run/classes.txt"));
+    const char *at = text;
+    for (int k = 0; k < COLOUR_CLASSES; k++, at = strchr(at, '\n') + 1)
+        assert_true(strncmp(at, colour_class(k), strlen(colour_class(k))) == 0);
+    assert_int_equal(*at, '\0');
+    read_text(text, sizeof text, path_of("run/log.txt"));
+    expect_text(text, "epoch 8/8");
+    read_text(text, sizeof text, path_of("run/config.json"));
+    expect_text(text, "\"pad\": 2");
+    shell("test \"$(tail -n 1 run/metrics.jsonl | grep -c '\"step\":48,\"epoch\":8,')\" = 1");
+}
+
+/* Threads and workers change no bit of a run; every one of these changes all of it. */
 static void test_same_run_same_bytes(void **state) {
     (void)state;
-    EXPECT(0, "train data.path=$T/data output=$T/again --threads 1 data.workers=0 " SMALL "--quiet");
-    char command[512];
-    snprintf(command, sizeof command, "cd %s && cut -d, -f1,3- run/results.csv >a && cut -d, -f1,3- again/results.csv >b && "
-             "cmp a b", folder);
-    assert_int_equal(system(command), 0);
-    EXPECT(0, "train --config $T/run/config.json output=$T/run --quiet"); /* its own config; a new directory beside it */
-    snprintf(command, sizeof command, "cd %s && cut -d, -f1,3- run-2/results.csv >b && cmp a b", folder);
-    assert_int_equal(system(command), 0);
-}
-
-static void test_eval(void **state) {
-    (void)state;
-    EXPECT(0, "eval $T/run/weights/last.safetensors --data $T/data --json");
-    cJSON *json = json_line(output);
-    int images = (int)number_of(json, "images");
-    assert_true(images >= 20 && images % 2 == 0);
-    double top1 = number_of(json, "top1"), top5 = number_of(json, "top5");
-    assert_true(top1 >= 0 && top1 <= top5 && top5 <= 1 && number_of(json, "loss") > 0);
-    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(json, "per_class")), images / 2);
-    cJSON_Delete(json);
-    /* what the run itself measured on the same weights */
-    char path[256], csv[4096], text[64];
-    snprintf(path, sizeof path, "%s/run/results.csv", folder);
-    read_text(csv, sizeof csv, path);
-    snprintf(text, sizeof text, ",%.6f,%.6f,", top1, top5);
-    expect_text(strstr(csv, "\n2,"), text);
-}
-
-static void test_infer(void **state) {
-    (void)state;
-    EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json --topk 3");
-    int lines = 0;
-    for (const char *line = output; *line; line = strchr(line, '\n') + 1, lines++) {
-        cJSON *json = json_line(line);
-        assert_true(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(json, "image")));
-        const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "predictions");
-        assert_int_equal(cJSON_GetArraySize(list), 3);
-        double last = 1;
-        for (const cJSON *p = list->child; p; p = p->next) {
-            double score = number_of(p, "score");
-            assert_true(score >= 0 && score <= last && number_of(p, "class") >= 0);
-            assert_true(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(p, "label")));
-            last = score;
-        }
-        cJSON_Delete(json);
+    EXPECT(0, "train data.path=$T/data output=$T/again --threads 1 data.workers=0 " LEARNS "--quiet");
+    shell("cut -d, -f1,3- run/results.csv >a && cut -d, -f1,3- again/results.csv >b && cmp a b");
+    EXPECT(0, "train --config $T/run/config.json output=$T/run --quiet"); /* its own; a new directory beside it */
+    shell("cut -d, -f1,3- run-2/results.csv >b && cmp a b");
+    static const char *const others[] = {"train.seed=1", "aug.hflip=0", "train.batch_size=16", "optim.weight_decay=0",
+                                         "train.smoothing=0.1", "model.drop_path=0.1", "train.ema=true"};
+    EXPECT(0, "train data.path=$T/data output=$T/short " LEARNS "sched.epochs=2 -q");
+    shell("cut -d, -f3- short/results.csv | sed -n 3p >a");
+    for (size_t i = 0; i < COUNTOF(others); i++) {
+        char arguments[800];
+        snprintf(arguments, sizeof arguments, "train data.path=$T/data output=$T/other " LEARNS "sched.epochs=2 -q %s",
+                 others[i]);
+        EXPECT(0, arguments);
+        shell("cut -d, -f3- other/results.csv | sed -n 3p >b; rm -r other; ! cmp -s a b");
     }
-    assert_true(lines >= 20);
+}
+
+/* ---- eval and infer ---- */
+
+static void expect_eval(const char *arguments, const Judged *want, const Scores *s) {
+    EXPECT(0, arguments);
+    cJSON *json = json_line(output), *classes = cJSON_GetObjectItemCaseSensitive(json, "per_class");
+    assert_int_equal((int)number_of(json, "images"), want->images);
+    assert_float_equal(number_of(json, "top1"), want->top1, 1e-9);
+    assert_float_equal(number_of(json, "top5"), want->top5, 1e-9);
+    assert_float_equal(number_of(json, "loss"), want->loss, 1e-5);
+    assert_int_equal((int)number_of(json, "bad_images"), 0);
+    assert_int_equal(cJSON_GetArraySize(classes), s->classes);
+    for (int k = 0; k < s->classes; k++) {
+        const cJSON *class = cJSON_GetObjectItemCaseSensitive(classes, s->label[k]);
+        assert_int_equal((int)number_of(class, "images"), want->of_class[k]);
+        assert_float_equal(number_of(class, "top1"), (double)want->right[k] / want->of_class[k], 1e-9);
+    }
+    cJSON_Delete(json);
+}
+
+/* Evaluation finds what the answers to the same pictures amount to, whatever the batches, wherever the split lies. */
+static void test_eval_is_what_answers_amount_to(void **state) {
+    (void)state;
+    static Scores s;
+    scores_of(&s, "$T/data/val " LAST);
+    Judged want = scores_judge(&s);
+    assert_true(want.top1 > 0.2 && want.top1 < 0.6);
+    expect_eval("eval " LAST "--data $T/data --json", &want, &s);
+    expect_eval("eval " LAST "--data $T/data --json -b 5", &want, &s);
+    expect_eval("eval " LAST "--data $T/data/val --json", &want, &s); /* the class folders themselves */
+    EXPECT(0, "eval " LAST "--data $T/data");
+    char text[100];
+    snprintf(text, sizeof text, "24 pictures: top-1 %.2f %%, top-5 %.2f %%, loss %.4f\n", 100 * want.top1,
+             100 * want.top5, want.loss);
+    assert_string_equal(output, text);
+    scores_of(&s, "$T/data/train " LAST);
+    want = scores_judge(&s);
+    assert_int_equal(want.images, 48);
+    expect_eval("eval " LAST "--data $T/data data.val=train --json", &want, &s);
+    scores_of(&s, "$T/data/val " BEST);
+    want = scores_judge(&s);
+    expect_eval("eval " BEST "--data $T/data --json", &want, &s);
+}
+
+/* The first classes of the whole answer, as many as are asked for and as there are; five without a wish. */
+static void test_infer_says_so_many(void **state) {
+    (void)state;
+    static Scores all;
+    scores_of(&all, "$T/data/val " BEST);
+    static const struct {
+        const char *flag;
+        int count;
+    } wishes[] = {{"", 5}, {"--topk 1", 1}, {"--topk 3", 3}, {"--topk 8", 8}, {"--topk 9", 8}, {"--topk 1000000", 8}};
+    for (size_t w = 0; w < COUNTOF(wishes); w++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "infer $T/data/val " BEST "--json %s", wishes[w].flag);
+        EXPECT(0, arguments);
+        int picture = 0;
+        for (const char *line = output; *line; line = strchr(line, '\n') + 1, picture++) {
+            cJSON *json = json_line(line), *list = cJSON_GetObjectItemCaseSensitive(json, "predictions");
+            assert_int_equal(cJSON_GetArraySize(list), wishes[w].count);
+            double least = 1;
+            for (const cJSON *p = list->child; p; p = p->next) {
+                least = number_of(p, "score");
+                assert_float_equal(least, all.score[picture][(int)number_of(p, "class")], 1e-9);
+            }
+            int before = 0;
+            for (int k = 0; k < all.classes; k++) before += all.score[picture][k] > least;
+            assert_int_equal(before, wishes[w].count - 1);
+            cJSON_Delete(json);
+        }
+        assert_int_equal(picture, all.pictures);
+    }
+    EXPECT(2, "infer $T/data/val " BEST "--topk 0");
+}
+
+/* The three formats say the same. */
+static void test_infer_formats_agree(void **state) {
+    (void)state;
+    static Scores all;
+    scores_of(&all, "$T/data/val/red_bar " BEST);
+    EXPECT(0, "infer $T/data/val/red_bar " BEST "--topk 8");
+    char *text = mem_strdup(output);
+    EXPECT(0, "infer $T/data/val/red_bar " BEST "--topk 8 --csv");
+    const char *row = strchr(output, '\n') + 1;
+    for (int i = 0; i < all.pictures; i++)
+        for (int rank = 1; rank <= 8; rank++, row = strchr(row, '\n') + 1) {
+            int got, class, used = (int)strlen(all.path[i]);
+            char label[64], part[128];
+            double score;
+            assert_int_equal(strncmp(row, all.path[i], (size_t)used), 0);
+            assert_int_equal(sscanf(row + used, ",%d,%d,%63[^,],%lf,", &got, &class, label, &score), 4);
+            assert_int_equal(got, rank);
+            assert_string_equal(label, colour_class(class));
+            assert_float_equal(score, all.score[i][class], 1e-9);
+            int before = 0;
+            for (int k = 0; k < 8; k++) before += all.score[i][k] > score;
+            assert_int_equal(before, rank - 1);
+            snprintf(part, sizeof part, "%s %.1f %%", label, 100 * score);
+            expect_text(strstr(text, all.path[i]), part);
+        }
+    assert_int_equal(*row, '\0');
+    free(text);
 }
 
 /* A picture's scores do not depend on what else is in its batch, on how it is named to the command, nor on how many
@@ -102,7 +246,7 @@ static void test_infer_ways_agree(void **state) {
     EXPECT(0, "infer $T/data/val --weights $T/run/weights/best.safetensors --json");
     memcpy(all, output, sizeof all);
     char command[512];
-    snprintf(command, sizeof command, "find %s/data/val -name '*.jpg' | sort -r > %s/list.txt", folder, folder);
+    snprintf(command, sizeof command, "find %s/data/val -name '*.png' | sort -r > %s/list.txt", folder, folder);
     assert_int_equal(system(command), 0);
     EXPECT(0, "infer - --weights $T/run/weights/best.safetensors --json < $T/list.txt");
     const char *line = output;
@@ -204,7 +348,7 @@ static void expect_bytes(const char *name, const char *part) {
 static void test_export(void **state) {
     (void)state;
     EXPECT(0, "export $T/run/weights/best.safetensors $T/m.onnx --size 64x96 --license CC0");
-    expect_bytes("m.onnx", "[\"bottle\",");
+    expect_bytes("m.onnx", "[\"blue_bar\",");
     expect_bytes("m.onnx", "[64,96]");
     expect_bytes("m.onnx", "CC0");
     EXPECT(0, "export --weights $T/run/weights/best.safetensors $T/b.onnx --as backbone --dynamic --preprocess");
@@ -284,7 +428,7 @@ static void test_bad_images(void **state) {
     /* the same files as training pictures: skipped, named, counted; the good ones train */
     snprintf(command, sizeof command,
              "cd %s && mkdir -p bad/train/good bad/val && cp -r bad_images/files bad/train/odd && "
-             "cp data/train/*/*.jpg bad/train/good/ && cp -r bad/train/good bad/val/", folder);
+             "cp data/train/red_bar/*.png bad/train/good/ && cp -r bad/train/good bad/val/", folder);
     assert_int_equal(system(command), 0);
     EXPECT(0, "train data.path=$T/bad output=$T/badrun data.max_bad=1 " SMALL);
     expect_text(errors, "pictures could not be used");
@@ -293,10 +437,19 @@ static void test_bad_images(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run_directory), cmocka_unit_test(test_same_run_same_bytes), cmocka_unit_test(test_eval),
-        cmocka_unit_test(test_infer),         cmocka_unit_test(test_infer_ways_agree),    cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_help),          cmocka_unit_test(test_info),                cmocka_unit_test(test_export),
-        cmocka_unit_test(test_import),         cmocka_unit_test(test_bad_images),
+        cmocka_unit_test(test_network_reacts),
+        cmocka_unit_test(test_rows_are_of_the_weights_beside_them),
+        cmocka_unit_test(test_same_run_same_bytes),
+        cmocka_unit_test(test_eval_is_what_answers_amount_to),
+        cmocka_unit_test(test_infer_says_so_many),
+        cmocka_unit_test(test_infer_formats_agree),
+        cmocka_unit_test(test_infer_ways_agree),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_help),
+        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_export),
+        cmocka_unit_test(test_import),
+        cmocka_unit_test(test_bad_images),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }
