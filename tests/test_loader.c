@@ -13,6 +13,8 @@
 #include <setjmp.h>
 
 #include <cmocka.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { CLASSES = 3, PER_CLASS = 7, SAMPLES = CLASSES * PER_CLASS, SIDE = 12 };
 
@@ -364,12 +366,41 @@ static void test_real_pictures(void **state) {
     pack_close(pack);
 }
 
+/* A child has none of its parent's threads; it waits for none, and says so. */
+static void test_a_forked_child_does_not_wait(void **state) {
+    Scene *s = *state;
+    for (int workers = 0; workers < 3; workers += 2) {
+        LoaderOptions o = options_of(true, 4, workers);
+        Loader *l = must_open(&o, &s->data);
+        const Batch *b;
+        Err err = {0};
+        loader_start_epoch(l, 1, 0);
+        assert_true(loader_next(l, &b, &err));
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            bool ok = loader_next(l, &b, &err);
+            loader_start_epoch(l, 2, 0);
+            ok = ok && loader_next(l, &b, &err);
+            loader_close(l);
+            _exit(ok ? 0 : (int)err.code);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), workers ? EXIT_BUG : 0);
+        assert_true(loader_next(l, &b, &err));
+        loader_close(l);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_scene, remove_scene)
     const struct CMUnitTest tests[] = {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
-        TEST(test_bad_files_that_stop),       cmocka_unit_test(test_real_pictures),
+        TEST(test_bad_files_that_stop),       TEST(test_a_forked_child_does_not_wait),
+        cmocka_unit_test(test_real_pictures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
