@@ -198,23 +198,39 @@ void emu_mma(float *c, const float *a, const float *b) {
     for (int i = 0; i < 4; i++) c[i] += p->c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
 
-/* Lets go what waits for something that has now happened. */
-static bool release(Block *b) {
-    bool any = false;
-    int at_barrier = 0;
-    for (int i = 0; i < b->count; i++) at_barrier += b->fibers[i].waiting == AT_BARRIER;
-    for (int i = 0; at_barrier == b->count && i < b->count; i++) b->fibers[i].waiting = RUNNING, any = true;
-    for (int first = 0; first < b->count; first += WARP) {
-        int in_warp = 0;
-        for (int i = 0; i < WARP; i++) in_warp += b->fibers[first + i].waiting == IN_WARP;
-        for (int i = 0; in_warp == WARP && i < WARP; i++) b->fibers[first + i].waiting = RUNNING, any = true;
-    }
-    return any;
+/* Lets go the warp that begins at `first` when all of it waits in an exchange. */
+static bool release_warp(Block *b, int first) {
+    for (int i = 0; i < WARP; i++)
+        if (b->fibers[first + i].waiting != IN_WARP) return false;
+    for (int i = 0; i < WARP; i++) b->fibers[first + i].waiting = RUNNING;
+    return true;
+}
+
+/* Lets go the block when all of it waits at a barrier. */
+static bool release_block(Block *b) {
+    for (int i = 0; i < b->count; i++)
+        if (b->fibers[i].waiting != AT_BARRIER) return false;
+    for (int i = 0; i < b->count; i++) b->fibers[i].waiting = RUNNING;
+    return true;
 }
 
 static int emu_mode;
 void emu_set_mode(int mode) { emu_mode = mode; }
 bool emu_present(void) { return true; }
+
+/* As far as it goes without the others: what one warp writes before a barrier that is missing, another reads before
+ * or after, by the mode. */
+static void run_warp(Block *b, int first) {
+    do {
+        for (int i = 0; i < WARP; i++) {
+            Fiber *f = &b->fibers[first + (emu_mode ? WARP - 1 - i : i)];
+            if (f->waiting != RUNNING) continue;
+            b->current = f;
+            emu_here = &f->seen;
+            context_switch(&b->scheduler, &f->context);
+        }
+    } while (release_warp(b, first));
+}
 
 static void run_block(Block *b, dim3 block_index, dim3 grid, dim3 size, size_t shared_bytes) {
     b->count = (int)(size.x * size.y * size.z);
@@ -229,14 +245,8 @@ static void run_block(Block *b, dim3 block_index, dim3 grid, dim3 size, size_t s
         context_make(&f->context, b->stacks + (size_t)i * STACK_BYTES, fiber_main);
     }
     do {
-        for (int i = 0; i < b->count; i++) {
-            Fiber *f = &b->fibers[emu_mode ? b->count - 1 - i : i];
-            if (f->waiting != RUNNING) continue;
-            b->current = f;
-            emu_here = &f->seen;
-            context_switch(&b->scheduler, &f->context);
-        }
-    } while (release(b));
+        for (int first = 0; first < b->count; first += WARP) run_warp(b, emu_mode ? b->count - WARP - first : first);
+    } while (release_block(b));
     for (int i = 0; i < b->count; i++)
         CHECK(b->fibers[i].waiting == DONE, "%s: thread %d waits at a %s that others never reach", b->name, i,
               b->fibers[i].waiting == AT_BARRIER ? "barrier" : "warp exchange");

@@ -4,7 +4,8 @@
  *     device.cpp puts guard pages around each allocation);
  *   - shared memory that is read before it is written, and a barrier that is missing, change the results between the
  *     two modes: mode 0 runs threads and blocks in order and fills shared memory with 0xff, mode 1 runs them backwards
- *     and fills it with 0x5a. A kernel that keeps the rules gives the same bits in both;
+ *     and fills it with 0x5a; in both a warp runs on to the next barrier before another begins, so that what a barrier
+ *     should keep apart happens in either order. A kernel that keeps the rules gives the same bits in both;
  *   - a barrier or a warp_*() that not all reach, a block that is no multiple of 32 or too large, too much shared
  *     memory, a grid beyond the limits: abort, naming the node. */
 #ifndef MALA_EMULATE_H

@@ -214,7 +214,8 @@ template <class T> __device__ static inline void store_features(T *to, int row, 
 /* probability and the gradient of the score, over its scale, in place of score and g . v; lse in powers of two */
 template <class Tile> __device__ static inline void score_gradient(Tile &score, Tile &product, Tile &lse, Tile &u) {
     UNROLL for (int e = 0; e < score.N; e++) {
-        score.x(e) = exp2f(fminf(score.x(e) - lse.x(e), 0)); /* keys that do not exist shall not overflow */
+        float power = score.x(e) - lse.x(e);
+        score.x(e) = exp2f(power > 0 ? 0 : power); /* keys that do not exist shall not overflow, NaN stays */
         product.x(e) = score.x(e) * (product.x(e) - u.x(e));
     }
 }

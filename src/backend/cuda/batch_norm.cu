@@ -87,6 +87,7 @@ static __global__ void batch_norm_join(float *statistics, float *mean, float *rs
     statistics[s.channels + c] = r;
     if (mean) mean[c] = (float)all.mean;
     if (rstd) rstd[c] = r;
+    if (!isfinite(var)) return; /* a step that is skipped for it must not destroy them */
     double keep = 1.0 - (double)running.momentum;
     running.mean[c] = (float)(keep * running.mean[c] + running.momentum * all.mean);
     running.var[c] = (float)(keep * running.var[c] + running.momentum * unbiased);
