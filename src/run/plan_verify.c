@@ -16,9 +16,12 @@ static Extent extent_of(const Plan *p, Val v) {
     return (Extent){begin, begin + shape_count(&x->shape) * (int64_t)dtype_size(x->dtype), -1, -1};
 }
 
-/* Output 0 may lie exactly on input 0 when the row says so and this step is the last to read that input. */
+/* Output 0 may lie exactly on input 0 when the row says so, the step reads that value as no other input as well, and is
+ * the last to read it. */
 static bool inplace_allowed(const Plan *p, int32_t step, Val in, const Extent *a, Val out, const Extent *b) {
     const Node *n = p->steps[step].call.node;
+    for (int i = 1; i < n->n_in; i++)
+        if (node_in(p->graph, n, i) == in) return false;
     return node_def(n)->flags & OPF_INPLACE0 && node_in(p->graph, n, 0) == in && node_out(p->graph, n, 0) == out &&
            a->begin == b->begin && a->end == b->end && a->read == step && b->written == step;
 }
@@ -62,7 +65,12 @@ bool plan_verify(const Plan *p, Err *err) {
     for (Val v = 0; v < g->n_values; v++) extent[v] = extent_of(p, v);
     bool ok = follow_steps(p, extent, err);
     /* what the caller keeps must stand after the last step */
-    for (int i = 0; i < p->n_keep; i++) extent[p->keep[i]].read = INT32_MAX;
+    for (int i = 0; ok && i < p->n_keep; i++) {
+        Val v = p->keep[i];
+        extent[v].read = INT32_MAX;
+        if (graph_value(g, v)->kind == V_ACT && extent[v].written < 0)
+            ok = err_set(err, EXIT_BUG, "plan: value %d is kept and never written", v);
+    }
     for (Val a = 0; ok && a < g->n_values; a++) {
         if (graph_value(g, a)->kind != V_ACT || extent[a].written < 0) continue;
         const char *low = extent[a].written < p->n_constant_steps ? p->constants : p->arena;
