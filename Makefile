@@ -237,7 +237,7 @@ $(B)/tests/faults_%.so: tests/faults/%.c
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
 
 $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
-$(B)/tests/test_training $(B)/tests/test_signals: | $(B)/tests/faults_io.so
+$(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace: | $(B)/tests/faults_io.so
 $(B)/tests/test_signals: | $(B)/tests/faults_storm.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)

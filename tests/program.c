@@ -44,6 +44,21 @@ int mala(const char *arguments) {
     return WEXITSTATUS(status);
 }
 
+int mala_failing(const char *faults, const char *arguments) {
+    const char *binary = getenv("MALA");
+    char tests[256], line[4096];
+    snprintf(tests, sizeof tests, "%s", binary ? binary : "build/mala");
+    *strrchr(tests, '/') = '\0';
+    snprintf(line, sizeof line, "version >/dev/null; LD_PRELOAD=%s/tests/faults_io.so MALA_FAULT='%s' "
+             "ASAN_OPTIONS=verify_asan_link_order=0 \"${MALA:-./mala}\" %s", tests, faults, arguments);
+    return mala(line);
+}
+
+void expect_failing(int code, const char *faults, const char *arguments) {
+    int got = mala_failing(faults, arguments);
+    if (got != code) fail_msg("%s: mala %s: exit %d instead of %d: %s", faults, arguments, got, code, errors);
+}
+
 void expect_text(const char *text, const char *part) {
     if (!strstr(text, part)) fail_msg("'%s' is not in: %s", part, text);
 }

@@ -26,6 +26,11 @@ int mala(const char *arguments);
         if (got_ != (code)) fail_msg("mala %s: exit %d instead of %d: %s", arguments, got_, code, errors); \
     } while (0)
 
+/* The same with some system calls failing, or sending a signal, as faults/io.c reads it: needs faults_io.so beside the
+ * tests (Makefile). The exit code; one that has to be. */
+int mala_failing(const char *faults, const char *arguments);
+void expect_failing(int code, const char *faults, const char *arguments);
+
 void expect_text(const char *text, const char *part);
 void read_text(char *text, size_t room, const char *path);
 

@@ -57,6 +57,14 @@ static ClassifySpec spec_of(const Recipe *r, const Backend *b) {
                           .compute = b->compute};
 }
 
+static float *copy_flat(const State *s, StateRole role) {
+    size_t bytes = (size_t)state_role_length(s, role) * sizeof(float);
+    float *out = mem_zalloc(bytes, 1);
+    OK(s->backend->download(s->backend, out, s->buffer[role], bytes, STREAM_COMPUTE, &err) &&
+       s->backend->wait(s->backend, STREAM_COMPUTE, &err));
+    return out;
+}
+
 /* ---- what a step is told ---- */
 
 /* Linear from warmup_lr to the peak, then half a cosine down to min_lr; step: from 0. */
@@ -104,6 +112,9 @@ static void do_step(Retraced *t, int64_t step, const Batch *b, bool scaled) {
     if (scaled && !first && !isfinite(before) && used == t->scale.scale) t->scale.scale /= 2;
     if (scaled && last && !isfinite(norm) && scale == t->scale.scale) t->scale.scale /= 2;
     before = norm, used = scale;
+    if (step + 1 != t->recipe.stop) return;
+    t->stopped = copy_flat(&t->state, t->recipe.ema_decay ? ROLE_EMA : ROLE_WEIGHT);
+    t->stopped_buffers = copy_flat(&t->state, ROLE_BUFFER);
 }
 
 /* ---- an epoch ---- */
@@ -160,14 +171,6 @@ static void judge(Retraced *t, int epoch, StateRole role, Loader *loader) {
     classify_graph_free(&g);
 }
 
-static float *copy_flat(const State *s, StateRole role) {
-    size_t bytes = (size_t)state_role_length(s, role) * sizeof(float);
-    float *out = mem_zalloc(bytes, 1);
-    OK(s->backend->download(s->backend, out, s->buffer[role], bytes, STREAM_COMPUTE, &err) &&
-       s->backend->wait(s->backend, STREAM_COMPUTE, &err));
-    return out;
-}
-
 /* ---- the run ---- */
 
 static Loader *open_loader(const Retraced *t, bool train) {
@@ -206,7 +209,7 @@ static double distance(const State *s, const float *a, const float *b, const flo
 /* States what this run can tell apart. */
 static void expect_differences(const Retraced *t, int best) {
     const int last = t->recipe.epochs - 1;
-    if (best == last) fail_msg("the best epoch is the last one: nothing tells best from last");
+    if (best == last && !t->recipe.stop) fail_msg("the best epoch is the last one: nothing tells best from last");
     for (int e = 0; e < last; e++) {
         const double away = distance(&t->state, t->epoch[e].weights, t->epoch[e + 1].weights, t->start);
         if (away < LEAST) fail_msg("epochs %d and %d differ by %.2g of the way: too little", e + 1, e + 2, away);
@@ -243,7 +246,7 @@ int retrace(Retraced *t, const Recipe *recipe, Backend *backend) {
 
 void retrace_free(Retraced *t) {
     for (int e = 0; e < RETRACE_EPOCHS; e++) free(t->epoch[e].weights), free(t->epoch[e].buffers);
-    free(t->start);
+    free(t->start), free(t->stopped), free(t->stopped_buffers);
     plan_free(t->plan);
     state_free(&t->state);
     classify_graph_free(&t->graph);
@@ -251,9 +254,8 @@ void retrace_free(Retraced *t) {
     dataset_close(&t->val);
 }
 
-void expect_retraced(const Retraced *t, int epoch, const char *path) {
+static void expect_weights(const Retraced *t, const float *weights, const float *buffers, const char *path) {
     const State *s = &t->state;
-    const RetracedEpoch *e = &t->epoch[epoch];
     TensorFile f;
     OK(tensor_file_open(&f, path, NULL, &err));
     double d = 0, way = 0, statistics = 0, size = 0;
@@ -264,7 +266,7 @@ void expect_retraced(const Retraced *t, int epoch, const char *path) {
         OK(tensor_file_read_f32(got, &f, stored, &err));
         const int64_t at = s->layout.offset[p];
         for (int64_t i = 0; i < state_count(s, p); i++) {
-            const double want = s->params[p].buffer ? e->buffers[at + i] : e->weights[at + i], miss = got[i] - want;
+            const double want = s->params[p].buffer ? buffers[at + i] : weights[at + i], miss = got[i] - want;
             if (s->params[p].buffer)
                 statistics += miss * miss, size += want * want;
             else
@@ -273,8 +275,14 @@ void expect_retraced(const Retraced *t, int epoch, const char *path) {
         free(got);
     }
     tensor_file_close(&f);
-    if (!(sqrt(d / way) < NEAR))
-        fail_msg("%s: weights are not those after epoch %d: %.2g of the way from the start beside them", path,
-                 epoch + 1, sqrt(d / way));
-    if (!(sqrt(statistics / size) < NEAR)) fail_msg("%s: statistics are not those after epoch %d", path, epoch + 1);
+    if (!(sqrt(d / way) < NEAR)) fail_msg("%s: weights are %.2g of the way from the start beside", path, sqrt(d / way));
+    if (!(sqrt(statistics / size) < NEAR)) fail_msg("%s: statistics are others", path);
+}
+
+void expect_retraced(const Retraced *t, int epoch, const char *path) {
+    expect_weights(t, t->epoch[epoch].weights, t->epoch[epoch].buffers, path);
+}
+
+void expect_retraced_stop(const Retraced *t, const char *path) {
+    expect_weights(t, t->stopped, t->stopped_buffers, path);
 }

@@ -21,6 +21,7 @@ typedef struct {
     double smoothing, drop_path, layer_scale;
     double ema_decay; /* 0: no average */
     bool ema_ramp;
+    int64_t stop; /* the weights after so many steps are kept, too; 0: none */
 } Recipe;
 
 typedef struct {
@@ -36,8 +37,9 @@ typedef struct {
     State state;
     Plan *plan;
     LossScale scale;
-    int64_t steps;                       /* of an epoch */
-    float *start;                        /* weights before the first step */
+    int64_t steps; /* of an epoch */
+    float *start; /* weights before the first step */
+    float *stopped, *stopped_buffers;
     RetracedEpoch epoch[RETRACE_EPOCHS]; /* from 0 */
     double loss[RETRACE_STEPS], norm[RETRACE_STEPS], rate[RETRACE_STEPS], scales[RETRACE_STEPS]; /* of all steps */
 } Retraced;
@@ -50,8 +52,9 @@ void recipe_settings(char *out, size_t size, const Recipe *r);
 int retrace(Retraced *out, const Recipe *recipe, Backend *backend);
 void retrace_free(Retraced *r);
 
-/* Fails unless the weights and statistics in a file are those after an epoch, and says how far away they are, in parts
- * of the way from the start. */
+/* Fails unless the weights and statistics in a file are those after an epoch, or after recipe.stop steps; says how far
+ * away they are, in parts of the way from the start. */
 void expect_retraced(const Retraced *r, int epoch, const char *path);
+void expect_retraced_stop(const Retraced *r, const char *path);
 
 #endif

@@ -2,6 +2,7 @@
  * decided, judged and kept. */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include "colours.h"
+#include "io/tensor_file.h"
 #include "program.h"
 #include "retrace.h"
 
@@ -155,8 +157,86 @@ static void test_the_average_is_judged_and_kept(void **state) {
     retrace_and_compare(&r, "ramp");
 }
 
+/* ---- stopped ---- */
+
+static Recipe stopped_recipe(void) {
+    Recipe r = recipe();
+    r.ema_decay = 0.75, r.epochs = 4, r.stop = 12; /* of 20, in the third epoch */
+    return r;
+}
+
+/* Runs it with a signal sent when a row of a file is written. */
+static void run_stopped(const Recipe *r, const char *name, const char *file, int signal, int row, int code) {
+    char settings[1400], arguments[1800], faults[100];
+    recipe_settings(settings, sizeof settings, r);
+    snprintf(arguments, sizeof arguments, "train %s output=$T/%s log.interval=1", settings, name);
+    snprintf(faults, sizeof faults, "write:%s:-%d:%d:1", file, signal, row);
+    expect_failing(code, faults, arguments);
+}
+
+static int rows_of(const char *run, const char *name) {
+    static char text[1 << 16];
+    int rows = 0;
+    read_text(text, sizeof text, file_of(run, name));
+    for (const char *at = text; (at = strchr(at, '\n')); at++) rows++;
+    return rows;
+}
+
+/* A file's metadata of that name. */
+static void expect_metadata(const char *path, const char *key, const char *part) {
+    TensorFile f;
+    Err err = {0};
+    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+    const char *text = tensor_file_metadata(&f, key);
+    if (!text || !strstr(text, part)) fail_msg("%s: %s is %s, without %s", path, key, text ? text : "not there", part);
+    tensor_file_close(&f);
+}
+
+/* The row of step 11 is written while step 12 is computed, after which the run stops: in the middle of its third epoch,
+ * which is neither judged nor written down. The average as it is then is saved. */
+static void test_a_stop_saves_the_step_in_hand(void **state) {
+    (void)state;
+    static Retraced t;
+    const Recipe r = stopped_recipe();
+    (void)retrace(&t, &r, &backend);
+    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    for (int i = 0; i < 4; i++) {
+        char name[16], text[64];
+        snprintf(name, sizeof name, "stop%d", i);
+        run_stopped(&r, name, "metrics.jsonl", signals[i], 10, 75);
+        snprintf(text, sizeof text, "stopped by signal %d at step 12 - ", signals[i]);
+        expect_text(errors, text);
+        assert_null(strstr(output, "best top-1"));
+        assert_int_equal(rows_of(name, "results.csv"), 1 + 2);
+        assert_int_equal(rows_of(name, "metrics.jsonl"), 12);
+        expect_retraced_stop(&t, file_of(name, "weights/last.safetensors"));
+        expect_metadata(file_of(name, "weights/last.safetensors"), "mala.ema", "true");
+    }
+    retrace_free(&t);
+}
+
+/* A signal while an epoch's row is written: what that epoch left stays, with its figures, and no other one begins. In
+ * the last epoch there is nothing left to stop. */
+static void test_a_stop_between_epochs(void **state) {
+    (void)state;
+    static Retraced t;
+    const Recipe r = stopped_recipe();
+    (void)retrace(&t, &r, &backend);
+    run_stopped(&r, "between", "results.csv", SIGTERM, 2, 75);
+    expect_text(errors, " at step 10 - ");
+    assert_int_equal(rows_of("between", "results.csv"), 1 + 2);
+    assert_int_equal(rows_of("between", "metrics.jsonl"), 10);
+    expect_retraced(&t, 1, file_of("between", "weights/last.safetensors"));
+    expect_metadata(file_of("between", "weights/last.safetensors"), "mala.metrics", "\"top1\":");
+    run_stopped(&r, "done", "results.csv", SIGTERM, 4, 0);
+    assert_int_equal(rows_of("done", "results.csv"), 1 + 4);
+    expect_text(output, "best top-1");
+    retrace_free(&t);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_step_is_the_recipes),
-                                       cmocka_unit_test(test_the_average_is_judged_and_kept)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_step_is_the_recipes), cmocka_unit_test(test_the_average_is_judged_and_kept),
+        cmocka_unit_test(test_a_stop_saves_the_step_in_hand), cmocka_unit_test(test_a_stop_between_epochs)};
     return cmocka_run_group_tests_name("retrace", tests, make_data, remove_data);
 }

@@ -270,22 +270,6 @@ static void test_the_least_limit_counts(void **state) {
 
 /* ---- disks that fail ---- */
 
-/* mala with the next calls on some files failing; see faults/io.c. */
-static int mala_failing(const char *faults, const char *arguments) {
-    const char *binary = getenv("MALA");
-    char tests[256], line[4096];
-    snprintf(tests, sizeof tests, "%s", binary ? binary : "build/mala");
-    *strrchr(tests, '/') = '\0';
-    snprintf(line, sizeof line, "version >/dev/null; LD_PRELOAD=%s/tests/faults_io.so MALA_FAULT='%s' "
-             "ASAN_OPTIONS=verify_asan_link_order=0 \"${MALA:-./mala}\" %s", tests, faults, arguments);
-    return mala(line);
-}
-
-static void expect_failing(int code, const char *faults, const char *arguments) {
-    int got = mala_failing(faults, arguments);
-    if (got != code) fail_msg("%s: mala %s: exit %d instead of %d: %s", faults, arguments, got, code, errors);
-}
-
 /* A failing disk is no bad picture: asked again it may read, else the run ends, and never goes on without it. */
 static void test_a_failing_disk_is_no_bad_picture(void **state) {
     (void)state;

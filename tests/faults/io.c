@@ -1,7 +1,7 @@
 /* io.c - preloaded into mala: system calls on chosen files fail in a chosen way, as disks and network shares do.
  * MALA_FAULT=CALL:PART:ERRNO:SKIP:TIMES: calls (open, pread, write, fsync, flock, opendir) on paths that contain PART
  * fail with that number, after the first SKIP, TIMES times; several, apart by spaces. A negative number is no error but
- * a signal, sent just then. */
+ * a signal, sent just then; the call goes on when it has been taken. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RULES 8
@@ -33,6 +34,16 @@ __attribute__((constructor)) static void read_rules(void) {
             break;
 }
 
+/* Sent, and taken by the thread that waits for it. */
+static void send(int number) {
+    sigset_t pending;
+    kill(getpid(), number);
+    do {
+        nanosleep(&(struct timespec){.tv_nsec = 30 * 1000 * 1000}, NULL);
+        sigpending(&pending);
+    } while (sigismember(&pending, number));
+}
+
 /* The error this call is to end with; 0: none. */
 static int fault(const char *call, const char *path) {
     for (int i = 0; i < rule_count; i++) {
@@ -40,7 +51,7 @@ static int fault(const char *call, const char *path) {
         int n = atomic_fetch_add(&rules[i].met, 1) - rules[i].skip;
         if (n < 0 || n >= rules[i].times) continue;
         if (rules[i].code > 0) return errno = rules[i].code;
-        kill(getpid(), -rules[i].code);
+        send(-rules[i].code);
     }
     return 0;
 }
