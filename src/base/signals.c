@@ -17,7 +17,7 @@ static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 static const int own[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS,
                           SIGABRT, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU};
 
-static sigset_t before, taken; /* blocked by whoever started us; what the thread waits for */
+static sigset_t taken, mask; /* what the thread waits for; that, and what was blocked when the program started */
 static bool background; /* a job for which SIGINT of the terminal is not meant */
 static atomic_int stop;
 static atomic_bool listening;
@@ -31,14 +31,13 @@ static void end_by(int number) {
     signal(number, SIG_DFL);
     raise(number);
     pthread_sigmask(SIG_UNBLOCK, &one, NULL);
-    _exit(128 + number); /* not reached */
+    _exit(128 + number); /* the first process of a container is not ended by a default action */
 }
 
 static void *take(void *arg) {
     double first = 0;
     (void)arg;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_sigmask(SIG_BLOCK, &taken, NULL);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
     for (;;) {
         siginfo_t from;
         int number = sigwaitinfo(&taken, &from);
@@ -61,23 +60,25 @@ static bool has(int number, void (*action)(int)) {
 
 /* Those that would end the process: neither ignored, nor blocked, nor caught by somebody else. Linux keeps a blocked
  * signal for who waits for it, also where its action is to be ignored. */
-static void choose(void) {
+static void choose(const sigset_t *before) {
     background = has(SIGINT, SIG_IGN) && has(SIGQUIT, SIG_IGN);
     sigemptyset(&taken);
+    mask = *before;
     for (size_t i = 0; i < COUNTOF(stops); i++) {
         bool ends = has(stops[i], SIG_DFL) || (stops[i] == SIGINT && background);
-        if (ends && !sigismember(&before, stops[i])) sigaddset(&taken, stops[i]);
+        if (!ends || sigismember(before, stops[i])) continue;
+        sigaddset(&taken, stops[i]), sigaddset(&mask, stops[i]);
     }
 }
 
 bool signals_begin(Err *err) {
-    sigset_t outside;
+    sigset_t outside, before;
     pthread_attr_t attr;
     pthread_t thread;
     sigfillset(&outside);
     for (size_t i = 0; i < COUNTOF(own); i++) sigdelset(&outside, own[i]);
     pthread_sigmask(SIG_BLOCK, &outside, &before);
-    choose();
+    choose(&before);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
