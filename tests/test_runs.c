@@ -1,0 +1,284 @@
+/* test_runs.c - what training runs decide beside their steps: whose folder it is, what a start from weights takes over,
+ * what is said of an epoch, which pictures count, when a row of metrics is written. */
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "colours.h"
+#include "io/tensor_file.h"
+#include "program.h"
+
+#define RUN "train data.path=$T/data " LEARNS
+#define SHORT "sched.epochs=1 sched.warmup_epochs=0 "
+
+static Err err;
+
+#define OK(call) \
+    do { \
+        if (!(call)) fail_msg("%s: %s", #call, err.text); \
+    } while (0)
+
+static char *file_in(const char *name) {
+    static char path[2][256];
+    static int turn;
+    turn ^= 1;
+    snprintf(path[turn], sizeof path[0], "%s/%s", folder, name);
+    return path[turn];
+}
+
+static int make_run(void **state) {
+    (void)state;
+    folder_make();
+    colours_make(file_in("data"), 4, 2);
+    EXPECT(0, RUN "output=$T/run sched.epochs=4");
+    shell("cp err said");
+    return 0;
+}
+
+static int remove_run(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+/* ---- whose folder it is ---- */
+
+/* While another process holds the lock, nobody trains there: not by request, and not by chance. */
+static void test_one_run_at_a_time_in_a_folder(void **state) {
+    (void)state;
+    shell("mkdir -p locked/weights");
+    int lock = open(file_in("locked/.lock"), O_RDWR | O_CREAT, 0644);
+    assert_true(lock >= 0 && flock(lock, LOCK_EX) == 0);
+    EXPECT(9, RUN SHORT "output=$T/locked exist_ok=true");
+    expect_text(errors, "another process is training here");
+    EXPECT(0, RUN SHORT "output=$T/locked -q");
+    shell("test ! -e locked/results.csv && test -e locked-2/results.csv");
+    close(lock);
+    EXPECT(0, RUN SHORT "output=$T/locked -q"); /* nobody holds it now, and nothing is in it */
+    shell("test -e locked/results.csv && test ! -e locked-3");
+    EXPECT(0, RUN SHORT "output=$T/locked exist_ok=true -q"); /* a run that is over holds nothing */
+    shell("test -e locked/earlier-1/results.csv && test ! -e locked/earlier-2");
+    EXPECT(0, RUN SHORT "output=$T/locked exist_ok=true -q");
+    shell("test -e locked/earlier-2/weights/best.safetensors && test -e locked/earlier-1/config.json");
+}
+
+/* What opening a run leaves is nothing; whatever else lies there is something. */
+static void test_what_takes_a_folder(void **state) {
+    (void)state;
+    shell(
+        "mkdir -p free/weights && touch free/.lock && mkdir -p one/weights two && touch one/weights/x two/notes file");
+    EXPECT(0, RUN SHORT "output=$T/free -q");
+    EXPECT(0, RUN SHORT "output=$T/one -q");
+    EXPECT(0, RUN SHORT "output=$T/two -q");
+    EXPECT(0, RUN SHORT "output=$T/two -q");
+    shell("test -e free/results.csv && test -e one-2/results.csv && test -e two-2/results.csv && test -e "
+          "two-3/results.csv");
+    shell("test ! -e free-2 && test ! -e one/results.csv && test ! -e two/results.csv");
+    EXPECT(4, RUN SHORT "output=$T/file");
+    EXPECT(2, RUN SHORT "output=$T/data/run"); /* data sets are never written to */
+    expect_text(errors, "lies inside the data set");
+    shell("test ! -e data/run");
+    EXPECT(2, "train output=$T/nowhere " LEARNS);
+    EXPECT(2, "train data.path=$T/none output=$T/nowhere " LEARNS);
+}
+
+/* ---- a start from weights ---- */
+
+static float *read_tensor(const char *file, const char *name, size_t *count) {
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in(file), NULL, &err));
+    const StoredTensor *t = tensor_file_find(&f, name);
+    if (!t) fail_msg("%s has no %s", file, name);
+    float *values = mem_zalloc(t->count, sizeof *values);
+    OK(tensor_file_read_f32(values, &f, t, &err));
+    *count = t->count;
+    tensor_file_close(&f);
+    return values;
+}
+
+/* |a - b| / |b| of a tensor in two files; -1 where the sizes differ. */
+static double apart(const char *a, const char *b, const char *tensor) {
+    size_t n, m;
+    float *x = read_tensor(a, tensor, &n), *y = read_tensor(b, tensor, &m);
+    double d = 0, size = 0;
+    for (size_t i = 0; n == m && i < n; i++) d += pow((double)x[i] - y[i], 2), size += pow((double)y[i], 2);
+    free(x), free(y);
+    return n == m ? sqrt(d / size) : -1;
+}
+
+/* A step too small to matter: what is saved is what it began with. */
+#define STILL SHORT "optim.lr=1e-9 sched.min_lr=1e-9 optim.weight_decay=0 -q "
+#define BEST "run/weights/best.safetensors"
+
+static void test_a_start_takes_the_weights_over(void **state) {
+    (void)state;
+    static const char *const body[] = {"layers.0.blocks.0.attn.qkvo.weight", "layers.3.blocks.0.gamma_2", "norm.bias",
+                                       "patch_embed.proj.10.weight"};
+    EXPECT(0, RUN STILL "output=$T/same --weights $T/run");
+    EXPECT(0, RUN STILL "output=$T/average --weights $T/run train.ema=true train.seed=1");
+    EXPECT(0, RUN STILL "output=$T/fresh train.seed=1");
+    for (size_t i = 0; i < COUNTOF(body); i++) {
+        assert_true(apart("same/weights/last.safetensors", BEST, body[i]) < 1e-4);
+        assert_true(apart("average/weights/last.safetensors", BEST, body[i]) < 1e-4);
+        assert_true(apart("fresh/weights/last.safetensors", BEST, body[i]) > 1e-3);
+    }
+    assert_true(apart("same/weights/last.safetensors", BEST, "head.weight") < 1e-4);
+    assert_true(apart("average/weights/last.safetensors", BEST, "head.weight") < 1e-4);
+}
+
+/* Names decide: with one of another name, in another order or fewer of them the head is that of a new network. */
+static void test_a_head_of_other_names_starts_anew(void **state) {
+    (void)state;
+    shell("cp -r data other && mv other/train/red_ring other/train/red_wheel && mv other/val/red_ring "
+          "other/val/red_wheel");
+    shell("cp -r data fewer && rm -r fewer/*/red_ring");
+    EXPECT(0, RUN STILL "output=$T/fresh8");
+    EXPECT(0, RUN STILL "output=$T/other8 --weights $T/run data.path=$T/other");
+    EXPECT(0, RUN STILL "output=$T/fewer7 --weights $T/run data.path=$T/fewer");
+    assert_true(apart("other8/weights/last.safetensors", BEST, "layers.0.blocks.0.attn.qkvo.weight") < 1e-4);
+    assert_true(apart("other8/weights/last.safetensors", "fresh8/weights/last.safetensors", "head.weight") < 1e-4);
+    assert_true(apart("other8/weights/last.safetensors", BEST, "head.weight") > 0.1);
+    assert_true(apart("fewer7/weights/last.safetensors", BEST, "head.weight") == -1);
+    assert_true(apart("fewer7/weights/last.safetensors", BEST, "norm.bias") < 1e-4);
+}
+
+/* ---- what is said of an epoch ---- */
+
+/* The table says what results.csv has, with a star where the epoch was the best so far. */
+static void test_the_table_is_the_results(void **state) {
+    (void)state;
+    static char said[1 << 14], rows[1 << 12];
+    read_text(said, sizeof said, file_in("said"));
+    read_text(rows, sizeof rows, file_in("run/results.csv"));
+    const char *row = rows;
+    double best = -1;
+    for (int e = 1; e <= 4; e++) {
+        int epoch;
+        double time, loss, top1, top5, val, rate;
+        char want[200];
+        row = strchr(row, '\n') + 1;
+        assert_int_equal(sscanf(row, "%d,%lf,%lf,%lf,%lf,%lf,%lf", &epoch, &time, &loss, &top1, &top5, &val, &rate), 7);
+        snprintf(want, sizeof want, "epoch %d/4  %10.4f  %8.4f  %6.2f %%  %6.2f %%  ", e, loss, val, 100 * top1,
+                 100 * top5);
+        expect_text(said, want);
+        const char *line = strstr(said, want), *end = strchr(line, '\n');
+        assert_int_equal(end[-1] == '*', top1 > best);
+        best = fmax(best, top1);
+    }
+    expect_text(said, "32 training and 16 validation pictures, 8 classes\n");
+    expect_text(said, "4 epochs of 4 steps of 8 pictures\n");
+}
+
+/* A first epoch is the best there is, even where it is never right: validation pictures of one class alone, of which
+ * the network has not heard. */
+static void test_the_first_epoch_is_kept_whatever_it_is(void **state) {
+    (void)state;
+    shell("cp -r data wrong && rm -r wrong/val/* && cp -r data/val/red_square wrong/val/");
+    EXPECT(0, RUN "data.path=$T/wrong output=$T/wrong-run sched.epochs=2 optim.lr=1e-9 sched.min_lr=1e-9 --json");
+    cJSON *json = json_line(output);
+    assert_true(number_of(json, "best_top1") == 0);
+    assert_int_equal((int)number_of(json, "best_epoch"), 1);
+    cJSON_Delete(json);
+    shell("test -e wrong-run/weights/best.safetensors");
+    expect_text(errors, "wrong/val: holds no picture of 7 of 8 classes");
+}
+
+/* Every so many steps over all epochs, and where an epoch ends: 4 steps of each of 3 epochs. */
+static void test_rows_of_metrics(void **state) {
+    (void)state;
+    static const struct {
+        const char *arguments;
+        const char *steps;
+    } cases[] = {{RUN "output=$T/m3 sched.epochs=3 log.interval=3 -q", "3 4 6 8 9 12 "},
+                 {RUN "output=$T/m4 sched.epochs=3 log.interval=4 -q", "4 8 12 "},
+                 {RUN "output=$T/m50 sched.epochs=3 -q", "4 8 12 "}};
+    for (size_t i = 0; i < COUNTOF(cases); i++) {
+        static char text[1 << 14];
+        char steps[100] = "", path[32];
+        EXPECT(0, cases[i].arguments);
+        snprintf(path, sizeof path, "m%s/metrics.jsonl", (const char *[]){"3", "4", "50"}[i]);
+        read_text(text, sizeof text, file_in(path));
+        for (const char *line = text; *line; line = strchr(line, '\n') + 1) {
+            cJSON *json = json_line(line);
+            snprintf(steps + strlen(steps), sizeof steps - strlen(steps), "%d ", (int)number_of(json, "step"));
+            assert_int_equal((int)number_of(json, "epoch"), ((int)number_of(json, "step") + 3) / 4);
+            assert_true(number_of(json, "perf/images_per_sec") > 0 && number_of(json, "time") > 0);
+            assert_null(cJSON_GetObjectItemCaseSensitive(json, "train/loss_scale"));
+            cJSON_Delete(json);
+        }
+        assert_string_equal(steps, cases[i].steps);
+    }
+}
+
+/* ---- which pictures count ---- */
+
+/* Bad pictures are said once each, whatever the epochs, and counted; good ones are what is judged. */
+static void test_bad_pictures_are_counted(void **state) {
+    (void)state;
+    shell("cp -r data bad && echo x >bad/train/red_bar/00.png && echo y >bad/train/red_ring/01.png && "
+          "echo z >bad/val/blue_bar/01.png");
+    EXPECT(0, RUN "data.path=$T/bad output=$T/bad-run sched.epochs=3 data.max_bad=0.07");
+    expect_text(errors, "warning: 3 pictures could not be used");
+    static const char *const names[] = {"train/red_bar/00.png", "train/red_ring/01.png", "val/blue_bar/01.png"};
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        const char *first = strstr(errors, names[i]);
+        if (!first || strstr(first + 1, names[i])) fail_msg("%s is not said once: %s", names[i], errors);
+    }
+    EXPECT(0, "eval $T/bad-run --data $T/bad data.max_bad=0.07 --json");
+    cJSON *json = json_line(output);
+    assert_int_equal((int)number_of(json, "images"), 15);
+    assert_int_equal((int)number_of(json, "bad_images"), 1);
+    cJSON_Delete(json);
+    EXPECT(0, "eval $T/bad-run --data $T/bad data.max_bad=0.07");
+    expect_text(output, "15 pictures: ");
+    expect_text(output, ", 1 unreadable\n");
+    char good[200];
+    shell("cp -r bad good && rm good/val/blue_bar/01.png");
+    EXPECT(0, "eval $T/bad-run --data $T/good");
+    snprintf(good, sizeof good, "%.*s", (int)strcspn(output, "\n"), output);
+    EXPECT(0, "eval $T/bad-run --data $T/bad data.max_bad=0.07 -b 4"); /* of which the first has three */
+    assert_int_equal(strncmp(output, good, strlen(good)), 0);
+    EXPECT(3, "eval $T/bad-run --data $T/bad data.max_bad=0.06"); /* 1 of 16 is more */
+    EXPECT(3, RUN "data.path=$T/bad output=$T/none sched.epochs=3 data.max_bad=0.06");
+    EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error");
+    EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error train.batch_size=32 --dry-run");
+}
+
+/* Fewer pictures than a batch: the batch is what there is, and so is what the learning rate is scaled by. */
+static void test_a_batch_of_all_there_is(void **state) {
+    (void)state;
+    EXPECT(0, RUN "output=$T/whole train.batch_size=100 optim.lr_base_size=64 sched.epochs=2 sched.warmup_epochs=0");
+    expect_text(errors, "32 pictures are fewer than a batch of 100: training with batches of 32");
+    expect_text(errors, "2 epochs of 1 steps of 32 pictures\n");
+    static char text[1 << 12];
+    read_text(text, sizeof text, file_in("whole/metrics.jsonl"));
+    cJSON *json = json_line(text);
+    assert_float_equal(number_of(json, "lr/pg0"), 5e-3, 1e-8); /* 1e-2 of 64 */
+    cJSON_Delete(json);
+    shell("mkdir -p single && cp -r data/train data/val single/ && rm -r single/*/red* single/*/blue_[crs]*");
+    EXPECT(3, RUN "data.path=$T/single output=$T/none");
+    expect_text(errors, "holds 1 class");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_run_at_a_time_in_a_folder),
+        cmocka_unit_test(test_what_takes_a_folder),
+        cmocka_unit_test(test_a_start_takes_the_weights_over),
+        cmocka_unit_test(test_a_head_of_other_names_starts_anew),
+        cmocka_unit_test(test_the_table_is_the_results),
+        cmocka_unit_test(test_the_first_epoch_is_kept_whatever_it_is),
+        cmocka_unit_test(test_rows_of_metrics),
+        cmocka_unit_test(test_bad_pictures_are_counted),
+        cmocka_unit_test(test_a_batch_of_all_there_is),
+    };
+    return cmocka_run_group_tests_name("runs", tests, make_run, remove_run);
+}
