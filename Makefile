@@ -210,7 +210,7 @@ tsan:
 
 # Branches and lines of the rooms that read and write files, by the tests that matter to them (V=1: what is not taken).
 COVERAGE_TESTS := file list image jpeg png webp dataset loader resize synth pth safetensors tensor_file seal weights onnx json \
-                  sha256 malformed malformed_images model_files disk
+                  sha256 malformed malformed_images model_files bitmaps parallel exhausted_calls failing_calls
 .PHONY: coverage run-coverage
 coverage:
 	$(Q)rm -f $$(find build/coverage -name '*.gcda' 2>/dev/null)
@@ -221,7 +221,8 @@ run-coverage: $(B)/mala $(filter $(COVERAGE_TESTS:%=$(B)/tests/test_%),$(TESTS))
 
 # The sweeps of faults that `make test` takes a sample of, whole: hours.
 .PHONY: soak
-soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls $(B)/tests/test_signals
+soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls \
+      $(B)/tests/test_failing_disk $(B)/tests/test_signals
 	@MALA=$(B)/mala MALA_SOAK=1000000 MALA_SIGNALS=240 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
 
 # libFuzzer on the readers of files from strangers, so long each.
@@ -237,7 +238,7 @@ $(B)/tests/faults_%.so: tests/faults/%.c
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
 
 $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
-$(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace: | $(B)/tests/faults_io.so
+$(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace $(B)/tests/test_failing_disk: | $(B)/tests/faults_io.so
 $(B)/tests/test_signals: | $(B)/tests/faults_storm.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)

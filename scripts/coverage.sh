@@ -7,26 +7,31 @@
 # -v lists the lines with ways that were never taken.
 set -eu
 folder=$1 verbose=${2:-}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-root=$(pwd)
 gcov=${GCOV:-gcov}
+table=$(mktemp)
+trap 'rm -f "$table"' EXIT
 
 for room in base data io lib; do
-    mkdir "$work/$room"
     for counts in "$folder/$room"/*.gcda; do
         [ -e "$counts" ] || continue
-        (cd "$work/$room" && "$gcov" -b -c -r -s "$root" "$root/$counts" >/dev/null 2>&1)
-    done
-    for text in "$work/$room"/*.c.gcov; do
-        [ -e "$text" ] || continue
-        awk -v room="$room" -v verbose="$verbose" '
+        "$gcov" -t -b -c -r "$counts" 2>/dev/null | awk -v verbose="$verbose" '
             function report() {
                 if (missed && verbose)
-                    printf "    src/%s/%s:%s: %d of %d never taken:%s\n", room, file, line, missed, here, source
+                    printf "    %s:%s: %d of %d never taken:%s\n", file, line, missed, here, source
                 missed = here = 0
             }
-            BEGIN { file = ARGV[1]; sub(/.*\//, "", file); sub(/\.gcov$/, "", file) }
+            function summary() {
+                report()
+                if (file) printf "%s %d %d %d %d\n", file, taken, branches, run, lines
+                taken = branches = run = lines = 0
+            }
+            / 0:Source:/ {
+                summary()
+                file = $0; sub(/.*Source:/, "", file)
+                if (file !~ /\.c$/) file = ""
+                next
+            }
+            !file { next }
             /^branch/ {
                 if (skip) next
                 branches++; here++
@@ -42,16 +47,20 @@ for room in base data io lib; do
                 skip = source ~ /CHECK\(|no cover/
                 if (count != "-" && !skip) { lines++; if (count !~ /^[#=]/) run++ }
             }
-            END { report(); printf "%s %s %d %d %d %d\n", room, file, taken, branches, run, lines }' "$text"
+            END { summary() }'
     done
-done >"$work/table"
+done >"$table"
 
-grep '^ ' "$work/table" || true
-grep -v '^ ' "$work/table" | awk '
+grep '^ ' "$table" || true
+grep -v '^ ' "$table" | awk '
     function row(name, t, b, r, l) {
         printf "%-32s %6d %6d %6.1f %%   %6d %6d %6.1f %%\n", name, t, b, b ? 100 * t / b : 100, r, l,
                l ? 100 * r / l : 100
     }
     BEGIN { printf "%-32s %6s %6s %8s   %6s %6s %8s\n", "", "taken", "of", "branches", "run", "of", "lines" }
-    { row("src/" $1 "/" $2, $3, $4, $5, $6); t[$1] += $3; b[$1] += $4; r[$1] += $5; l[$1] += $6 }
-    END { for (room in t) row("src/" room, t[room], b[room], r[room], l[room]) }'
+    {
+        row($1, $2, $3, $4, $5)
+        room = $1; sub(/\/[^\/]*$/, "", room)
+        t[room] += $2; b[room] += $3; r[room] += $4; l[room] += $5
+    }
+    END { for (room in t) row(room, t[room], b[room], r[room], l[room]) }'

@@ -1,124 +1,34 @@
 /* test_exhausted.c - mala without memory: in twelve ways through the program chosen allocations fail, one alone or all
  * from one on. It ends with code 5, one line and nothing half written; or with 0 and what an undisturbed run writes.
  * MALA_SOAK=N takes N ways to an allocation of each (all of them where there are fewer), instead of a few. */
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "base/base.h"
-#include "program.h"
+#include "workflow.h"
 
-#define NETWORK \
-    "model.name=custom 'model.dims=[8,8,16,16]' 'model.depths=[1,1,1,1]' 'model.heads=[1,1,2,2]' model.projection=16 " \
-    "input.size=32 "
-#define W "$T/run/weights/best.safetensors"
 #define FEW 6 /* ways to an allocation that `make test` takes of each workflow */
-
-typedef struct {
-    const char *name, *arguments; /* everything it writes lies in $T/now */
-    bool timed;                   /* its stdout differs from run to run */
-} Workflow;
-
-static const Workflow workflows[] = {
-    {"synth", "synth $T/now/s --train 1 --val 0 --scenes 1 --size 32 --threads 2", false},
-    {"train", "train data.path=$T/data output=$T/now/run " SMALL "sched.epochs=1 data.workers=1 --threads 2", false},
-    {"eval", "eval " W " --data $T/data --json --threads 2", false},
-    {"infer", "infer $T/data/val --weights " W " --json --threads 2", false},
-    {"safetensors", "export " W " $T/now/x.safetensors --dtype bfloat16", false},
-    {"pth", "export " W " $T/now/x.pth", false},
-    {"hub", "export " W " $T/now/hub/", false},
-    {"onnx", "export " W " $T/now/x.onnx", false},
-    {"import", "import $T/w.pth $T/now/x.safetensors", false},
-    {"verify", "verify " W, false},
-    {"info", "info " W, false},
-    {"plan", "plan " NETWORK "--train", false},
-    {"bench", "bench infer " NETWORK "--rounds 1 --batch 1 --threads 2", true},
-};
-
-/* ---- what a run leaves ---- */
-
-static uint64_t digest;
-static char left_behind[256];
-
-static void add_bytes(const char *bytes, size_t count) {
-    for (size_t i = 0; i < count; i++) digest = (digest ^ (unsigned char)bytes[i]) * 0x100000001b3u;
-}
-
-/* Files that hold times or lines of a log are not compared. */
-static int add_file(const char *path, const struct stat *st, int kind, struct FTW *at) {
-    static const char *const other[] = {"results.csv", "metrics.jsonl", "log.txt", ".lock"};
-    (void)st;
-    if (strstr(path, ".tmp.")) snprintf(left_behind, sizeof left_behind, "%s", path);
-    for (size_t i = 0; i < COUNTOF(other); i++)
-        if (strcmp(path + at->base, other[i]) == 0) return 0;
-    if (kind != FTW_F) return 0;
-    static char bytes[1 << 20];
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    uint64_t all = digest; /* the order of a folder's files is not theirs to choose */
-    digest = 0xcbf29ce484222325u;
-    add_bytes(path, strlen(path));
-    for (size_t n; (n = fread(bytes, 1, sizeof bytes, f)) > 0;) add_bytes(bytes, n);
-    fclose(f);
-    digest += all;
-    return 0;
-}
-
-static uint64_t outcome(const Workflow *w) {
-    char now[SCRATCH_PATH + 8];
-    snprintf(now, sizeof now, "%s/now", folder);
-    digest = 0;
-    left_behind[0] = '\0';
-    assert_int_equal(nftw(now, add_file, 16, FTW_PHYS), 0);
-    if (!w->timed) add_bytes(output, strlen(output));
-    return digest;
-}
-
-/* ---- runs ---- */
-
-static char faults[256];
-
-/* The exit code; a signal's is 128 and more, a run without end has 124. */
-static int run(const Workflow *w, const char *setting) {
-    char command[4096], path[SCRATCH_PATH + 8];
-    const char *binary = getenv("MALA");
-    snprintf(command, sizeof command,
-             "T=%s; rm -rf $T/now; mkdir $T/now; timeout 120 env LD_PRELOAD=%s %s \"%s\" %s >$T/out 2>$T/err", folder,
-             faults, setting, binary ? binary : "./mala", w->arguments);
-    int status = system(command);
-    snprintf(path, sizeof path, "%s/out", folder), read_text(output, sizeof output, path);
-    snprintf(path, sizeof path, "%s/err", folder), read_text(errors, sizeof errors, path);
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-static int error_lines(void) {
-    int lines = 0;
-    for (const char *at = errors; (at = strstr(at, "mala: error: ")); at++) lines++;
-    return lines;
-}
 
 /* NULL: as it should be. */
 static const char *verdict(const Workflow *w, int code, uint64_t undisturbed) {
-    uint64_t got = outcome(w);
-    if (left_behind[0]) return "a temporary is left";
+    const char *temporary;
+    uint64_t got = workflow_outcome(w, &temporary);
+    if (temporary[0]) return "a temporary is left";
     if (code == EXIT_DONE) return got == undisturbed ? NULL : "exit 0 with something else written";
     if (code != EXIT_MEMORY) return "neither done nor out of memory";
-    return error_lines() == 1 ? NULL : "not one line of error";
+    return workflow_errors() == 1 ? NULL : "not one line of error";
 }
 
 static int fail_once(const Workflow *w, long n, bool ever_after, uint64_t undisturbed) {
     char setting[64];
     snprintf(setting, sizeof setting, "MALA_MEMORY=%ld%s", n, ever_after ? "+" : "");
-    int code = run(w, setting);
+    int code = workflow_run(w, setting);
     const char *wrong = verdict(w, code, undisturbed);
-    if (wrong) print_error("%s, %s: %s: exit %d, %s %s\n", w->name, setting, wrong, code, left_behind, errors);
+    if (wrong) print_error("%s, %s: %s: exit %d, %s\n", w->name, setting, wrong, code, errors);
     return wrong != NULL;
 }
 
@@ -157,8 +67,9 @@ static void test_workflow(void **state) {
     const char *soak = getenv("MALA_SOAK");
     Site *sites;
     snprintf(setting, sizeof setting, "MALA_MEMORY_SITES=%s/sites", folder);
-    assert_int_equal(run(w, setting), EXIT_DONE);
-    uint64_t undisturbed = outcome(w);
+    assert_int_equal(workflow_run(w, setting), EXIT_DONE);
+    const char *temporary;
+    uint64_t undisturbed = workflow_outcome(w, &temporary);
     size_t count = distinct_sites(&sites), wanted = soak ? (size_t)strtoul(soak, NULL, 10) : FEW;
     assert_true(count > 20);
     int wrong = 0;
@@ -172,16 +83,9 @@ static void test_workflow(void **state) {
     assert_int_equal(wrong, 0);
 }
 
-static int make_weights(void **state) {
+static int make_all(void **state) {
     (void)state;
-    const char *binary = getenv("MALA");
-    snprintf(faults, sizeof faults, "%s", binary ? binary : "build/mala");
-    *strrchr(faults, '/') = '\0';
-    strncat(faults, "/tests/faults_memory.so", sizeof faults - strlen(faults) - 1);
-    folder_make();
-    EXPECT(0, "synth $T/data --train 3 --val 1 --scenes 0 --size 32 --seed 7 --quiet");
-    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "sched.epochs=1 --quiet");
-    EXPECT(0, "export " W " $T/w.pth --quiet");
+    workflows_open("memory");
     return 0;
 }
 
@@ -196,9 +100,9 @@ int main(void) {
     puts("[  SKIPPED ] 1 test(s): a sanitizer has its own allocator");
     return 0;
 #else
-    struct CMUnitTest tests[COUNTOF(workflows)];
-    for (size_t i = 0; i < COUNTOF(workflows); i++)
+    struct CMUnitTest tests[32];
+    for (int i = 0; i < workflow_count; i++)
         tests[i] = (struct CMUnitTest){workflows[i].name, test_workflow, NULL, NULL, (void *)&workflows[i]};
-    return cmocka_run_group_tests_name("exhausted", tests, make_weights, remove_all);
+    return _cmocka_run_group_tests("exhausted", tests, (size_t)workflow_count, make_all, remove_all);
 #endif
 }
