@@ -231,6 +231,7 @@ fuzz:
 	@scripts/fuzz.sh build/fuzz $(SECONDS)
 
 $(B)/tests/test_exhausted_calls: $(B)/tests/faults/memory.o
+$(B)/tests/test_failing_calls: $(B)/tests/faults/io.o
 # preloaded by tests that need a failing disk (io) or a machine without memory (memory)
 $(B)/tests/faults_%.so: tests/faults/%.c
 	@mkdir -p $(@D)

@@ -4,7 +4,7 @@
  * then; the call goes on when it has been taken. 0 is a read or write that is cut short.
  * Nothing is really synced, and where errors are asked for nobody waits between tries: a test need not.
  * MALA_FAULT_MET=FILE: how often each call was met is written there at the end, a line for each.
- * Calls: open read pread write close fsync flock rename stat fstat mkdir posix_fallocate opendir readdir. */
+ * Calls: open read pread write close fsync flock rename stat lstat fstat mkdir posix_fallocate opendir readdir. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -138,6 +139,10 @@ int renameat2(int from_folder, const char *from, int to_folder, const char *to, 
 
 int stat(const char *path, struct stat *out) {
     return fault("stat", path) ? -1 : NEXT(int (*)(const char *, struct stat *), stat)(path, out);
+}
+
+int lstat(const char *path, struct stat *out) {
+    return fault("lstat", path) ? -1 : NEXT(int (*)(const char *, struct stat *), lstat)(path, out);
 }
 
 int fstat(int fd, struct stat *out) {

@@ -1,0 +1,234 @@
+/* test_failing_calls.c - each system call of a function fails in turn, in the process: readers and writers of files,
+ * data sets and archives say so by their code, leave the old file or the whole new one, and can be called again. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/line_file.h"
+#include "data/dataset.h"
+#include "data/synth.h"
+#include "faults/io.h"
+#include "io/pth.h"
+#include "io/safetensors.h"
+#include "io/seal.h"
+#include "program.h"
+
+static const struct {
+    const char *call;
+    int code;
+} faults[] = {
+    {"open", EIO},   {"open", EACCES},  {"open", ELOOP},   {"open", ENOMEM},   {"open", EMFILE},  {"pread", EIO},
+    {"pread", ENXIO}, {"write", EIO},   {"write", ENOSPC}, {"write", EDQUOT},  {"close", EIO},    {"fsync", EIO},
+    {"fsync", EINVAL}, {"rename", EIO}, {"rename", EPERM}, {"rename", EINVAL}, {"rename", EEXIST}, {"stat", EACCES},
+    {"stat", ELOOP}, {"fstat", EIO},    {"mkdir", EROFS},  {"mkdir", EEXIST},  {"posix_fallocate", ENOSPC},
+    {"opendir", EIO}, {"opendir", ENOENT}, {"readdir", EIO}, {"lstat", EIO},
+};
+
+typedef bool Work(const char *path, Err *err);
+
+static char path[SCRATCH_PATH + 16];
+
+/* A call that succeeds all the same was tried again, or did not need what failed. */
+static void each_fails(const char *name, Work *work) {
+    Err err = {0};
+    if (!work(path, &err)) fail_msg("%s: %s", name, err.text);
+    for (size_t i = 0; i < COUNTOF(faults); i++)
+        for (int skip = 0, met = 1; skip < met && skip < 40; skip++) {
+            char rule[SCRATCH_PATH + 64];
+            err = (Err){0};
+            snprintf(rule, sizeof rule, "%s:%s:%d:%d:1000", faults[i].call, folder, faults[i].code, skip);
+            io_fail(rule);
+            bool ok = work(path, &err);
+            met = io_met(0);
+            io_fail(NULL);
+            int code = err.code;
+            bool told = code == EXIT_IO || code == EXIT_INPUT || (code == EXIT_MEMORY && faults[i].code == ENOMEM) ||
+                        (code == EXIT_USAGE && faults[i].code == EEXIST);
+            if (ok ? code != EXIT_DONE : !told) fail_msg("%s, %s: %d %s", name, rule, code, err.text);
+        }
+    err = (Err){0};
+    if (!work(path, &err)) fail_msg("%s, again: %s", name, err.text);
+    shell("! find . -name '*.tmp.*' | grep .");
+}
+
+/* ---- files ---- */
+
+static bool is_old_or_new(const char *file) {
+    char text[64] = "";
+    if (access(file, F_OK) != 0) return true;
+    read_text(text, sizeof text, file);
+    return strcmp(text, "old text") == 0 || strcmp(text, "new text") == 0;
+}
+
+static bool write_file(const char *file, Err *err) {
+    Err ignored = {0};
+    if (access(file, F_OK) != 0) (void)file_write(file, "old text", 8, &ignored);
+    bool ok = file_write(file, "new text", 8, err);
+    assert_true(is_old_or_new(file));
+    return ok;
+}
+
+static bool write_only_new(const char *file, Err *err) {
+    FileWriter w;
+    (void)unlink(file);
+    if (!file_writer_open(&w, file, err)) return false;
+    w.only_new = true;
+    if (!file_writer_append(&w, "new text", 8, err)) return file_writer_fail(&w, err);
+    bool ok = file_writer_finish(&w, err) && file_writer_commit(&w, err);
+    file_writer_discard(&w);
+    assert_true(is_old_or_new(file));
+    return ok;
+}
+
+static bool read_file(const char *file, Err *err) {
+    uint8_t *bytes, start[4];
+    size_t count;
+    if (!file_read(&bytes, &count, file, 100, err)) return false;
+    free(bytes);
+    FileReader r;
+    if (!file_read_start(start, sizeof start, &count, file, err) || !file_reader_open(&r, file, err)) return false;
+    bool ok = file_reader_read(&r, start, 1, 3, err);
+    file_reader_close(&r);
+    return ok;
+}
+
+static bool make_folders(const char *file, Err *err) {
+    (void)file;
+    char deep[SCRATCH_PATH + 32];
+    DirList list;
+    PathKind kind;
+    shell("rm -rf made && ln -sf nowhere dangling");
+    snprintf(deep, sizeof deep, "%s/made/a/b/", folder);
+    if (!dir_make(deep, err) || !path_kind(&kind, deep, err) || !dir_list(&list, folder, err)) return false;
+    assert_true(list.count > 0 && kind == PATH_FOLDER);
+    dir_list_free(&list);
+    file_remove_temporaries(path);
+    return true;
+}
+
+static bool add_lines(const char *file, Err *err) {
+    LineFile lines;
+    (void)unlink(file);
+    line_file_open(&lines, file);
+    bool ok = line_file_add(&lines, "one", err) && line_file_add(&lines, "two", err);
+    line_file_close(&lines);
+    return ok;
+}
+
+static void test_files(void **state) {
+    (void)state;
+    each_fails("file_write", write_file);
+    each_fails("only new", write_only_new);
+    each_fails("file_read", read_file);
+    each_fails("folders", make_folders);
+    each_fails("lines", add_lines);
+}
+
+/* A library's call that is given up takes what it was writing with it. */
+static void test_unfinished(void **state) {
+    (void)state;
+    FileWriter w;
+    Err err = {0};
+    assert_true(file_writer_open(&w, path, &err));
+    char temporary[SCRATCH_PATH + 64];
+    snprintf(temporary, sizeof temporary, "%s", w.temporary);
+    Rescue rescue = {0};
+    Rescue *before = rescue_use(&rescue);
+    if (setjmp(rescue.at) == 0) mem_exhausted("a test");
+    rescue_use(before);
+    assert_int_equal(rescue.err.code, EXIT_MEMORY);
+    assert_int_equal(access(temporary, F_OK), -1);
+    file_writer_discard(&w);
+}
+
+/* ---- data sets ---- */
+
+static bool find_pictures(const char *file, Err *err) {
+    (void)file;
+    char data[SCRATCH_PATH + 8];
+    Dataset set = {0};
+    snprintf(data, sizeof data, "%s/data", folder);
+    bool ok = dataset_open_folder(&set, data, "train", NULL, 0, err);
+    dataset_close(&set);
+    return ok;
+}
+
+static bool render(const char *file, Err *err) {
+    (void)file;
+    char where[SCRATCH_PATH + 16];
+    shell("rm -rf rendered");
+    snprintf(where, sizeof where, "%s/rendered", folder);
+    SynthOptions o = synth_defaults();
+    o.dir = where, o.train_per_class = 0, o.val_per_class = 0, o.train_scenes = 1, o.val_scenes = 0;
+    o.size = o.scene_size = 32, o.threads = 1;
+    return synth_write(&o, NULL, NULL, err);
+}
+
+static void test_data(void **state) {
+    (void)state;
+    each_fails("data set", find_pictures);
+    each_fails("synth", render);
+}
+
+/* ---- tensors ---- */
+
+static const float values[6] = {1, 2, 3, 4, 5, 6};
+static const StoredTensor tensors[] = {{.name = "b", .dtype = STORED_F32, .rank = 2, .shape = {2, 3}, .data = values},
+                                       {.name = "a", .dtype = STORED_F32, .rank = 1, .shape = {6}, .data = values}};
+static const StoredPair pairs[] = {{"key", "value"}};
+
+static bool read_back(const char *file, Err *err) {
+    TensorFile f;
+    float got[6];
+    if (!tensor_file_open(&f, file, NULL, err)) return false;
+    bool ok = tensor_file_read_f32(got, &f, tensor_file_find(&f, "a"), err) && seal_check_metadata(&f, err) &&
+              seal_check_tensors(&f, err);
+    if (ok) assert_memory_equal(got, values, sizeof got);
+    tensor_file_close(&f);
+    return ok;
+}
+
+static bool write_sealed(const char *file, bool pth, Err *err) {
+    Seal seal;
+    bool ok = seal_make(&seal, tensors, 2, pairs, 1, err) &&
+              (pth ? pth_write(file, "model", tensors, 2, seal.pairs, seal.count, err)
+                   : safetensors_write(file, tensors, 2, seal.pairs, seal.count, err));
+    seal_free(&seal);
+    return ok && read_back(file, err);
+}
+
+static bool as_safetensors(const char *file, Err *err) { return write_sealed(file, false, err); }
+static bool as_pth(const char *file, Err *err) { return write_sealed(file, true, err); }
+
+static void test_tensors(void **state) {
+    (void)state;
+    each_fails("safetensors", as_safetensors);
+    each_fails("pth", as_pth);
+}
+
+static int make_files(void **state) {
+    (void)state;
+    folder_make();
+    EXPECT(0, "synth $T/data --train 1 --val 0 --scenes 0 --size 32 --seed 7 --quiet");
+    snprintf(path, sizeof path, "%s/file", folder);
+    return 0;
+}
+
+static int remove_files(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_unfinished),
+                                       cmocka_unit_test(test_data), cmocka_unit_test(test_tensors)};
+    return cmocka_run_group_tests(tests, make_files, remove_files);
+}
