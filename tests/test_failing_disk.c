@@ -71,7 +71,8 @@ static void test_workflow(void **state) {
     uint64_t undisturbed = workflow_outcome(w, &temporary);
     for (size_t i = 0; i < COUNTOF(faults); i++) {
         int step = MAX(count[i] / wanted, 1);
-        for (int skip = (int)i % step; skip < count[i]; skip += step) wrong += disturb(w, &faults[i], skip, undisturbed);
+        for (int skip = (int)i % step; skip < count[i]; skip += step)
+            wrong += disturb(w, &faults[i], skip, undisturbed);
     }
     assert_int_equal(wrong, 0);
 }

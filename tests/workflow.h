@@ -1,5 +1,5 @@
-/* workflow.h - ways through the program that tests disturb, each with all it writes below $T/now, and what is left of it
- * then: the same bytes, other bytes, temporaries. */
+/* workflow.h - ways through the program that tests disturb, each with all it writes below $T/now, and what is left of
+ * it then: the same bytes, other bytes, temporaries. */
 #ifndef MALA_TEST_WORKFLOW_H
 #define MALA_TEST_WORKFLOW_H
 
