@@ -216,6 +216,7 @@ static void test_tensors(void **state) {
 static int make_files(void **state) {
     (void)state;
     folder_make();
+    io_hurry();
     EXPECT(0, "synth $T/data --train 1 --val 0 --scenes 0 --size 32 --seed 7 --quiet");
     snprintf(path, sizeof path, "%s/file", folder);
     return 0;

@@ -56,7 +56,7 @@ static void count_calls(int count[COUNTOF(faults)], const Workflow *w) {
 
 static int disturb(const Workflow *w, const Fault *f, int skip, uint64_t undisturbed) {
     char settings[512];
-    snprintf(settings, sizeof settings, "MALA_FAULT=%s:%s/:%d:%d:%d", f->call, folder, f->code, skip, f->times);
+    snprintf(settings, sizeof settings, "MALA_FAULT_HURRY=1 MALA_FAULT=%s:%s/:%d:%d:%d", f->call, folder, f->code, skip, f->times);
     int code = workflow_run(w, settings);
     const char *wrong = verdict(w, code, undisturbed);
     if (wrong) print_error("%s, %s: %s: exit %d, %s\n", w->name, settings, wrong, code, errors);
