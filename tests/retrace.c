@@ -25,17 +25,23 @@ static Err err;
     } while (0)
 
 void recipe_settings(char *out, size_t size, const Recipe *r) {
+    char crop[200];
+    if (r->scale[1] > 0)
+        snprintf(crop, sizeof crop, "aug.crop=rrc 'aug.scale=[%g,%g]' 'aug.ratio=[%g,%g]'", r->scale[0], r->scale[1],
+                 r->ratio[0], r->ratio[1]);
+    else
+        snprintf(crop, sizeof crop, r->pad ? "aug.crop=pad aug.pad=%d" : "aug.crop=none", r->pad);
     int n = snprintf(out, size,
-                     "data.path=%s train.seed=%lld train.batch_size=%d sched.epochs=%d aug.crop=pad aug.pad=%d "
+                     "data.path=%s train.seed=%lld train.batch_size=%d sched.epochs=%d %s input.interpolation=%s "
                      "sched.warmup_epochs=%d aug.hflip=%g input.crop_pct=%g optim.lr=%g optim.lr_base_size=%g "
                      "sched.warmup_lr=%g sched.min_lr=%g optim.weight_decay=%g 'optim.betas=[%g,%g]' optim.eps=%g "
                      "optim.clip_grad=%g train.smoothing=%g model.drop_path=%g model.layer_scale=%g train.ema=%s "
                      "train.ema_decay=%g train.ema_ramp=%s model.name=custom 'model.dims=[8,8,16,16]' "
                      "'model.depths=[1,1,1,1]' 'model.heads=[1,1,2,2]' model.projection=16 input.size=%d ",
-                     r->data, (long long)r->seed, r->batch, r->epochs, r->pad, r->warmup_epochs, r->flip, r->crop_pct,
-                     r->lr, r->lr_base, r->warmup_lr, r->min_lr, r->decay, r->beta1, r->beta2, r->eps, r->clip,
-                     r->smoothing, r->drop_path, r->layer_scale, r->ema_decay ? "true" : "false", r->ema_decay,
-                     r->ema_ramp ? "true" : "false", SIDE);
+                     r->data, (long long)r->seed, r->batch, r->epochs, crop, r->bilinear ? "bilinear" : "bicubic",
+                     r->warmup_epochs, r->flip, r->crop_pct, r->lr, r->lr_base, r->warmup_lr, r->min_lr, r->decay,
+                     r->beta1, r->beta2, r->eps, r->clip, r->smoothing, r->drop_path, r->layer_scale,
+                     r->ema_decay ? "true" : "false", r->ema_decay, r->ema_ramp ? "true" : "false", SIDE);
     assert_true(n > 0 && (size_t)n < size);
 }
 
@@ -177,8 +183,19 @@ static Loader *open_loader(const Retraced *t, bool train) {
     const Recipe *r = &t->recipe;
     LoaderOptions o = loader_defaults(train ? r->batch : 1, SIDE, SIDE, train);
     o.seed = (uint64_t)r->seed;
-    o.train_transform.crop = CROP_PADDED, o.train_transform.pad = r->pad, o.train_transform.flip = r->flip;
-    o.eval_transform = (EvalTransform){SIDE, SIDE, FILTER_BICUBIC, r->crop_pct};
+    const ResizeFilter filter = r->bilinear ? FILTER_BILINEAR : FILTER_BICUBIC;
+    const bool random = r->scale[1] > 0;
+    o.train_transform = (TrainTransform){.width = SIDE,
+                                         .height = SIDE,
+                                         .crop = random ? CROP_RESIZED : CROP_PADDED,
+                                         .scale_min = r->scale[0],
+                                         .scale_max = r->scale[1],
+                                         .ratio_min = r->ratio[0],
+                                         .ratio_max = r->ratio[1],
+                                         .pad = r->pad,
+                                         .flip = r->flip,
+                                         .filter = filter};
+    o.eval_transform = (EvalTransform){SIDE, SIDE, filter, r->crop_pct};
     Loader *l;
     OK(loader_open(&l, &o, train ? &t->train : &t->val, &err));
     return l;

@@ -16,6 +16,8 @@ typedef struct {
     int64_t seed;
     int batch, epochs, pad, warmup_epochs;
     double flip, crop_pct;
+    double scale[2], ratio[2]; /* of random crops; scale 0, 0: moved by up to pad pixels instead, or not at all */
+    bool bilinear;
     double lr, lr_base, warmup_lr, min_lr; /* lr_base 0: lr is not scaled */
     double decay, beta1, beta2, eps, clip;
     double smoothing, drop_path, layer_scale;
@@ -38,9 +40,9 @@ typedef struct {
     Plan *plan;
     LossScale scale;
     int64_t steps; /* of an epoch */
-    float *start; /* weights before the first step */
+    float *start;  /* weights before the first step */
     float *stopped, *stopped_buffers;
-    RetracedEpoch epoch[RETRACE_EPOCHS]; /* from 0 */
+    RetracedEpoch epoch[RETRACE_EPOCHS];                                                         /* from 0 */
     double loss[RETRACE_STEPS], norm[RETRACE_STEPS], rate[RETRACE_STEPS], scales[RETRACE_STEPS]; /* of all steps */
 } Retraced;
 

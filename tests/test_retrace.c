@@ -147,6 +147,17 @@ static void test_every_step_is_the_recipes(void **state) {
     retrace_and_compare(&r, "weights");
 }
 
+/* How training pictures are cut: the parts that are drawn, the filter, or nothing drawn at all. */
+static void test_pictures_are_cut_as_the_recipe_says(void **state) {
+    (void)state;
+    Recipe r = recipe();
+    r.epochs = 3, r.stop = 15, r.bilinear = true, r.flip = 0.75;
+    r.scale[0] = 0.3, r.scale[1] = 0.7, r.ratio[0] = 0.6, r.ratio[1] = 1.2;
+    retrace_and_compare(&r, "random");
+    r.scale[1] = 0, r.pad = 0, r.flip = 0;
+    retrace_and_compare(&r, "none");
+}
+
 /* With an average it is the average that is judged, and kept, from its start at the first weights on. */
 static void test_the_average_is_judged_and_kept(void **state) {
     (void)state;
@@ -236,7 +247,8 @@ static void test_a_stop_between_epochs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_step_is_the_recipes), cmocka_unit_test(test_the_average_is_judged_and_kept),
-        cmocka_unit_test(test_a_stop_saves_the_step_in_hand), cmocka_unit_test(test_a_stop_between_epochs)};
+        cmocka_unit_test(test_every_step_is_the_recipes), cmocka_unit_test(test_pictures_are_cut_as_the_recipe_says),
+        cmocka_unit_test(test_the_average_is_judged_and_kept), cmocka_unit_test(test_a_stop_saves_the_step_in_hand),
+        cmocka_unit_test(test_a_stop_between_epochs)};
     return cmocka_run_group_tests_name("retrace", tests, make_data, remove_data);
 }
