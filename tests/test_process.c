@@ -255,7 +255,8 @@ static void call_what_fails(void) {
     const char *const wrong[] = {"input.size=33"};
     static const float nan_planes[3 * SIDE * SIDE] = {[0 ... 3 * SIDE * SIDE - 1] = __builtin_nanf("")};
     static float prob[CLASSES_MOST];
-    MalaRunnerOptions vast = {.threads = 2, .batch = 1 << 30}, abacus = {.device = "abacus"}, cuda = {.device = "cuda:9"};
+    MalaRunnerOptions vast = {.threads = 2, .batch = 1 << 30}, abacus = {.device = "abacus"};
+    MalaRunnerOptions cuda = {.device = "cuda:9"};
     NEUTRAL(model = mala_model_open("/nowhere", NULL, 0, &error), true, true);
     NEUTRAL(model = mala_model_open(picture, NULL, 0, &error), true, true);
     NEUTRAL(model = mala_model_open(weights, wrong, 1, &error), true, true);

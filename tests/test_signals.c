@@ -69,7 +69,7 @@ static void set_up_child(const Start *s) {
     char path[600];
     sigset_t none;
     sigemptyset(&none);
-    for (int number = 1; number < 32; number++) signal(number, SIG_DFL); /* whoever runs the tests may be a script's job */
+    for (int number = 1; number < 32; number++) signal(number, SIG_DFL); /* the tests may be a script's job */
     sigprocmask(SIG_SETMASK, &none, NULL);
     for (int i = 0; i < 5 && s->ignored[i]; i++) signal(s->ignored[i], SIG_IGN);
     setpgid(0, 0); /* jobs of a shell */
@@ -390,8 +390,8 @@ static int stop_one(int victim, int number, double after_ms, double *seconds) {
     said();
     bool right = code == 0 || code == 128 + number || (victims[victim].saves && code == 75);
     if (!right)
-        fail_msg("mala %s: signal %d after %.1f ms: ended with %d: %s", victims[victim].arguments, number, after_ms, code,
-                 errors);
+        fail_msg("mala %s: signal %d after %.1f ms: ended with %d: %s", victims[victim].arguments, number, after_ms,
+                 code, errors);
     if (victims[victim].saves && code == 128 + number && size_of("run/results.csv") >= 0)
         fail_msg("mala %s: signal %d after %.1f ms: a run was begun, nothing saved", victims[victim].arguments, number,
                  after_ms);
