@@ -1,5 +1,6 @@
-/* test_onnx.c - ONNX files read back by a reader of this file's own: what the format demands of a graph, for every kind
- * of attention, both forms, fixed and free sizes, both inputs. Numbers are compared by scripts/check_onnx.py. */
+/* test_onnx.c - ONNX files read back by the tests' own reader (onnx_file.h): what the format demands of a graph, for
+ * every kind of attention, both forms, fixed and free sizes, both inputs. Numbers: test_onnx_numbers.c, and
+ * scripts/check_onnx.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "base/file.h"
 #include "io/onnx.h"
 #include "io/onnx_build.h"
+#include "onnx_file.h"
 #include "pass/fuse.h"
 #include "rule.h"
 #include "task/classify.h"
@@ -23,63 +25,6 @@ static Backend backend;
     do { \
         if (!(call)) fail_msg("%s: %s", #call, err.text); \
     } while (0)
-
-/* ---- a reader of protobuf ---- */
-
-typedef struct {
-    const uint8_t *at, *end;
-} Bytes;
-
-typedef struct {
-    int number, wire;
-    uint64_t value; /* of a varint, or the bits of a fixed32 */
-    Bytes bytes;
-} Field;
-
-static uint64_t read_varint(Bytes *b) {
-    uint64_t value = 0;
-    for (int shift = 0;; shift += 7) {
-        assert_true(b->at < b->end && shift < 64);
-        uint8_t byte = *b->at++;
-        value |= (uint64_t)(byte & 127) << shift;
-        if (byte < 128) return value;
-    }
-}
-
-static bool next_field(Bytes *b, Field *f) {
-    if (b->at == b->end) return false;
-    uint64_t tag = read_varint(b);
-    *f = (Field){.number = (int)(tag >> 3), .wire = (int)(tag & 7)};
-    assert_true(f->wire == 0 || f->wire == 2 || f->wire == 5);
-    if (f->wire == 0) {
-        f->value = read_varint(b);
-        return true;
-    }
-    uint64_t count = f->wire == 5 ? 4 : read_varint(b);
-    assert_true(count <= (uint64_t)(b->end - b->at));
-    f->bytes = (Bytes){b->at, b->at + count};
-    b->at += count;
-    for (int i = 0; f->wire == 5 && i < 4; i++) f->value |= (uint64_t)f->bytes.at[i] << 8 * i;
-    return true;
-}
-
-static size_t size_of(Bytes b) { return (size_t)(b.end - b.at); }
-
-static bool same_text(Bytes b, const char *text) {
-    return size_of(b) == strlen(text) && memcmp(b.at, text, strlen(text)) == 0;
-}
-
-static bool same_bytes(Bytes a, Bytes b) { return size_of(a) == size_of(b) && memcmp(a.at, b.at, size_of(a)) == 0; }
-
-/* The only field of this number in a message. */
-static Field only(Bytes message, int number) {
-    Field f, found = {0};
-    int count = 0;
-    while (next_field(&message, &f))
-        if (f.number == number) found = f, count++;
-    assert_int_equal(count, 1);
-    return found;
-}
 
 /* ---- a model ---- */
 
