@@ -62,6 +62,7 @@ CFLAGS   += $(FORTIFY) $(HARDEN)
 SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
 PLAIN_SRC := $(filter-out src/main.c src/backend/cuda_absent.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
 OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
+LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC) tests/op_run.c,$(wildcard tests/*.c)))
@@ -81,7 +82,6 @@ $(B)/mala: $(B)/main.o $(OBJ) $(DEVICE_OBJ) $(B)/flavour
 	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $(filter %.o,$^) $(DEVICE_LIBS) $(LDLIBS)
 
 # The C library: src/lib/mala.h. Whatever is not in that header is local to it.
-LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
 $(B)/libmala.a: $(LIB_OBJ) $(DEVICE_OBJ) $(B)/flavour
 	@echo "ar    $@"
 	$(Q)$(LD) -r -o $(B)/libmala.o $(filter %.o,$^)
@@ -128,10 +128,9 @@ uninstall:
 	-rmdir $(DESTDIR)$(DOCDIR)
 
 # The flags that objects were compiled with, rewritten only when they change: then all are compiled anew.
+keep = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
 $(B)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(CXX) $(EMU_FLAGS)' | cmp -s - $@ || \
-	    echo '$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(CXX) $(EMU_FLAGS)' >$@
+	$(call keep,$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_FLAGS) $(CXX) $(EMU_FLAGS))
 
 $(B)/%.o: src/%.c $(B)/flags | deps
 	@mkdir -p $(@D)

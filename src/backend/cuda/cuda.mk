@@ -43,7 +43,9 @@ NVCC_FLAGS = -std=c++20 -O3 -Isrc -lineinfo --threads $(NVCC_THREADS) -ccbin $(l
              $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
              $(foreach a,$(lastword $(CUDA_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
 
-$(CUDA_DIR)/%.o: src/backend/cuda/%.cu | test-deps
+$(CUDA_DIR)/flags: FORCE
+	$(call keep,$(NVCC) $(filter-out $(CUDA_STRICT),$(NVCC_FLAGS)))
+$(CUDA_DIR)/%.o: src/backend/cuda/%.cu $(CUDA_DIR)/flags | test-deps
 	@mkdir -p $(@D)
 	@echo "nvcc  $< ($(CUDA_ARCHS))"
 	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< >$(@:.o=.log) 2>&1 || \
@@ -66,8 +68,7 @@ endif
 
 # What is linked for the device, rewritten only when that changes: switching CUDA on and off links anew.
 $(B)/flavour: FORCE
-	@mkdir -p $(@D)
-	@echo "$(FLAVOUR)" | cmp -s - $@ || echo "$(FLAVOUR)" >$@
+	$(call keep,$(FLAVOUR))
 
 # The kernels, and a program of them, which must start without a driver; the verdict is in the form that
 # scripts/run_tests.sh counts.
@@ -87,7 +88,7 @@ else
 	$(Q)$(MAKE) --no-print-directory CUDA=1 CUDA_ARCHS="$(CUDA_TEST_ARCHS)" CUDA_STRICT="-Werror all-warnings" cuda-report
 endif
 
-cuda-report: $(B)/cuda/mala
+cuda-report: $(B)/cuda/mala $(B)/cuda/libmala.so
 	@$< version >/dev/null
 	@scripts/cuda_report.sh $(CUDA_DIR)/*.log >$(B)/cuda/report.txt
 	@grep -e '<- spills' -e '^cuda-check' -e '^\[' $(B)/cuda/report.txt >$(CUDA_VERDICT)
@@ -95,6 +96,10 @@ cuda-report: $(B)/cuda/mala
 $(B)/cuda/mala: $(B)/main.o $(OBJ) $(CUDA_OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+
+$(B)/cuda/libmala.so: $(LIB_OBJ) $(CUDA_OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 
 # The op table and the goldens on a real GPU: scripts/gpu_test.sh.
 GPU_TESTS := $(B)/gpu/test_cuda_ops $(B)/gpu/test_cuda_golden
