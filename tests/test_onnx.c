@@ -16,6 +16,7 @@
 #include "onnx_file.h"
 #include "pass/fuse.h"
 #include "rule.h"
+#include "scratch.h"
 #include "task/classify.h"
 
 static Err err;
@@ -208,12 +209,12 @@ static void network_free(Network *net) {
     graph_free(net->graph);
 }
 
-static void file_name(char out[64]) { snprintf(out, 64, "/tmp/mala_onnx_%ld.onnx", (long)getpid()); }
+static void file_name(char out[SCRATCH_PATH + 16]) { snprintf(out, SCRATCH_PATH + 16, "%s/net.onnx", scratch_folder); }
 
 static const StoredPair metadata[] = {{"names", "[\"a\",\"\xc3\xa9\"]"}, {"license", "CC0"}};
 
 static Model *export(Network *net, int variant) {
-    char path[64];
+    char path[SCRATCH_PATH + 16];
     OnnxSpec spec = {.name = "net",
                      .outputs = net->outputs,
                      .output_count = net->output_count,
@@ -345,7 +346,7 @@ static void test_every_op_has_a_row(void **state) {
 
 static void expect_refusal(const Graph *g, State *s, Val out, const StoredPair *pair, ExitCode code, const char *text) {
     Err e = {0};
-    char path[64];
+    char path[SCRATCH_PATH + 16];
     OnnxOutput output = {out, "y"};
     OnnxSpec spec = {
         .name = "net", .outputs = &output, .output_count = 1, .metadata = pair, .metadata_count = pair ? 1 : 0};
@@ -433,14 +434,12 @@ static void test_long_message(void **state) {
 }
 
 static int setup(void **state) {
-    (void)state;
-    return backend_open_cpu(&backend, 1, &err) ? 0 : -1;
+    return scratch_set_up(state) || !backend_open_cpu(&backend, 1, &err) ? -1 : 0;
 }
 
 static int teardown(void **state) {
-    (void)state;
     backend.close(&backend);
-    return 0;
+    return scratch_tear_down(state);
 }
 
 int main(void) {

@@ -17,6 +17,7 @@
 #include "model/mavit.h"
 #include "onnx_file.h"
 #include "rule.h"
+#include "scratch.h"
 
 static Err err;
 static Backend backend;
@@ -45,12 +46,12 @@ static void network_free(Network *n) {
 }
 
 static uint8_t *export(const Network *n, bool dynamic, Bytes *graph) {
-    char path[64];
+    char path[SCRATCH_PATH + 16];
     uint8_t *bytes;
     size_t count;
     OnnxOutput output = {n->out, "y"};
     OnnxSpec spec = {.name = "net", .outputs = &output, .output_count = 1, .dynamic_size = dynamic};
-    snprintf(path, sizeof path, "/tmp/mala_numbers_%ld.onnx", (long)getpid());
+    snprintf(path, sizeof path, "%s/net.onnx", scratch_folder);
     OK(onnx_export(path, n->graph, (State *)&n->state, &spec, &err));
     OK(file_read(&bytes, &count, path, 1 << 26, &err));
     unlink(path);
@@ -341,14 +342,12 @@ static void test_the_comparison_can_tell(void **state) {
 }
 
 static int setup(void **state) {
-    (void)state;
-    return backend_open_cpu(&backend, 1, &err) ? 0 : -1;
+    return scratch_set_up(state) || !backend_open_cpu(&backend, 1, &err) ? -1 : 0;
 }
 
 static int teardown(void **state) {
-    (void)state;
     backend.close(&backend);
-    return 0;
+    return scratch_tear_down(state);
 }
 
 int main(void) {

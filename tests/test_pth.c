@@ -2,6 +2,7 @@
  * files that torch wrote, and the writer. scripts/check_pth.py does the same with torch at hand. */
 #include "io/pth.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include "base/file.h"
 #include "io/zip_format.h"
 #include "pth_cases.h"
+#include "scratch.h"
 #include "stored.h"
 
 /* "accepted", or the message after the file's name. Whatever the bytes: a result, one line, exit code 3. */
@@ -467,8 +469,8 @@ static void test_legacy(void **state) {
 /* F-07: a file that claims to be large is not read from end to end */
 static void test_sparse(void **state) {
     (void)state;
-    char path[] = "/tmp/mala_pth_XXXXXX";
-    int fd = mkstemp(path);
+    char *path = path_join(scratch_folder, "large");
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "PK\3\4", 4), 4);
     bool sparse = ftruncate(fd, (off_t)1 << 40) == 0;
@@ -478,6 +480,7 @@ static void test_sparse(void **state) {
     double start = time_now();
     if (sparse) assert_false(tensor_file_open(&f, path, NULL, &err));
     unlink(path);
+    free(path);
     if (!sparse) skip();
     assert_int_equal(err.code, EXIT_INPUT);
     assert_true(time_now() - start < 1);
@@ -576,8 +579,7 @@ static const StoredTensor sample[] = {
 
 static void test_write(void **state) {
     (void)state;
-    char path[] = "/tmp/mala_pth_XXXXXX";
-    close(mkstemp(path));
+    char *path = path_join(scratch_folder, "written.pth");
     static const char *const keys[] = {NULL, "model", "model_ema"};
     static const StoredPair pairs[] = {{"format", "pt"}, {"n\xc3\xa4me", ""}};
     for (size_t k = 0; k < COUNTOF(keys); k++) {
@@ -627,6 +629,7 @@ static void test_write(void **state) {
         assert_non_null(strstr(err.text, "not written"));
     }
     unlink(path);
+    free(path);
 }
 
 int main(void) {
@@ -638,5 +641,5 @@ int main(void) {
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }
