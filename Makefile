@@ -2,7 +2,8 @@
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
 #   make soak    every allocation of thirteen workflows and of the library fails in turn, 240 runs are stopped by
-#                signals at random times: hours
+#                signals at random times, 25 mutants are planted: hours
+#   make mutants plants the faults of tests/mutants/ one by one: does a test notice? ROOM=app, ALL=1, SAMPLE=25
 #   make coverage  branches and lines that the tests of files and pictures take
 #   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
 #   make CUDA=1  with the CUDA backend (the default where a GPU and nvcc are); make cuda-check compiles all of it
@@ -195,7 +196,7 @@ check-rooms:
 	@scripts/check_rooms.sh
 
 # tests in shell: of what was linked and installed, and of scripts that no test program runs
-SHELL_TESTS := $(addprefix tests/,hardening.sh install.sh packages.sh toolkits.sh gpu_scripts.sh)
+SHELL_TESTS := $(addprefix tests/,hardening.sh install.sh packages.sh toolkits.sh gpu_scripts.sh mutants.sh)
 test: check-rooms cuda-verdict $(B)/emulate/mala
 	@scripts/install_deps.sh pkgconf
 	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) $(SHELL_TESTS)"
@@ -223,6 +224,12 @@ run-coverage: $(B)/mala $(filter $(COVERAGE_TESTS:%=$(B)/tests/test_%),$(TESTS))
 soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls \
       $(B)/tests/test_failing_disk $(B)/tests/test_signals
 	@MALA=$(B)/mala MALA_SOAK=1000000 MALA_SIGNALS=240 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
+	@SAMPLE=25 tests/mutants/run.sh
+
+# Faults planted one at a time: tests/mutants/README.md.
+.PHONY: mutants
+mutants: | test-deps
+	@tests/mutants/run.sh
 
 # libFuzzer on the readers of files from strangers, so long each.
 SECONDS ?= 60
@@ -241,7 +248,7 @@ $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
 $(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace $(B)/tests/test_failing_disk: | $(B)/tests/faults_io.so
 $(B)/tests/test_signals: | $(B)/tests/faults_storm.so
 run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
-	@MALA=$(B)/mala scripts/run_tests.sh $(TESTS) $(VERDICTS)
+	@MALA=$(B)/mala TEST_TIMES=$(B)/tests/seconds scripts/run_tests.sh $(TESTS) $(VERDICTS)
 
 demo: mala
 	@scripts/demo.sh
