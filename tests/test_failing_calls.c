@@ -24,11 +24,14 @@ static const struct {
     const char *call;
     int code;
 } faults[] = {
-    {"open", EIO},   {"open", EACCES},  {"open", ELOOP},   {"open", ENOMEM},   {"open", EMFILE},  {"pread", EIO},
-    {"pread", ENXIO}, {"write", EIO},   {"write", ENOSPC}, {"write", EDQUOT},  {"close", EIO},    {"fsync", EIO},
-    {"fsync", EINVAL}, {"rename", EIO}, {"rename", EPERM}, {"rename", EINVAL}, {"rename", EEXIST}, {"stat", EACCES},
-    {"stat", ELOOP}, {"fstat", EIO},    {"mkdir", EROFS},  {"mkdir", EEXIST},  {"posix_fallocate", ENOSPC},
-    {"opendir", EIO}, {"opendir", ENOENT}, {"readdir", EIO}, {"lstat", EIO},
+    {"open", EIO},       {"open", EACCES},  {"open", ELOOP},      {"open", ENOMEM},  {"open", EMFILE},
+    {"open", ENFILE},    {"open", ENOENT},  {"open", ENOTDIR},    {"open", ENXIO},   {"open", ENAMETOOLONG},
+    {"pread", EIO},      {"pread", EINTR},  {"write", EIO},       {"write", ENOSPC}, {"write", EDQUOT},
+    {"write", EINTR},    {"write", 0},      {"close", EIO},       {"fsync", EIO},    {"fsync", EINVAL},
+    {"rename", EIO},     {"rename", EPERM}, {"rename", EINVAL},   {"rename", ENOSYS}, {"rename", EEXIST},
+    {"stat", EACCES},    {"stat", ELOOP},   {"lstat", EIO},       {"fstat", EIO},    {"mkdir", EROFS},
+    {"mkdir", EEXIST},   {"opendir", EIO},  {"opendir", ENOENT},  {"opendir", ELOOP}, {"opendir", ENOTDIR},
+    {"readdir", EIO},    {"posix_fallocate", ENOSPC}, {"posix_fallocate", EDQUOT}, {"posix_fallocate", EFBIG},
 };
 
 typedef bool Work(const char *path, Err *err);
@@ -43,7 +46,8 @@ static void each_fails(const char *name, Work *work) {
         for (int skip = 0, met = 1; skip < met && skip < 40; skip++) {
             char rule[SCRATCH_PATH + 64];
             err = (Err){0};
-            snprintf(rule, sizeof rule, "%s:%s:%d:%d:1000", faults[i].call, folder, faults[i].code, skip);
+            int times = faults[i].code == EINTR ? 3 : 1000; /* a signal without end is no fault of the disk */
+            snprintf(rule, sizeof rule, "%s:%s:%d:%d:%d", faults[i].call, folder, faults[i].code, skip, times);
             io_fail(rule);
             bool ok = work(path, &err);
             met = io_met(0);
@@ -131,6 +135,27 @@ static void test_files(void **state) {
     each_fails("lines", add_lines);
 }
 
+static bool is_there(const char *name) {
+    char whole[SCRATCH_PATH + 32];
+    snprintf(whole, sizeof whole, "%s/%s", folder, name);
+    return access(whole, F_OK) == 0;
+}
+
+/* Of killed runs; nothing else whose name is much like it. */
+static void test_what_killed_runs_left(void **state) {
+    (void)state;
+    static const char *const left[] = {"w.tmp.123.0", "w.tmp.4.17"};
+    static const char *const others[] = {"w", "w.tmp.123", "w.tmp.x.0", "w.tmp.1.", "w.tmp.1.0.bak", "v.tmp.1.0"};
+    char name[SCRATCH_PATH + 8];
+    shell("touch w.tmp.123.0 w.tmp.4.17 w w.tmp.123 w.tmp.x.0 w.tmp.1. w.tmp.1.0.bak v.tmp.1.0");
+    snprintf(name, sizeof name, "%s/w", folder);
+    file_remove_temporaries(name);
+    for (size_t i = 0; i < COUNTOF(left); i++) assert_false(is_there(left[i]));
+    for (size_t i = 0; i < COUNTOF(others); i++)
+        if (!is_there(others[i])) fail_msg("%s is gone", others[i]);
+    shell("rm *.tmp.*");
+}
+
 /* A library's call that is given up takes what it was writing with it. */
 static void test_unfinished(void **state) {
     (void)state;
@@ -175,6 +200,32 @@ static void test_data(void **state) {
     (void)state;
     each_fails("data set", find_pictures);
     each_fails("synth", render);
+}
+
+static void expect_refused(SynthOptions o) {
+    Err err = {0};
+    assert_false(synth_write(&o, NULL, NULL, &err));
+    assert_int_equal(err.code, EXIT_USAGE);
+}
+
+static void test_synth_ranges(void **state) {
+    (void)state;
+    SynthOptions o = synth_defaults();
+    o.dir = path;
+    static const size_t fields[] = {
+        offsetof(SynthOptions, train_per_class), offsetof(SynthOptions, val_per_class),
+        offsetof(SynthOptions, train_scenes),    offsetof(SynthOptions, val_scenes),
+        offsetof(SynthOptions, size),            offsetof(SynthOptions, scene_size),
+        offsetof(SynthOptions, jpeg_quality_min), offsetof(SynthOptions, jpeg_quality_max),
+        offsetof(SynthOptions, threads)};
+    for (size_t i = 0; i < COUNTOF(fields); i++)
+        for (int beyond = -1; beyond <= 100000; beyond += 100001) {
+            SynthOptions wrong = o;
+            *(int *)((char *)&wrong + fields[i]) = beyond;
+            expect_refused(wrong);
+        }
+    o.dir = folder; /* not empty */
+    expect_refused(o);
 }
 
 /* ---- tensors ---- */
@@ -229,7 +280,8 @@ static int remove_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_unfinished),
-                                       cmocka_unit_test(test_data), cmocka_unit_test(test_tensors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_what_killed_runs_left),
+                                       cmocka_unit_test(test_unfinished), cmocka_unit_test(test_data),
+                                       cmocka_unit_test(test_synth_ranges), cmocka_unit_test(test_tensors)};
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

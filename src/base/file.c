@@ -415,6 +415,7 @@ char *path_join(const char *a, const char *b) {
 
 char *path_absolute(const char *path) {
     char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    if (path[0] != '/' && !here && errno == ENOMEM) mem_exhausted("a path");
     while (here && path[0] == '.' && path[1] == '/') path += 2;
     char *whole = here ? path_join(here, path) : mem_strdup(path);
     free(here);
