@@ -120,13 +120,13 @@ typedef struct {
     Dataset data;
 } Scene;
 
-static void put_picture(const char *folder, int sample) {
+static void put_picture(const char *folder, int sample, int side) {
     Image image;
     uint8_t *bytes;
     size_t count;
     char name[SCRATCH_PATH + 64];
-    OK(image_new(&image, SIDE, SIDE, &err));
-    for (int i = 0; i < 3 * SIDE * SIDE; i++) image.pixels[i] = (uint8_t)(5 * sample + i);
+    OK(image_new(&image, side, side, &err));
+    for (int i = 0; i < 3 * side * side; i++) image.pixels[i] = (uint8_t)(5 * sample + i);
     OK(image_encode_png(&bytes, &count, &image, &err));
     snprintf(name, sizeof name, "%s/train/a/%02d.png", folder, sample);
     OK(file_write_quickly(name, bytes, count, &err));
@@ -140,7 +140,7 @@ static Scene scene_new(int samples) {
     scratch_make(s.folder);
     snprintf(folder, sizeof folder, "%s/train/a", s.folder);
     OK(dir_make(folder, &err));
-    for (int i = 0; i < samples; i++) put_picture(s.folder, i);
+    for (int i = 0; i < samples; i++) put_picture(s.folder, i, SIDE);
     OK(dataset_open_folder(&s.data, s.folder, "train", NULL, 0, &err));
     return s;
 }
@@ -205,35 +205,54 @@ static void test_epochs_and_seeds_differ_in_order(void **state) {
     scene_free(&s);
 }
 
-/* Pictures are kept as long as they fit, not one more: those that are still there when the files have gone. */
+enum { PICTURES = 12, EACH = 3 * SIDE * SIDE + sizeof(Image) };
+
+/* How many pictures a loader holds after an epoch: those that are still there when the files have gone. */
+static int kept_after_an_epoch(const Scene *s, uint64_t seed, bool train, size_t bytes) {
+    Loader *l = loader_of(s, seed, train, bytes);
+    int order[PICTURES], kept = 0;
+    bool met[PICTURES] = {0};
+    const Batch *b = NULL;
+    Err end = {0};
+    epoch_order(l, 0, order);
+    for (size_t i = 0; i < s->data.count; i++) {
+        char path[DATASET_PATH_MAX];
+        dataset_path(&s->data, i, path);
+        OK(file_write_quickly(path, "gone", 4, &err));
+    }
+    loader_start_epoch(l, 1, 0);
+    while (loader_next(l, &b, &end) && b) met[b->samples[0]] = true;
+    for (int i = 0; i < PICTURES; i++) kept += met[i];
+    loader_close(l);
+    return kept;
+}
+
 static void test_kept_pictures_end_at_their_limit(void **state) {
     (void)state;
-    enum { N = 12, EACH = 3 * SIDE * SIDE + sizeof(Image) };
     static const struct {
         size_t bytes;
         int kept;
-    } rows[] = {{0, 0}, {EACH - 1, 0}, {EACH, 1}, {4 * EACH, 4}, {5 * EACH - 1, 4}, {N * EACH, N}, {99 * EACH, N}};
+    } rows[] = {{0, 0},        {EACH - 1, 0},     {EACH, 1},
+                {4 * EACH, 4}, {5 * EACH - 1, 4}, {PICTURES * EACH, PICTURES},
+                {99 * EACH, PICTURES}};
     for (size_t k = 0; k < COUNTOF(rows); k++)
         for (int train = 0; train < 2; train++) {
-            Scene s = scene_new(N);
-            Loader *l = loader_of(&s, 1, train, rows[k].bytes);
-            int order[N], kept = 0;
-            epoch_order(l, 0, order);
-            for (int i = 0; i < N; i++) {
-                char path[DATASET_PATH_MAX];
-                dataset_path(&s.data, (size_t)i, path);
-                OK(file_write_quickly(path, "gone", 4, &err));
-            }
-            loader_start_epoch(l, 1, 0);
-            const Batch *b = NULL;
-            Err end = {0};
-            bool met[N] = {0};
-            while (loader_next(l, &b, &end) && b) met[b->samples[0]] = true;
-            for (int i = 0; i < N; i++) kept += met[i];
+            Scene s = scene_new(PICTURES);
+            int kept = kept_after_an_epoch(&s, 1, train, rows[k].bytes);
             if (kept != rows[k].kept) fail_msg("%zu bytes keep %d pictures, not %d", rows[k].bytes, kept, rows[k].kept);
-            loader_close(l);
             scene_free(&s);
         }
+}
+
+/* One that is too large takes no room from those that come after it, in whatever order. */
+static void test_what_is_not_kept_takes_no_room(void **state) {
+    (void)state;
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        Scene s = scene_new(PICTURES);
+        for (int i = 0; i < 3; i++) put_picture(s.folder, 4 * i, 5 * SIDE);
+        assert_int_equal(kept_after_an_epoch(&s, seed, true, 5 * EACH), 5);
+        scene_free(&s);
+    }
 }
 
 /* ---- cuttings ---- */
@@ -501,6 +520,7 @@ int main(void) {
         cmocka_unit_test(test_every_order_is_as_likely),
         cmocka_unit_test(test_epochs_and_seeds_differ_in_order),
         cmocka_unit_test(test_kept_pictures_end_at_their_limit),
+        cmocka_unit_test(test_what_is_not_kept_takes_no_room),
         cmocka_unit_test(test_cuttings_are_drawn_evenly),
         cmocka_unit_test(test_default_cuttings),
         cmocka_unit_test(test_padded_crops_are_drawn_evenly),

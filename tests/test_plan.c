@@ -1,5 +1,5 @@
 /* test_plan.c - memory planning: reuse on and off give the same bits, so do 1 and 2 threads, and the verifier finds
- * every fault that is planted in a good plan. Training's fusion changes nothing but rounding. */
+ * every fault that is planted in a good plan. Training's fusion changes nothing but rounding; costs are by hand. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "pass/cost.h"
 #include "rule.h"
 #include "task/classify.h"
 
@@ -319,6 +320,35 @@ static void test_training_fusion(void **state) {
     run_close(&off);
 }
 
+/* By hand: every operand once in its own type, absent ones not at all; multiply-adds; what a prefix leaves out. */
+static void test_costs_are_what_they_are_by_hand(void **state) {
+    (void)state;
+    Graph *g = graph_new();
+    Val x = graph_input(g, "x", DT_F32, SHAPE(2, 3, 4));
+    graph_push(g, "a");
+    Val w = graph_param(g, (ParamSpec){.name = "w", .shape = SHAPE(6, 4)});
+    Val b = graph_param(g, (ParamSpec){.name = "b", .shape = SHAPE(6)});
+    graph_param(g, (ParamSpec){.name = "mean", .shape = SHAPE(9), .buffer = true});
+    Val y = op_linear(g, x, w, b); /* x 96, w 96, b 24, y 144 bytes */
+    graph_pop(g);
+    graph_push(g, "b");
+    Val v = graph_param(g, (ParamSpec){.name = "v", .shape = SHAPE(5, 6)});
+    Val half = op_cast(g, op_gelu(g, y), DT_BF16); /* gelu 144 + 144, cast 144 + 72 */
+    op_linear(g, half, op_cast(g, v, DT_BF16), NO_VAL); /* cast 120 + 60; 72 + 60 + 2 * 3 * 5 * 2 = 60 */
+    graph_pop(g);
+    Cost a = cost_total(g, "a."), rest = cost_total(g, "b."), all = cost_total(g, "");
+    assert_true(a.macs == 2 * 3 * 4 * 6 && a.bytes == 96 + 96 + 24 + 144);
+    assert_true(rest.macs == 2 * 3 * 6 * 5 && rest.bytes == 288 + 216 + 180 + 192);
+    assert_true(all.macs == a.macs + rest.macs && all.bytes == a.bytes + rest.bytes);
+    Cost linear = cost_node(g, &g->nodes[0]);
+    assert_true(linear.macs == a.macs && linear.bytes == a.bytes);
+    assert_true(cost_total(g, "c.").bytes == 0 && cost_total(g, "c.").macs == 0);
+    assert_int_equal(cost_parameters(g, ""), 24 + 6 + 30);
+    assert_int_equal(cost_parameters(g, "a."), 24 + 6);
+    assert_int_equal(cost_parameters(g, "b."), 30);
+    graph_free(g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan_is_valid_and_smaller), cmocka_unit_test(test_reuse_changes_no_bit),
@@ -326,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_threads_change_no_bit),     cmocka_unit_test(test_verifier_finds_overlaps),
         cmocka_unit_test(test_verifier_finds_near_misses), cmocka_unit_test(test_verifier_finds_order_and_bounds),
         cmocka_unit_test(test_random_graphs),              cmocka_unit_test(test_training_fusion),
+        cmocka_unit_test(test_costs_are_what_they_are_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,6 +182,65 @@ static void test_whole(void **state) {
     state_free(&s);
 }
 
+/* Every number of a role becomes other than that of every other role. */
+static void fill_roles(State *s, unsigned roles) {
+    for (StateRole role = 0; role < ROLE_COUNT; role++)
+        for (int64_t i = 0; roles >> role & 1 && i < state_role_length(s, role); i++)
+            s->buffer[role][i] = 100 * (float)(role + 1) + (float)i / 1024;
+}
+
+/* The average is saved under the names of the weights, with the running statistics, which have none; what is loaded
+ * goes into the weights, whatever it was saved from. All numbers, not the first. */
+static void test_roles_are_those_asked_for(void **state) {
+    (void)state;
+    enum { ROLES = MODEL | 1u << ROLE_EMA | 1u << ROLE_MOMENT1 };
+    static const StateRole saved[] = {ROLE_WEIGHT, ROLE_EMA};
+    for (size_t k = 0; k < COUNTOF(saved); k++) {
+        State from = small_state(5, ROLES), to = small_state(5, ROLES);
+        fill_roles(&from, ROLES);
+        OK(weights_save(changed, &from, saved[k], NULL, 0, &err));
+        TensorFile f;
+        OK(tensor_file_open(&f, changed, NULL, &err));
+        WeightsPolicy policy = {.head = HEAD_STRICT};
+        WeightsReport report;
+        OK(weights_load(&report, &to, &f, &policy, &err));
+        tensor_file_close(&f);
+        for (int32_t p = 0; p < to.n_params; p++) {
+            bool buffer = to.params[p].buffer;
+            const float *want = state_slot(&from, buffer ? ROLE_BUFFER : saved[k], p);
+            const float *got = state_slot(&to, buffer ? ROLE_BUFFER : ROLE_WEIGHT, p);
+            if (memcmp(got, want, (size_t)state_count(&to, p) * sizeof *got) != 0)
+                fail_msg("%s: %g instead of %g", to.params[p].name, (double)got[0], (double)want[0]);
+        }
+        for (int64_t i = 0; i < state_role_length(&to, ROLE_EMA); i++)
+            assert_true(to.buffer[ROLE_EMA][i] == 0 && to.buffer[ROLE_MOMENT1][i] == 0);
+        state_free(&from), state_free(&to);
+    }
+}
+
+/* A model is taken over by name from the role asked for, a role wholly. */
+static void test_roles_copied_within_the_device(void **state) {
+    (void)state;
+    enum { ROLES = MODEL | 1u << ROLE_EMA };
+    State from = small_state(5, ROLES), to = small_state(5, ROLES);
+    fill_roles(&from, ROLES);
+    OK(state_copy_model(&to, &from, ROLE_EMA, &err));
+    for (int32_t p = 0; p < to.n_params; p++) {
+        bool buffer = to.params[p].buffer;
+        assert_memory_equal(state_slot(&to, buffer ? ROLE_BUFFER : ROLE_WEIGHT, p),
+                            state_slot(&from, buffer ? ROLE_BUFFER : ROLE_EMA, p),
+                            (size_t)state_count(&to, p) * sizeof(float));
+    }
+    OK(state_copy_role(&from, ROLE_EMA, ROLE_WEIGHT, &err));
+    size_t bytes = (size_t)state_role_length(&from, ROLE_WEIGHT) * sizeof(float);
+    assert_memory_equal(from.buffer[ROLE_EMA], from.buffer[ROLE_WEIGHT], bytes);
+    assert_true(from.buffer[ROLE_WEIGHT][7] == 100 * (ROLE_WEIGHT + 1) + 7 / 1024.0f);
+    int64_t count = 0;
+    for (int32_t p = 0; p < to.n_params; p++) count += to.params[p].buffer ? 0 : state_count(&to, p);
+    assert_int_equal(state_parameter_count(&to), count);
+    state_free(&from), state_free(&to);
+}
+
 /* Every kind of misfit stands in one table; EXIT_INPUT; and each can be allowed by name. */
 static void test_misfits(void **state) {
     (void)state;
@@ -347,10 +406,18 @@ static void test_patterns(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_imagenet_names), cmocka_unit_test(test_imagenet_facts), cmocka_unit_test(test_patterns),
-        cmocka_unit_test(test_whole),          cmocka_unit_test(test_misfits),        cmocka_unit_test(test_long_table),
-        cmocka_unit_test(test_head),           cmocka_unit_test(test_backbone),
-        cmocka_unit_test(test_angles),         cmocka_unit_test(test_hidden_channels),
+        cmocka_unit_test(test_imagenet_names),
+        cmocka_unit_test(test_imagenet_facts),
+        cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_misfits),
+        cmocka_unit_test(test_roles_are_those_asked_for),
+        cmocka_unit_test(test_roles_copied_within_the_device),
+        cmocka_unit_test(test_long_table),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_backbone),
+        cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_hidden_channels),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
