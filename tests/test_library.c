@@ -12,6 +12,8 @@
 
 #include "lib/mala.h"
 #include "base/base.h"
+#include "io/tensor_file.h"
+#include "lib/golden.h"
 #include "colours.h"
 #include "program.h"
 #include "reacts.h"
@@ -216,6 +218,33 @@ static void test_settings_are_heard(void **state) {
     mala_image_free(&image);
 }
 
+/* The golden logits in a file are what its network makes of the golden inputs. */
+static void test_golden_logits_are_the_networks(void **state) {
+    (void)state;
+    static uint8_t pixels[SIDE * SIDE * 3];
+    float logits[COLOUR_CLASSES];
+    Err err = {0};
+    TensorFile f;
+    MalaModel *model = mala_model_open(weights, (const char *[]){"input.crop_pct=1"}, 1, &error);
+    MalaRunner *runner = new_runner(model, (MalaRunnerOptions){0});
+    assert_true(tensor_file_open(&f, weights, NULL, &err));
+    cJSON *json = cJSON_Parse(tensor_file_metadata(&f, GOLDEN_KEY)), *inputs;
+    inputs = cJSON_GetObjectItemCaseSensitive(json, "inputs");
+    assert_int_equal(cJSON_GetArraySize(inputs), GOLDEN_INPUTS);
+    for (int i = 0; i < GOLDEN_INPUTS; i++) {
+        const cJSON *kept = cJSON_GetArrayItem(inputs, i);
+        golden_input(pixels, i, SIDE, SIDE);
+        assert_true(mala_run_images(runner, logits, NULL, &(MalaImage){SIDE, SIDE, pixels}, 1, &error));
+        assert_int_equal(cJSON_GetArraySize(kept), COLOUR_CLASSES);
+        for (int k = 0; k < COLOUR_CLASSES; k++)
+            assert_float_equal(cJSON_GetArrayItem(kept, k)->valuedouble, logits[k], 1e-5);
+    }
+    cJSON_Delete(json);
+    tensor_file_close(&f);
+    mala_runner_free(runner);
+    mala_model_close(model);
+}
+
 static void test_info_is_the_programs(void **state) {
     (void)state;
     MalaModel *model = open_model();
@@ -351,6 +380,7 @@ int main(void) {
         cmocka_unit_test(test_tensors_and_batches),
         cmocka_unit_test(test_top),
         cmocka_unit_test(test_settings_are_heard),
+        cmocka_unit_test(test_golden_logits_are_the_networks),
         cmocka_unit_test(test_info_is_the_programs),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_rescue),

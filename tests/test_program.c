@@ -271,6 +271,7 @@ static void test_infer_ways_agree(void **state) {
         assert_string_equal(named, strstr(errors, "mala: "));
     }
     expect_text(named, "missing_a.jpg");
+    expect_text(named, "mala: error: 2 of 29 pictures have no answer, first ");
     expect_text(strstr(named, "missing_a.jpg"), "missing_b.jpg");
 }
 

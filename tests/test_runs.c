@@ -39,7 +39,7 @@ static int make_run(void **state) {
     folder_make();
     colours_make(file_in("data"), 4, 2);
     EXPECT(0, RUN "output=$T/run sched.epochs=4");
-    shell("cp err said");
+    shell("cp err said && cp out result");
     return 0;
 }
 
@@ -173,6 +173,19 @@ static void test_the_table_is_the_results(void **state) {
         assert_int_equal(end[-1] == '*', top1 > best);
         best = fmax(best, top1);
     }
+    int best_epoch = 0, of = 0;
+    double share;
+    static char result[1 << 10];
+    read_text(result, sizeof result, file_in("result"));
+    assert_int_equal(
+        sscanf(strstr(result, ": best top-1"), ": best top-1 %lf %% (epoch %d of %d) in", &share, &best_epoch, &of), 3);
+    assert_float_equal(share, 100 * best, 0.006);
+    assert_int_equal(of, 4);
+    row = rows;
+    for (int e = 0; e < best_epoch; e++) row = strchr(row, '\n') + 1;
+    char first[32];
+    snprintf(first, sizeof first, ",%.6f,", best);
+    expect_text(strchr(strchr(row, ',') + 1, ','), first);
     expect_text(said, "32 training and 16 validation pictures, 8 classes\n");
     expect_text(said, "4 epochs of 4 steps of 8 pictures\n");
 }

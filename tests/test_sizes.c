@@ -210,6 +210,14 @@ static void test_import_counts(void **state) {
     expect_text(output, want);
     assert_int_equal((int)number_of(info, "classes"), 8);
     cJSON_Delete(info);
+    EXPECT(0, "import $T/run $T/bare.pth --key ''"); /* no names: numbers */
+    EXPECT(0, "infer $T/data/val/red_bar --weights $T/bare.pth --config $T/run/config.json --csv --topk 8");
+    for (int rank = 0, class, label; rank < 8; rank++) {
+        const char *row = output;
+        for (int i = 0; i <= rank; i++) row = strchr(row, '\n') + 1;
+        assert_int_equal(sscanf(strstr(row, ".png") + 4, ",%*d,%d,%d,", &class, &label), 2);
+        assert_int_equal(class, label);
+    }
     /* as many names as the head has classes, and no others */
     shell("printf 'a\\nb\\nc\\nd\\n\\ne\\nf\\ng\\nh\\n' >eight && head -n 8 eight >seven");
     EXPECT(0, "import $T/run $T/named.safetensors --classes $T/eight");
