@@ -72,7 +72,7 @@ TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $
 .DEFAULT_GOAL := all
 include src/backend/cuda/cuda.mk
 
-.PHONY: all lib install uninstall deps test-deps test demo asan tsan fuzz sizes clean check-rooms
+.PHONY: all lib install uninstall deps test-deps test built-tests run-tests demo asan tsan fuzz sizes clean check-rooms
 all: mala
 
 mala: $(B)/mala
@@ -197,8 +197,11 @@ check-rooms:
 
 # tests in shell: of what was linked and installed, and of scripts that no test program runs
 SHELL_TESTS := $(addprefix tests/,hardening.sh install.sh packages.sh toolkits.sh gpu_scripts.sh mutants.sh)
-test: check-rooms cuda-verdict $(B)/emulate/mala
+# Without a -j of its own it compiles by as many processes as there are processors; JOBS says how many tests run.
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+test: check-rooms cuda-verdict
 	@scripts/install_deps.sh pkgconf
+	$(Q)$(MAKE) --no-print-directory $(PARALLEL) $(B)/emulate/mala built-tests
 	$(Q)$(MAKE) --no-print-directory run-tests VERDICTS="$(CUDA_VERDICT) $(SHELL_TESTS)"
 
 asan:
@@ -247,7 +250,8 @@ $(B)/tests/faults_%.so: tests/faults/%.c
 $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
 $(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace $(B)/tests/test_failing_disk: | $(B)/tests/faults_io.so
 $(B)/tests/test_signals: | $(B)/tests/faults_storm.so
-run-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
+built-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
+run-tests: built-tests
 	@MALA=$(B)/mala TEST_TIMES=$(B)/tests/seconds scripts/run_tests.sh $(TESTS) $(VERDICTS)
 
 demo: mala

@@ -4,14 +4,14 @@
 #   ROOM=app      one table         JOBS=2    processes
 #   SAMPLE=25     so many rows, drawn by SEED (said; by the clock unless given)
 #   ALL=1         what the named tests let pass meets every test program that its room is part of
-#   FRESH=1       forgets earlier verdicts
+#   FRESH=1       forgets earlier verdicts      WORK=DIR  works there, below build, instead of in build/mutants
 # Verdicts stand in build/mutants/results, and a row is run again when it, its file or its tests have changed. Exit 1:
 # something that is not argued passed.
 set -u
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
 unset MAKEFLAGS MAKELEVEL MFLAGS
-work=build/mutants jobs=${JOBS:-2} build=${B:-build}
+work=${WORK:-build/mutants} jobs=${JOBS:-2} build=${B:-build}
 results=$top/$work/results rows=$top/$work/rows tables=$top/$work/tables
 mkdir -p $work
 # what is written in the tables while this runs is for the next time
@@ -56,7 +56,7 @@ make_tree() { # number
     # what an interrupted run has left there is replaced, whatever its date
     tar cf - --exclude=./build --exclude=./mala --exclude=./runs --exclude=./.git . | tar xf - -C $tree
     [ -e $tree/build/flags ] || [ ! -d "$build" ] ||
-        (cd "$build" && find . -path ./mutants -prune -o \( -name '*.o' -o -name '*.d' -o -name flags -o -name flavour \) \
+        (cd "$build" && find . -path "./mutants*" -prune -o \( -name '*.o' -o -name '*.d' -o -name flags -o -name flavour \) \
             -type f -print | grep -v '^./\(asan\|tsan\|fuzz\|coverage\|cuda\|gpu\)/' | tar cf - -T -) | tar xf - -C $tree/build
     rm -rf $tree/pristine
 }
