@@ -407,13 +407,15 @@ static void test_export_refusals(void **state) {
     EXPECT(4, "export " RULE "$T/nowhere/out.pth");
 }
 
-/* The same run writes the same file. */
+/* The same run writes the same file, and another seed another one. */
 static void test_same_bytes(void **state) {
     (void)state;
     EXPECT(0, "train data.path=$T/data output=$T/same --threads 1 " SMALL "-q");
     shell("mv same first");
     EXPECT(0, "train data.path=$T/data output=$T/same --threads 1 " SMALL "-q");
-    shell("cmp same/weights/last.safetensors first/weights/last.safetensors");
+    shell("cmp same/weights/last.safetensors first/weights/last.safetensors && mv same again");
+    EXPECT(0, "train data.path=$T/data output=$T/same --threads 1 " SMALL "train.seed=1 -q");
+    shell("! cmp -s same/weights/last.safetensors first/weights/last.safetensors");
 }
 
 int main(void) {

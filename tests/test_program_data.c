@@ -105,11 +105,27 @@ static void test_lists_from_pipes(void **state) {
     }
 }
 
+/* As many pictures of every kind, scenes and sizes as were asked for. */
+static void test_synth_makes_what_is_asked(void **state) {
+    (void)state;
+    EXPECT(0, "synth $T/made --train 2 --val 1 --scenes 9 --size 40 --seed 7");
+    expect_text(errors, "made: 47 pictures of 12 kinds in ");
+    shell("test $(find made/train/* -name '*.jpg' | wc -l) = 24 && test $(find made/val/* -name '*.jpg' | wc -l) = 12");
+    shell("test $(find made -name '*.jpg' | wc -l) = 47");
+    EXPECT(0, "synth $T/same --train 2 --val 1 --scenes 9 --size 40 --seed 7 --threads 1 -q");
+    shell("diff -r made same");
+    EXPECT(0, "synth $T/other --train 2 --val 1 --scenes 9 --size 40 --seed 8 -q");
+    shell("! cmp -s made/train/car/car_00001.jpg other/train/car/car_00001.jpg");
+    EXPECT(0, "synth $T/large --train 1 --val 1 --scenes 0 --size 96 -q");
+    shell("! cmp -s large/train/car/car_00001.jpg made/train/car/car_00001.jpg");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_folders_are_said),
                                        cmocka_unit_test(test_odd_names_and_formats),
                                        cmocka_unit_test(test_names_that_are_no_text),
                                        cmocka_unit_test(test_picture_by_the_name_of_a_list),
-                                       cmocka_unit_test(test_lists_from_pipes)};
+                                       cmocka_unit_test(test_lists_from_pipes),
+                                       cmocka_unit_test(test_synth_makes_what_is_asked)};
     return cmocka_run_group_tests(tests, make_data, remove_data);
 }

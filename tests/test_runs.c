@@ -281,6 +281,25 @@ static void test_a_batch_of_all_there_is(void **state) {
     expect_text(errors, "holds 1 class");
 }
 
+/* Where memory is short, pictures that are kept take at most half of what the run leaves, both splits together. */
+static void test_caches_give_way(void **state) {
+    (void)state;
+    char line[400];
+    setenv("MALA_MEMORY", "500M", 1);
+    EXPECT(0, RUN "output=$T/short --dry-run data.cache_mb=512");
+    const char *said = strstr(errors, "memory is short: at most ");
+    assert_non_null(said);
+    const int most = atoi(said + 25);
+    assert_true(most > 80 && most < 125);
+    for (int more = 0; more < 2; more++) {
+        snprintf(line, sizeof line, RUN "output=$T/short --dry-run data.cache_mb=%d", most + more);
+        EXPECT(0, line);
+        assert_int_equal(strstr(errors, "memory is short") != NULL, more);
+    }
+    unsetenv("MALA_MEMORY");
+    shell("test ! -e short");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_run_at_a_time_in_a_folder),
@@ -292,6 +311,7 @@ int main(void) {
         cmocka_unit_test(test_rows_of_metrics),
         cmocka_unit_test(test_bad_pictures_are_counted),
         cmocka_unit_test(test_a_batch_of_all_there_is),
+        cmocka_unit_test(test_caches_give_way),
     };
     return cmocka_run_group_tests_name("runs", tests, make_run, remove_run);
 }

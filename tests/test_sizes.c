@@ -188,6 +188,38 @@ static void test_plan_is_what_info_says(void **state) {
     cJSON_Delete(info);
 }
 
+/* ---- bench ---- */
+
+/* Figures of one measurement follow from its time and from what info counts. */
+static void test_figures_of_bench_fit(void **state) {
+    (void)state;
+    cJSON *info = said("info " NETWORK "--json --batch 3"),
+          *json = said("bench infer " NETWORK "--device cpu --json --rounds 5 --ops --batch 3");
+    const double ms = number_of(json, "ms"), macs = number_of(info, "macs"), rate = 3e3 / ms, gflops = 2e-6 * macs / ms;
+    assert_true(ms > 0 && number_of(json, "ms_best") > 0 && number_of(json, "ms_best") <= ms);
+    assert_float_equal(number_of(json, "images_per_s"), rate, 1e-6 * rate);
+    assert_float_equal(number_of(json, "gflops"), gflops, 1e-6 * gflops);
+    assert_int_equal((int)number_of(json, "batch"), 3);
+    double flop = 0, before = 1e9;
+    for (const cJSON *op = cJSON_GetObjectItemCaseSensitive(json, "ops")->child; op; op = op->next) {
+        assert_true(number_of(op, "calls") >= 1 && number_of(op, "ms") <= before);
+        assert_true(number_of(op, "gb_least") > 0);
+        before = number_of(op, "ms");
+        flop += 1e9 * number_of(op, "gflop");
+    }
+    assert_float_equal(flop, 2 * macs, 0.02 * flop);
+    cJSON_Delete(json);
+    json = said("bench train " NETWORK "--device cpu --json --rounds 1 --batch 3");
+    const double step = number_of(json, "gflops") * number_of(json, "ms") * 1e6 / 2;
+    assert_true(step > 2 * macs && step < 4 * macs); /* forward, and two products backward */
+    cJSON_Delete(json);
+    cJSON_Delete(info);
+    json = said("bench copy --device cpu --json --rounds 3");
+    assert_float_equal(number_of(json, "gb_per_s") * number_of(json, "ms"), 2e-6 * (64 << 20),
+                       0.02 * 2e-6 * (64 << 20));
+    cJSON_Delete(json);
+}
+
 /* ---- import ---- */
 
 /* Counts of what a file holds: trainable scalars are those that info counts, statistics are none. */
@@ -231,7 +263,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parameters_by_hand),     cmocka_unit_test(test_rows_add_up),
         cmocka_unit_test(test_rows_of_a_network),      cmocka_unit_test(test_plan_adds_up),
-        cmocka_unit_test(test_plan_is_what_info_says), cmocka_unit_test(test_import_counts),
+        cmocka_unit_test(test_plan_is_what_info_says), cmocka_unit_test(test_figures_of_bench_fit),
+        cmocka_unit_test(test_import_counts),
     };
     return cmocka_run_group_tests_name("sizes", tests, make_folder, remove_folder);
 }
