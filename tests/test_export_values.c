@@ -102,6 +102,48 @@ static void test_properties_of_onnx(void **state) {
     tensor_file_close(&f);
 }
 
+/* The same in the metadata of weights. */
+static void test_preprocessing_in_metadata(void **state) {
+    (void)state;
+    EXPECT(0, "export $T/run $T/p.safetensors input.interpolation=bilinear --size 64x96");
+    static const char *const files[] = {"run/weights/best.safetensors", "p.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        TensorFile f;
+        OK(tensor_file_open(&f, file_in(files[i]), NULL, &err));
+        assert_string_equal(tensor_file_metadata(&f, "mala.preprocess"),
+                            i ? "{\"size\":[64,96],\"crop_pct\":0.9,\"interpolation\":\"bilinear\",\"antialias\":true,"
+                                "\"channels\":\"RGB\",\"mean\":[0.5,0.25,0.125],\"std\":[0.3,0.2,0.1]}"
+                              : "{\"size\":[32,32],\"crop_pct\":0.9,\"interpolation\":\"bicubic\",\"antialias\":true,"
+                                "\"channels\":\"RGB\",\"mean\":[0.5,0.25,0.125],\"std\":[0.3,0.2,0.1]}");
+        assert_string_equal(tensor_file_metadata(&f, "mala.classes"), NAMES);
+        assert_string_equal(tensor_file_metadata(&f, "mala.task"), "classify");
+        assert_string_equal(tensor_file_metadata(&f, "format"), "pt");
+        tensor_file_close(&f);
+    }
+}
+
+/* What a comparison allows, in parts of the largest logit, by type. */
+static void test_limits_of_comparison(void **state) {
+    (void)state;
+    static const struct {
+        const char *type;
+        double limit;
+    } types[] = {{"float32", 1e-5}, {"bfloat16", 0.1}, {"float16", 0.01}};
+    for (size_t i = 0; i < COUNTOF(types); i++) {
+        double allowed[2];
+        for (int given = 0; given < 2; given++) {
+            char line[300];
+            snprintf(line, sizeof line, "export $T/run $T/v.safetensors --force --dtype %s --verify $T/data/val%s",
+                     types[i].type, given ? " --limit 0.5" : "");
+            EXPECT(0, line);
+            expect_text(output, "8 pictures: ");
+            assert_int_equal(sscanf(strstr(output, "allowed "), "allowed %lf", &allowed[given]), 1);
+        }
+        const double share = allowed[0] / allowed[1] * 0.5;
+        if (!(fabs(share - types[i].limit) < 0.02 * types[i].limit)) fail_msg("%s: %g", types[i].type, share);
+    }
+}
+
 /* ---- tensors beside the parameters ---- */
 
 static const int64_t seven[1] = {7};
@@ -300,7 +342,8 @@ static void test_labels_that_stand_twice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_properties_of_onnx),         cmocka_unit_test(test_tensors_beside_the_parameters),
+        cmocka_unit_test(test_properties_of_onnx),         cmocka_unit_test(test_preprocessing_in_metadata),
+        cmocka_unit_test(test_limits_of_comparison),       cmocka_unit_test(test_tensors_beside_the_parameters),
         cmocka_unit_test(test_the_edge_of_half_precision), cmocka_unit_test(test_weights_that_vanish_are_counted),
         cmocka_unit_test(test_words_of_a_hubs_folder),     cmocka_unit_test(test_labels_that_stand_twice),
     };

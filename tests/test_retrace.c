@@ -115,6 +115,31 @@ static void expect_metrics(const Retraced *t, const char *run) {
     assert_int_equal(*line, '\0');
 }
 
+/* A file's metadata of that name. */
+static void expect_metadata(const char *path, const char *key, const char *part) {
+    TensorFile f;
+    Err err = {0};
+    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+    const char *text = tensor_file_metadata(&f, key);
+    if (!text || !strstr(text, part)) fail_msg("%s: %s is %s, without %s", path, key, text ? text : "not there", part);
+    tensor_file_close(&f);
+}
+
+/* What a file's metadata say of its weights. */
+static void expect_figures(const Retraced *t, int epoch, const char *path) {
+    TensorFile f;
+    Err err = {0};
+    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+    cJSON *json = cJSON_Parse(tensor_file_metadata(&f, "mala.metrics"));
+    const RetracedEpoch *e = &t->epoch[epoch];
+    expect_near("images of epoch", epoch + 1, number_of(json, "images"), (double)t->val.count, 0);
+    expect_near("top-1 in the file of epoch", epoch + 1, number_of(json, "top1"), e->top1, 1e-6);
+    expect_near("top-5 in the file of epoch", epoch + 1, number_of(json, "top5"), e->top5, 1e-6);
+    expect_near("loss in the file of epoch", epoch + 1, number_of(json, "loss"), e->val_loss, 5e-4 * e->val_loss);
+    cJSON_Delete(json);
+    tensor_file_close(&f);
+}
+
 /* What the program says at its end, and the weights that it kept. */
 static void expect_kept(const Retraced *t, int best, const char *run) {
     const int last = t->recipe.epochs - 1;
@@ -126,6 +151,9 @@ static void expect_kept(const Retraced *t, int best, const char *run) {
     const double loss = t->epoch[last].val_loss;
     expect_near("loss of epoch", last + 1, number_of(json, "loss"), loss, 5e-4 * loss);
     cJSON_Delete(json);
+    expect_figures(t, best, file_of(run, "weights/best.safetensors"));
+    expect_figures(t, last, file_of(run, "weights/last.safetensors"));
+    expect_metadata(file_of(run, "weights/best.safetensors"), "mala.ema", t->recipe.ema_decay ? "true" : "false");
     expect_retraced(t, best, file_of(run, "weights/best.safetensors"));
     expect_retraced(t, last, file_of(run, "weights/last.safetensors"));
 }
@@ -191,16 +219,6 @@ static int rows_of(const char *run, const char *name) {
     read_text(text, sizeof text, file_of(run, name));
     for (const char *at = text; (at = strchr(at, '\n')); at++) rows++;
     return rows;
-}
-
-/* A file's metadata of that name. */
-static void expect_metadata(const char *path, const char *key, const char *part) {
-    TensorFile f;
-    Err err = {0};
-    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
-    const char *text = tensor_file_metadata(&f, key);
-    if (!text || !strstr(text, part)) fail_msg("%s: %s is %s, without %s", path, key, text ? text : "not there", part);
-    tensor_file_close(&f);
 }
 
 /* The row of step 11 is written while step 12 is computed, after which the run stops: in the middle of its third epoch,

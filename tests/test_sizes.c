@@ -71,6 +71,7 @@ static void test_rows_add_up(void **state) {
     (void)state;
     cJSON *one = said("info " NETWORK "--json"), *four = said("info " NETWORK "--json --batch 4"),
           *all = said("info " NETWORK "--json --all"), *const each[] = {one, four, all};
+    double sums[3];
     for (int i = 0; i < 3; i++) {
         double parameters = 0, macs = 0, bytes = 0;
         const cJSON *layers = cJSON_GetObjectItemCaseSensitive(each[i], "layers");
@@ -82,10 +83,12 @@ static void test_rows_add_up(void **state) {
         }
         assert_true(parameters == number_of(each[i], "parameters"));
         assert_float_equal(macs, number_of(each[i], "macs"), 1e-9 * macs);
+        sums[i] = bytes;
         assert_true(bytes > number_of(each[i], "activation_bytes"));
         assert_true(number_of(each[i], "activation_bytes_without_reuse") > number_of(each[i], "activation_bytes"));
         assert_true(number_of(each[i], "training_activation_bytes") > 2 * number_of(each[i], "activation_bytes"));
     }
+    assert_true(sums[0] == sums[2] && sums[1] == 4 * sums[0]); /* by blocks or by steps */
     assert_int_equal((int)number_of(one, "batch"), 1);
     assert_int_equal((int)number_of(four, "batch"), 4);
     assert_true(number_of(four, "parameters") == number_of(one, "parameters"));
@@ -165,6 +168,9 @@ static void test_plan_adds_up(void **state) {
     json = said("plan " NETWORK "--device cpu --json --train --batch 6");
     train = cJSON_GetObjectItemCaseSensitive(json, "training");
     assert_true(number_of(train, "average") == 0);
+    cJSON *by_config = said("plan " NETWORK "--device cpu --json --train train.batch_size=7");
+    assert_int_equal((int)number_of(cJSON_GetObjectItemCaseSensitive(by_config, "training"), "batch"), 7);
+    cJSON_Delete(by_config);
     assert_int_equal((int)number_of(cJSON_GetObjectItemCaseSensitive(json, "evaluation"), "batch"), 6);
     cJSON_Delete(json);
 }
@@ -250,6 +256,8 @@ static void test_import_counts(void **state) {
         assert_int_equal(sscanf(strstr(row, ".png") + 4, ",%*d,%d,%d,", &class, &label), 2);
         assert_int_equal(class, label);
     }
+    EXPECT(0, "export $T/bare.pth $T/bare.safetensors --config $T/run/config.json"); /* which are no names */
+    shell("! grep -q mala.classes bare.safetensors && grep -q mala.config bare.safetensors");
     /* as many names as the head has classes, and no others */
     shell("printf 'a\\nb\\nc\\nd\\n\\ne\\nf\\ng\\nh\\n' >eight && head -n 8 eight >seven");
     EXPECT(0, "import $T/run $T/named.safetensors --classes $T/eight");

@@ -222,6 +222,20 @@ static void test_what_an_update_is_told(void **state) {
 
 /* ---- when a run is given up ---- */
 
+static void test_scales_of_losses(void **state) {
+    (void)state;
+    assert_true(LOSS_SCALE_FIRST == 65536 && LOSS_SCALE_LEAST == 1 && LOSS_SCALE_MOST == 4294967296.0f);
+    LossScale s = {4, 0};
+    for (int i = 0; i < 2000; i++) {
+        assert_true(s.scale == 4);
+        loss_scale_update(&s, 4, true);
+    }
+    assert_true(s.scale == 8 && s.good == 0);
+    loss_scale_update(&s, 8, true);
+    loss_scale_update(&s, 8, false); /* good ones before count no more */
+    assert_true(s.scale == 4 && s.good == 0);
+}
+
 static bool bad_step(Health *h, int64_t step, float used) { return health_step(h, step, used, NAN, NAN, NULL, &err); }
 
 /* 20 bad steps in a row; one that counts begins the count anew. */
@@ -285,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_what_an_update_is_told),
         cmocka_unit_test(test_twenty_bad_steps_in_a_row_end_a_run),
         cmocka_unit_test(test_what_a_bad_step_is),
+        cmocka_unit_test(test_scales_of_losses),
         cmocka_unit_test(test_scaled_losses_may_go_too_far),
     };
     return cmocka_run_group_tests_name("task", tests, NULL, NULL);

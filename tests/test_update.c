@@ -52,15 +52,19 @@ typedef struct {
 static const StateRole kept[] = {ROLE_WEIGHT, ROLE_MOMENT1, ROLE_MOMENT2, ROLE_EMA};
 enum { KEPT = 4 };
 
-static void open_updates(Updates *u) {
-    ClassifySpec spec = small_spec();
-    u->c = classify_train_graph(&spec, BATCH, SIDE, SIDE);
+static void open_spec(Updates *u, const ClassifySpec *spec) {
+    u->c = classify_train_graph(spec, BATCH, SIDE, SIDE);
     OK(backend_open_cpu(&u->backend, 1, &err));
-    OK(state_new(&u->state, u->c.graph, &u->backend, classify_train_roles(&spec), &err));
+    OK(state_new(&u->state, u->c.graph, &u->backend, classify_train_roles(spec), &err));
     rule_state(&u->state, "");
-    OK(state_copy_role(&u->state, ROLE_EMA, ROLE_WEIGHT, &err));
+    if (spec->ema) OK(state_copy_role(&u->state, ROLE_EMA, ROLE_WEIGHT, &err));
     const Val keep[] = {u->c.loss, u->c.norm};
     OK(plan_new(&u->plan, u->c.graph, &u->backend, &u->state, keep, 2, (PlanOptions){0}, &err));
+}
+
+static void open_updates(Updates *u) {
+    const ClassifySpec spec = small_spec();
+    open_spec(u, &spec);
 }
 
 static void close_updates(Updates *u) {
@@ -188,6 +192,37 @@ static void test_clipped_and_scaled_updates_by_hand(void **state) {
                         .scale = 64});
 }
 
+/* Targets as shares of classes are labels where one class has all of it, and the mean of two losses where two share. */
+static void test_targets_that_are_shares(void **state) {
+    (void)state;
+    static const float shares[3][BATCH * 3] = {{1, 0, 0, 0, 0, 1}, {0, 1, 0, 0, 0, 1}, {0.5f, 0.5f, 0, 0, 0, 1}};
+    double loss[2][3];
+    for (int soft = 0; soft < 2; soft++)
+        for (int i = 0; i < 3 - !soft; i++) {
+            ClassifySpec spec = small_spec();
+            Updates u = {0};
+            spec.soft_targets = soft, spec.ema = false, spec.model.drop_path = 0;
+            open_spec(&u, &spec);
+            static float images[BATCH * SIDE * SIDE * 3];
+            const int32_t labels[BATCH] = {i, 2};
+            const float zero[HYPER_COUNT] = {[HYPER_INV_SCALE] = 1, [HYPER_CORRECTION1] = 1, [HYPER_CORRECTION2] = 1};
+            float got;
+            rule_images("even", images, BATCH, SIDE, SIDE);
+            OK(plan_upload(u.plan, u.c.images, images, sizeof images, &err));
+            OK(soft ? plan_upload(u.plan, u.c.targets, shares[i], sizeof shares[i], &err)
+                    : plan_upload(u.plan, u.c.targets, labels, sizeof labels, &err));
+            OK(plan_upload(u.plan, u.c.hyper, zero, sizeof zero, &err));
+            OK(plan_upload(u.plan, u.c.scale, &(float){1}, sizeof(float), &err));
+            plan_run(u.plan);
+            OK(plan_download(u.plan, u.c.loss, &got, sizeof got, &err));
+            loss[soft][i] = got;
+            close_updates(&u);
+        }
+    assert_true(fabs(loss[0][0] - loss[0][1]) > 1e-2);
+    for (int i = 0; i < 2; i++) expect_near("loss of labels", i, loss[1][i], loss[0][i], 1e-6);
+    expect_near("loss of shares", 2, loss[1][2], (loss[0][0] + loss[0][1]) / 2, 1e-6);
+}
+
 /* ---- the network's own decisions ---- */
 
 /* Two streams a block, the first block has none: every residual branch draws its own. */
@@ -264,11 +299,9 @@ static void test_roles_that_a_run_keeps(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_updates_by_hand),
-        cmocka_unit_test(test_clipped_and_scaled_updates_by_hand),
-        cmocka_unit_test(test_every_branch_is_dropped_by_itself),
-        cmocka_unit_test(test_what_parameters_start_as),
-        cmocka_unit_test(test_roles_that_a_run_keeps),
+        cmocka_unit_test(test_updates_by_hand),          cmocka_unit_test(test_clipped_and_scaled_updates_by_hand),
+        cmocka_unit_test(test_targets_that_are_shares),  cmocka_unit_test(test_every_branch_is_dropped_by_itself),
+        cmocka_unit_test(test_what_parameters_start_as), cmocka_unit_test(test_roles_that_a_run_keeps),
     };
     return cmocka_run_group_tests_name("update", tests, NULL, NULL);
 }
