@@ -104,6 +104,23 @@ static void test_what_takes_a_folder(void **state) {
     EXPECT(2, "train data.path=$T/none output=$T/nowhere " LEARNS);
 }
 
+/* Slashes and dots at the end are no part of a folder's name: the run beside it has its number, and none lies in it. */
+static void test_the_number_follows_the_name(void **state) {
+    (void)state;
+    static const char *const spellings[] = {"ends/", "ends/.", "ends//./", "ends/x/.."};
+    shell("mkdir -p ends/x");
+    char arguments[400];
+    for (size_t i = 0; i < COUNTOF(spellings); i++) {
+        snprintf(arguments, sizeof arguments, RUN SHORT "output=$T/%s -q", spellings[i]);
+        EXPECT(0, arguments);
+        shell("test -e ends-2/results.csv && rm -r ends-2 && test \"$(ls -A ends)\" = x");
+    }
+    EXPECT(2, RUN SHORT "output=/");
+    expect_text(errors, "the root of all folders");
+    EXPECT(2, RUN SHORT "output=/../. --dry-run");
+    EXPECT(4, RUN SHORT "output=$T/nowhere/..");
+}
+
 /* ---- a start from weights ---- */
 
 static float *read_tensor(const char *file, const char *name, size_t *count) {
@@ -321,6 +338,7 @@ int main(void) {
         cmocka_unit_test(test_one_run_at_a_time_in_a_folder),
         cmocka_unit_test(test_a_closed_folder_is_free),
         cmocka_unit_test(test_what_takes_a_folder),
+        cmocka_unit_test(test_the_number_follows_the_name),
         cmocka_unit_test(test_a_start_takes_the_weights_over),
         cmocka_unit_test(test_a_head_of_other_names_starts_anew),
         cmocka_unit_test(test_the_table_is_the_results),

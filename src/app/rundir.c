@@ -53,6 +53,33 @@ static bool take_lock(RunDir *r, Log *log, Err *err) {
     return ok;
 }
 
+static bool ends_with(const char *text, size_t length, const char *end) {
+    size_t count = strlen(end);
+    return length >= count && memcmp(text + length - count, end, count) == 0;
+}
+
+/* The name that a number is put behind: "runs/mine/" is "runs/mine", and what has no name of its own ("." or "a/..") is
+ * asked for the one it has. malloc'd; NULL: EXIT_IO. */
+static char *own_name(const char *wanted, Err *err) {
+    size_t length = strlen(wanted);
+    for (;;) {
+        if (length > 1 && wanted[length - 1] == '/')
+            length--;
+        else if (length > 2 && ends_with(wanted, length, "/."))
+            length -= 2;
+        else
+            break;
+    }
+    char *name = mem_strdup(wanted);
+    name[length] = '\0';
+    bool nameless = strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || ends_with(name, length, "/..");
+    if (!nameless) return name;
+    char *real = path_real(name);
+    if (!real) file_fail(err, name, "cannot be found", errno);
+    free(name);
+    return real;
+}
+
 static char *numbered(const char *wanted, int number) {
     size_t room = strlen(wanted) + 16;
     char *path = mem_zalloc(room, 1);
@@ -107,18 +134,22 @@ static bool move_earlier_run(const RunDir *r, Log *log, Err *err) {
 
 bool rundir_open(RunDir *out, const char *wanted, bool reuse, Log *log, Err *err) {
     *out = (RunDir){.lock = -1};
-    for (int i = 1;; i++) {
+    char *name = own_name(wanted, err);
+    for (int i = 1; name; i++) {
         Err why = {0};
-        out->path = numbered(wanted, i);
+        out->path = numbered(name, i);
         bool ours = (reuse || !holds_anything(out->path, false)) && claim(out, log, &why);
         if (ours && (reuse || !holds_anything(out->path, false))) break; /* asked again: now nobody else can come in */
         bool taken = !why.code || (why.code == EXIT_LOCKED && !reuse);
         rundir_close(out);
-        if (!taken) return err_set(err, why.code, "%s", why.text);
+        if (taken) continue;
+        free(name);
+        return err_set(err, why.code, "%s", why.text);
     }
-    if (!reuse || move_earlier_run(out, log, err)) return true;
-    rundir_close(out);
-    return false;
+    bool ok = name && (!reuse || move_earlier_run(out, log, err));
+    free(name);
+    if (!ok) rundir_close(out);
+    return ok;
 }
 
 void rundir_close(RunDir *r) {

@@ -21,6 +21,7 @@
 
 bool file_fail(Err *err, const char *path, const char *what, int code) {
     const char *advice = code == ENOSPC || code == EDQUOT    ? "free some space"
+                         : code == EFBIG                     ? "raise the limit of file sizes (ulimit -f)"
                          : code == EACCES || code == EPERM   ? "check its permissions"
                          : code == ENOENT || code == ENOTDIR ? "check the path"
                          : code == EMFILE || code == ENFILE  ? "raise the limit of open files"

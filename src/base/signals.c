@@ -12,10 +12,10 @@
 
 static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 
-/* What a thread brings upon itself must reach it: a fault, a write to a pipe that nobody reads or beyond the limit, a
- * job in the background that wants the terminal (reading would fail instead of waiting). */
-static const int own[] = {SIGSEGV, SIGBUS,  SIGFPE,  SIGILL,  SIGTRAP, SIGSYS,
-                          SIGABRT, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU};
+/* What a thread brings upon itself must reach it: a fault, a write to a pipe that nobody reads, a job in the background
+ * that wants the terminal (reading would fail instead of waiting). SIGXFSZ is none of them: blocked, a write beyond the
+ * limit fails with EFBIG, as one to a full disk does, and what began it cleans up. */
+static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPIPE, SIGTTIN, SIGTTOU};
 
 static sigset_t taken, mask; /* what the thread waits for; that, and what was blocked when the program started */
 static bool background; /* a job for which SIGINT of the terminal is not meant */

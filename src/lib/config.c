@@ -206,10 +206,13 @@ bool config_check_training(const Config *c, Err *err) {
     const OptionSet *o = &c->options;
     if (!config_check_data(c, err)) return false;
     if (!check_schedule(c, err)) return false;
-    char *output = real_ancestor(c->output), *data = path_real(c->data.path);
+    char *output = real_ancestor(c->output), *data = path_real(c->data.path), *whole = path_real(c->output);
+    bool root = whole && strcmp(whole, "/") == 0;
+    free(whole);
     bool inside = output && data && is_inside(output, data);
     free(output);
     free(data);
+    if (root) return options_fail(o, "output", err, "\"%s\" is the root of all folders - name one in it", c->output);
     if (inside)
         return options_fail(o, "output", err, "\"%s\" lies inside the data set \"%s\", which mala never writes to",
                             c->output, c->data.path);
