@@ -327,6 +327,28 @@ static void test_join(void **state) {
     }
 }
 
+/* Those of a run that died, and nothing that merely looks like them: it may be somebody's. */
+static void test_only_temporaries_are_removed(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    static const char *const names[] = {"a.tmp.12.0", "a.tmp.7.31", /* and what stays: */
+                                        "a",          "a.bak.12.0",  "a.tmp.12",     "a.tmp.12.",
+                                        "a.tmp.x.0",  "a.tmp.12.0x", "ab.tmp.12.0",  "b.tmp.12.0"};
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        char *path = path_join(s->folder, names[i]);
+        assert_true(file_write(path, "x", 1, &err));
+        free(path);
+    }
+    char *path = path_join(s->folder, "a");
+    file_remove_temporaries(path);
+    free(path);
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        path = path_join(s->folder, names[i]);
+        if ((access(path, F_OK) == 0) != (i > 1)) fail_msg("%s", names[i]);
+        free(path);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -334,7 +356,7 @@ int main(void) {
         TEST(test_two_writers_at_once), TEST(test_write_refused),         TEST(test_write_through_link),
         TEST(test_steps),               TEST(test_only_new),
         TEST(test_read_refused),        TEST(test_limit),                 TEST(test_reader),
-        TEST(test_folders),             TEST(test_join),
+        TEST(test_folders),             TEST(test_join),                  TEST(test_only_temporaries_are_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -58,7 +58,9 @@ make_tree() { # number
     [ -e $tree/build/flags ] || [ ! -d "$build" ] ||
         (cd "$build" && find . -path "./mutants*" -prune -o \( -name '*.o' -o -name '*.d' -o -name flags -o -name flavour \) \
             -type f -print | grep -v '^./\(asan\|tsan\|fuzz\|coverage\|cuda\|gpu\)/' | tar cf - -T -) | tar xf - -C $tree/build
-    rm -rf $tree/pristine
+    # it was stopped with a fault planted: what came of that is made anew
+    [ ! -e $tree/planted ] || touch "$tree/$(cat $tree/planted)"
+    rm -rf $tree/pristine $tree/planted
 }
 
 # The tests must pass on what is not mutated; that also says how long they take.
@@ -88,6 +90,7 @@ restore() { # file
         rm -f "$object"
         [ ! -e "pristine/${object#build/}" ] || cp -p "pristine/${object#build/}" "$object"
     done <changed
+    rm -f planted
 }
 
 notices() { # test, its argument: whether it fails
@@ -102,6 +105,7 @@ run_row() { # number, room, file, line, tests; in a tree
     touch stamp
     table -v mode=apply -v row="$1" >mutated || return 1
     cp -p "$3" sound
+    echo "$3" >planted
     cat mutated >"$3"
     said=survived
     by="$5"
