@@ -159,8 +159,7 @@ static void test_every_order_is_as_likely(void **state) {
     for (int i = 0; i < 256; i++)
         if (met[i]) expect_share(met[i], EPOCHS, 1.0 / ORDERS, "an order"), different++;
     assert_int_equal(different, ORDERS);
-    loader_close(l);
-    scene_free(&s);
+    loader_close(l), scene_free(&s);
 }
 
 /* No two epochs of a seed, and no two seeds, go through the pictures alike. */
@@ -296,8 +295,7 @@ static void test_cuttings_are_drawn_evenly(void **state) {
     expect_even(&x, "column"), expect_even(&y, "row");
     expect_share(flips, DRAWS, 0.3, "mirrored");
     expect_share(flips_of_left, of_left, 0.3, "mirrored of those on the left");
-    image_free(&image);
-    resizer_free(&r);
+    image_free(&image), resizer_free(&r);
 }
 
 /* The released recipe: its numbers, and that cuttings keep to them. */
@@ -321,8 +319,7 @@ static void test_default_cuttings(void **state) {
         assert_true(c.width * c.height > 0.07 * WIDTH * HEIGHT && ratio > 0.7 && ratio < 1.42);
     }
     expect_share(flips, DRAWS, 0.5, "mirrored");
-    image_free(&image);
-    resizer_free(&r);
+    image_free(&image), resizer_free(&r);
 }
 
 /* Each place of a padded crop as often as any other, and each filter. */
@@ -363,8 +360,7 @@ static void test_padded_crops_are_drawn_evenly(void **state) {
     }
     assert_int_equal(filters[0] + filters[1], 400);
     expect_share(filters[0], 400, 0.5, "bilinear");
-    image_free(&image);
-    resizer_free(&r);
+    image_free(&image), resizer_free(&r);
 }
 
 /* ---- initial weights and dropped paths ---- */
@@ -439,8 +435,7 @@ static void test_initial_weights_are_normal_and_cut_at_2(void **state) {
     OK(state_init(&s, 12, &err));
     read_weights(&s, 0, again);
     assert_memory_not_equal(again, x[0], sizeof again); /* a seed is a stream */
-    state_free(&s);
-    graph_free(g);
+    state_free(&s), graph_free(g);
     b.close(&b);
 }
 
@@ -454,8 +449,7 @@ static void drop_paths(Backend *b, uint64_t seed, uint64_t step, float keep[PATH
     OK(plan_upload(p, counter, (uint64_t[]){seed, step}, 16, &err));
     plan_run(p);
     OK(plan_download(p, y, keep, sizeof(float) * PATHS * SAMPLES, &err));
-    plan_free(p);
-    graph_free(g);
+    plan_free(p), graph_free(g);
 }
 
 /* Two streams a block, the rate rising to 0.3 from block to block: as many samples lose the path as it says, and what
