@@ -158,6 +158,10 @@ static void expect_kept(const Retraced *t, int best, const char *run) {
     expect_retraced(t, last, file_of(run, "weights/last.safetensors"));
 }
 
+/* Of the last run that was compared. */
+static int best_epoch;
+static double best_top1, last_top1;
+
 static void retrace_and_compare(const Recipe *r, const char *name) {
     static Retraced t;
     const int best = retrace(&t, r, &backend);
@@ -165,6 +169,7 @@ static void retrace_and_compare(const Recipe *r, const char *name) {
     expect_results(&t, name);
     expect_metrics(&t, name);
     expect_kept(&t, best, name);
+    best_epoch = best + 1, best_top1 = t.epoch[best].top1, last_top1 = t.epoch[r->epochs - 1].top1;
     retrace_free(&t);
 }
 
@@ -173,6 +178,12 @@ static void test_every_step_is_the_recipes(void **state) {
     (void)state;
     Recipe r = recipe();
     retrace_and_compare(&r, "weights");
+    /* the same in words */
+    EXPECT(0, "train --config $T/weights/config.json output=$T/text");
+    char part[80];
+    snprintf(part, sizeof part, "/text: best top-1 %.2f %% (epoch %d of 6) in ", 100 * best_top1, best_epoch);
+    expect_text(output, part);
+    assert_true(best_top1 > last_top1);
 }
 
 /* How training pictures are cut: the parts that are drawn, the filter, or nothing drawn at all. */

@@ -294,7 +294,7 @@ static void test_bad_pictures_are_counted(void **state) {
     assert_int_equal(strncmp(output, good, strlen(good)), 0);
     EXPECT(3, "eval $T/bad-run --data $T/bad data.max_bad=0.06"); /* 1 of 16 is more */
     EXPECT(3, RUN "data.path=$T/bad output=$T/none sched.epochs=3 data.max_bad=0.06");
-    EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error");
+    EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error data.max_bad=1");
     EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error train.batch_size=32 --dry-run");
 }
 
