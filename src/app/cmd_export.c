@@ -138,7 +138,9 @@ static bool write_export(const Export *e, const ModelFile *file, const Cli *cli,
     Backend backend = {0};
     ExportOptions options = {.form = (ExportForm)e->form, .preprocess = cli_flag(cli, "preprocess") != NULL};
     if (!backend_open_cpu(&backend, 1, err)) return false;
-    bool ok = export_open(&model, file, &backend, options, err);
+    bool golden = e->format != TO_ONNX && e->form == EXPORT_CLASSIFIER;
+    bool ok = (golden || export_check_computes(file, &backend, options.form, err)) &&
+              export_open(&model, file, &backend, options, err);
     if (ok) {
         WeightsExport weights = {.format = (WeightsFormat)e->format,
                                  .dtype = types[e->dtype].type,

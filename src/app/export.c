@@ -6,6 +6,10 @@
 #include "base/strings.h"
 #include "io/onnx.h"
 #include "io/seal.h"
+#include "lib/golden.h"
+#include "run/plan.h"
+
+#define PROBE 64 /* pixels of the picture that a network is tried on: two by two are left in the last stage */
 
 static void export_graph(ExportModel *e, const Config *c, int classes) {
     ClassifySpec spec = config_classify(c, classes);
@@ -13,8 +17,9 @@ static void export_graph(ExportModel *e, const Config *c, int classes) {
     Graph *g = e->graph = graph_new();
     Nn nn = {.g = g, .counter = NO_VAL};
     Val stage[MAVIT_STAGES];
-    Val x = e->options.preprocess ? op_normalize(g, graph_input(g, "pixels", DT_U8, shape), spec.mean, spec.std)
-                                  : graph_input(g, "images", DT_F32, shape);
+    const bool pixels = e->options.preprocess;
+    e->input = graph_input(g, pixels ? "pixels" : "images", pixels ? DT_U8 : DT_F32, shape);
+    Val x = pixels ? op_normalize(g, e->input, spec.mean, spec.std) : e->input;
     spec.model.classes = classes; /* the head's own, whatever the config says */
     mavit_features(&nn, &spec.model, x, stage);
     if (e->options.form == EXPORT_BACKBONE)
@@ -39,7 +44,7 @@ static bool load_weights(ExportModel *e, const ModelFile *m, Err *err) {
 }
 
 /* Weights that are no numbers go nowhere. */
-static bool check_finite(State *s, const char *path, Err *err) {
+static bool check_values(State *s, const char *path, Err *err) {
     bool ok = true;
     for (int32_t p = 0; ok && p < s->n_params; p++) {
         size_t count = (size_t)state_count(s, p);
@@ -47,9 +52,7 @@ static bool check_finite(State *s, const char *path, Err *err) {
         ok = mem_try(&values, count * sizeof(float), err) && state_require(s, p, err) &&
              state_read(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, values, err);
         state_release(s, p);
-        if (ok && !classify_finite(values, (int64_t)count))
-            ok = err_set(err, EXIT_INPUT, "%s: %s holds values that are not finite - these weights do not "
-                         "compute", path, s->params[p].name);
+        ok = ok && weights_check_values(values, (int64_t)count, s->params[p].name, path, err);
         free(values);
     }
     return ok;
@@ -61,7 +64,7 @@ bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportO
     if (options.form == EXPORT_CLASSIFIER && !model_file_has_classifier(m, err)) return false;
     export_graph(out, &m->config, m->class_count);
     if (state_new(&out->state, out->graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err) &&
-        load_weights(out, m, err) && check_finite(&out->state, m->file.path, err))
+        load_weights(out, m, err) && check_values(&out->state, m->file.path, err))
         return true;
     export_close(out);
     return false;
@@ -71,6 +74,41 @@ void export_close(ExportModel *e) {
     if (e->state.params) state_free(&e->state);
     graph_free(e->graph);
     *e = (ExportModel){0};
+}
+
+static bool run_once(ExportModel *e, Plan *p, const char *path, const Val *outputs, int count, Err *err) {
+    const size_t bytes = (size_t)shape_count(&graph_value(e->graph, e->input)->shape);
+    uint8_t *pixels = mem_zalloc(bytes, 1);
+    golden_input(pixels, 0, PROBE, PROBE);
+    bool ok = plan_upload(p, e->input, pixels, bytes, err);
+    free(pixels);
+    if (ok) plan_run(p);
+    for (int i = 0; ok && i < count; i++) {
+        const int64_t values = shape_count(&graph_value(e->graph, outputs[i])->shape);
+        float *host = mem_zalloc((size_t)values, sizeof *host);
+        ok = plan_download(p, outputs[i], host, (size_t)values * sizeof *host, err);
+        if (ok && !classify_finite(host, values))
+            ok = err_set(err, EXIT_INPUT, "%s: its answers are not finite - these weights do not compute", path);
+        free(host);
+    }
+    return ok;
+}
+
+bool export_check_computes(const ModelFile *m, Backend *backend, ExportForm form, Err *err) {
+    ExportModel e;
+    Plan *p = NULL;
+    ModelFile probe = *m;
+    probe.log = NULL;
+    for (int i = 0; i < 2; i++) probe.config.input.size[i] = PROBE;
+    if (!export_open(&e, &probe, backend, (ExportOptions){.form = form, .preprocess = true}, err)) return false;
+    const bool backbone = form == EXPORT_BACKBONE;
+    const Val *outputs = backbone ? e.features : &e.logits;
+    const int count = backbone ? MAVIT_STAGES : 1;
+    bool ok = plan_new(&p, e.graph, backend, &e.state, outputs, count, (PlanOptions){0}, err) &&
+              run_once(&e, p, m->file.path, outputs, count, err);
+    plan_free(p);
+    export_close(&e);
+    return ok;
 }
 
 /* ---- ONNX ---- */

@@ -16,6 +16,7 @@ typedef struct {
 typedef struct {
     ExportOptions options;
     Graph *graph;               /* evaluation, unfused, for a batch of one picture of the config's size */
+    Val input;                  /* images, or with preprocess pixels: (1, H, W, 3) */
     Val logits;                 /* classifier: (B, classes) */
     Val features[MAVIT_STAGES]; /* backbone: (B, H/4/2^i, W/4/2^i, dims[i]) */
     State state;                /* the form's weights, read from the file on demand: state_require before state_read */
@@ -25,6 +26,10 @@ typedef struct {
  * False: EXIT_INPUT (the weights do not fit), EXIT_MEMORY. After a failure nothing needs closing. */
 bool export_open(ExportModel *out, const ModelFile *m, Backend *backend, ExportOptions options, Err *err);
 void export_close(ExportModel *e);
+
+/* Does it compute? Runs the form's network once, on a small noise: values may be finite and their products not. For
+ * what carries no golden logits, which are computed anyway. False: EXIT_INPUT, EXIT_MEMORY. */
+bool export_check_computes(const ModelFile *m, Backend *backend, ExportForm form, Err *err);
 
 /* ONNX (io/onnx.h). Input "images" f32 (batch,3,H,W), normalised, or, with preprocess, "pixels" u8 (batch,H,W,3), RGB.
  * Outputs "logits" (batch, classes), or "stage0" .. "stage3" (batch, dims[i], H/4/2^i, W/4/2^i). dynamic_size: H and W

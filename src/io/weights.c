@@ -219,6 +219,19 @@ static bool read_tensor(void *self, const State *s, int32_t param, float *host, 
     return tensor_file_read_f32(host, file, t, err);
 }
 
+bool weights_check_values(const float *values, int64_t count, const char *name, const char *path, Err *err) {
+    const bool variance = text_matches("*.running_var", name);
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(values[i]))
+            return err_set(err, EXIT_INPUT, "%s: %s holds values that are not finite - these weights do not compute",
+                           path, name);
+        if (variance && values[i] < 0)
+            return err_set(err, EXIT_INPUT, "%s: %s holds a variance below 0 (%g) - these weights do not compute", path,
+                           name, (double)values[i]);
+    }
+    return true;
+}
+
 bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const WeightsPolicy *policy, Err *err) {
     if (!weights_check(report, s, file, policy, err)) return false;
     for (int32_t p = 0; p < s->n_params; p++) {
@@ -227,6 +240,7 @@ bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const
         void *host;
         if (!mem_try(&host, t->count * sizeof(float), err)) return false;
         bool ok = read_tensor((void *)file, s, p, host, err) &&
+                  weights_check_values(host, state_count(s, p), s->params[p].name, file->path, err) &&
                   state_write(s, s->params[p].buffer ? ROLE_BUFFER : ROLE_WEIGHT, p, host, err);
         free(host);
         if (!ok) return false;

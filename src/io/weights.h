@@ -39,10 +39,15 @@ bool weights_check_names(const TensorFile *file, Err *err);
 bool weights_check(WeightsReport *report, const State *s, const TensorFile *file, const WeightsPolicy *policy,
                    Err *err);
 
+/* Can values of the file at `path` be those of a tensor of this name: finite, and no variance below 0, which computes
+ * NaN in evaluation alone? False: EXIT_INPUT. */
+bool weights_check_values(const float *values, int64_t count, const char *name, const char *path, Err *err);
+
 /* "loaded 612 of 612 tensors, 24.7 M parameters (100 %)" and what was left out. */
 void weights_describe(const WeightsReport *report, Log *log);
 
-/* weights_check, then reads everything into the state now. What is left out keeps what state_init drew. */
+/* weights_check, then reads everything into the state now, values checked. What is left out keeps what state_init
+ * drew. */
 bool weights_load(WeightsReport *report, State *s, const TensorFile *file, const WeightsPolicy *policy, Err *err);
 
 /* weights_check, then lets plans read each tensor when they need it; file must stay open as long as the state. What the
