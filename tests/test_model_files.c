@@ -383,6 +383,70 @@ static void test_values(void **state) {
     shell("test ! -e x && test -z \"$(ls -d x.* 2>/dev/null)\"");
 }
 
+/* Finite values that compute none: a variance below 0 counts in evaluation alone, so training would find it at the end;
+ * large weights only where they meet. */
+static void test_values_that_do_not_compute(void **state) {
+    (void)state;
+    static const char *const refuse[] = {
+        "export $T/odd.safetensors $T/x.onnx", "export $T/odd.safetensors $T/x.pth --as backbone",
+        "export $T/odd.safetensors $T/x.onnx --as backbone", "export $T/odd.safetensors $T/x/",
+        "import $T/odd.safetensors $T/x.pth --key ''",
+        "train data.path=$T/data output=$T/x --weights $T/odd.safetensors " SMALL "--epochs 1"};
+    set_value("odd.safetensors", "layers.3.blocks.0.attn.proj.weight", 1); /* such a start is one */
+    EXPECT(0, "export $T/odd.safetensors $T/fine.onnx");
+    set_value("odd.safetensors", "patch_embed.proj.1.running_var", -1);
+    for (size_t i = 0; i < COUNTOF(refuse); i++) {
+        EXPECT(3, refuse[i]);
+        expect_text(errors, "odd.safetensors: patch_embed.proj.1.running_var holds a variance below 0 (-1)");
+    }
+    set_value("odd.safetensors", "patch_embed.proj.1.running_var", INFINITY);
+    EXPECT(3, refuse[COUNTOF(refuse) - 1]);
+    set_value("odd.safetensors", "patch_embed.proj.0.weight", FLT_MAX);
+    for (size_t i = 0; i < 4; i++) {
+        EXPECT(3, refuse[i]);
+        expect_text(errors, "do not compute");
+    }
+    shell("test ! -e x && test -z \"$(ls -d x.* 2>/dev/null)\"");
+}
+
+/* Of two classes of one name no answer can be told; an empty name is none. Files of others may hold either. */
+static void test_names_are_classes(void **state) {
+    (void)state;
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    static const char *const lists[] = {"[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"a\",\"h\",\"i\",\"j\",\"k\",\"l\"]",
+                                        "[\"a\",\"b\",\"c\",\"d\",\"\",\"f\",\"g\",\"h\",\"i\",\"j\",\"k\",\"l\"]"};
+    static const char *const messages[] = {"classes 0 and 6 are both named \"a\"", "class 4 has an empty name"};
+    for (size_t i = 0; i < COUNTOF(lists); i++) {
+        StoredPair pairs[] = {{"mala.config", tensor_file_metadata(&f, "mala.config")}, {"mala.classes", lists[i]}};
+        OK(safetensors_write(file_in("odd.safetensors"), f.tensors, f.tensor_count, pairs, COUNTOF(pairs), &err));
+        EXPECT(3, "eval $T/odd.safetensors --data $T/data");
+        expect_text(errors, messages[i]);
+        EXPECT(3, "train data.path=$T/data output=$T/x --weights $T/odd.safetensors " SMALL "--epochs 1");
+        expect_text(errors, messages[i]);
+    }
+    tensor_file_close(&f);
+    make_hub("\"car\"/\"\"");
+    EXPECT(3, "infer $T/data/val --weights $T/hub");
+    expect_text(errors, "hub/config.json: class ");
+    make_hub("\"label_names\": \\[\"[a-z]*\", \"[a-z]*\"/\"label_names\": [\"x\", \"x\"");
+    EXPECT(3, "infer $T/data/val --weights $T/hub");
+    expect_text(errors, "classes 0 and 1 are both named \"x\"");
+    shell("printf '%s\\n' a b c d e f g h i j k a >twice");
+    EXPECT(3, "import " BEST "$T/x.safetensors --classes $T/twice");
+    expect_text(errors, "twice: classes 0 and 11 are both named \"a\"");
+}
+
+/* Names that no key of a reader of JSON may be: what a folder says is read back before it stands there. */
+static void test_hub_of_odd_names(void **state) {
+    (void)state;
+    shell("printf '%s\\n' 'a\tb' n01443537 '\"q\"' '\\' d e f g h i j k >odd");
+    EXPECT(0, "import " BEST "$T/odd.safetensors --classes $T/odd --force");
+    EXPECT(0, "export $T/odd.safetensors $T/odd.hub --to hf");
+    EXPECT(0, "verify $T/odd.hub");
+    EXPECT(0, "infer $T/data/val --weights $T/odd.hub");
+}
+
 /* A file that is imported over itself stays the network that it was. */
 static void test_import_onto_itself(void **state) {
     (void)state;
@@ -408,6 +472,9 @@ int main(void) {
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_full_disk_of_synth),
         cmocka_unit_test(test_values),
+        cmocka_unit_test(test_values_that_do_not_compute),
+        cmocka_unit_test(test_names_are_classes),
+        cmocka_unit_test(test_hub_of_odd_names),
         cmocka_unit_test(test_import_onto_itself),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);

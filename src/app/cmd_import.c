@@ -12,6 +12,7 @@
 #include "base/strings.h"
 #include "data/list.h"
 #include "io/pth.h"
+#include "lib/class_names.h"
 #include "lib/model_write.h"
 
 #define MAX_CLASSES_FILE ((size_t)16 << 20)
@@ -38,7 +39,7 @@ static bool read_classes(ModelFile *m, const char *path, Err *err) {
         text_unprintable(m->classes[m->class_count++]);
     }
     free(bytes);
-    return ok;
+    return ok && class_names_check(m->classes, m->class_count, path, err);
 }
 
 /* Names must be as many as the head has outputs, otherwise every answer would be wrong. */

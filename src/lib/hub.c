@@ -28,6 +28,14 @@ static void write_doubles(JsonWriter *w, const char *key, const double *values, 
 
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
+/* Names as keys: mala's own reader has none with control characters. */
+static bool can_be_keys(char *const *classes, int count) {
+    for (int i = 0; i < count; i++)
+        for (const char *c = classes[i]; *c; c++)
+            if ((unsigned char)*c < 0x20) return false;
+    return true;
+}
+
 static bool all_differ(char *const *classes, int count) {
     const char **sorted = mem_zalloc((size_t)count, sizeof *sorted);
     bool differ = true;
@@ -38,8 +46,8 @@ static bool all_differ(char *const *classes, int count) {
     return differ;
 }
 
-/* What transformers and the pages of hubs read: labels in words. No key may stand twice, so where names do, there is no
- * way back from them. */
+/* What transformers and the pages of hubs read: labels in words. Where two are the same, or one can be no key, there is
+ * no way back from them. */
 static void write_ids(JsonWriter *w, char *const *classes, int count) {
     json_write_key(w, "id2label");
     json_write_object(w);
@@ -49,7 +57,7 @@ static void write_ids(JsonWriter *w, char *const *classes, int count) {
         json_write_key(w, index), json_write_string(w, imagenet_label(classes[i]));
     }
     json_write_end(w);
-    if (!all_differ(classes, count)) return;
+    if (!all_differ(classes, count) || !can_be_keys(classes, count)) return;
     json_write_key(w, "label2id");
     json_write_object(w);
     for (int i = 0; i < count; i++) json_write_key(w, imagenet_label(classes[i])), json_write_int(w, i);
@@ -64,7 +72,7 @@ static void write_labels(JsonWriter *w, char *const *classes, int count) {
     json_write_end(w);
     if (count == 0) return;
     write_ids(w, classes, count);
-    if (imagenet_label(classes[0]) == classes[0]) return;
+    if (imagenet_label(classes[0]) == classes[0] || !can_be_keys(classes, count)) return;
     json_write_key(w, "label_descriptions");
     json_write_object(w);
     for (int i = 0; i < count; i++) json_write_key(w, classes[i]), json_write_string(w, imagenet_label(classes[i]));
@@ -181,6 +189,18 @@ static bool write_page(HubWriter *w, const char *folder, const Config *c, int cl
     return ok;
 }
 
+/* The reader itself is asked. */
+static bool read_back(const char *folder, JsonWriter *json, const Config *c, char *const *classes,
+                      int class_count, Err *err) {
+    HubConfig back;
+    char *name = path_join(folder, "config.json");
+    bool ok = hub_read_text(&back, name, json_writer_text(json), json->count, err) &&
+              hub_check_classes(&back, classes, class_count, err) && hub_check_config(&back, c, err);
+    hub_free(&back);
+    free(name);
+    return ok;
+}
+
 static bool write_config(HubWriter *w, const char *folder, const Config *c, char *const *classes, int class_count,
                          const char *license, Err *err) {
     MavitConfig m = config_mavit(c, class_count);
@@ -196,7 +216,8 @@ static bool write_config(HubWriter *w, const char *folder, const Config *c, char
     write_model_args(&json, &m);
     write_preprocessing(&json, c, class_count, license);
     json_write_end(&json);
-    bool ok = write_in(&w->config, folder, "config.json", json_writer_text(&json), json.count, err);
+    bool ok = read_back(folder, &json, c, classes, class_count, err) &&
+              write_in(&w->config, folder, "config.json", json_writer_text(&json), json.count, err);
     json_writer_free(&json);
     free(architecture);
     return ok;

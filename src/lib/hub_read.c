@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/class_names.h"
 #include "base/file.h"
 
 #define FILE_LIMIT ((size_t)64 << 20)
@@ -225,7 +226,7 @@ bool hub_read_text(HubConfig *out, const char *name, const char *text, size_t co
     json_close(&r.json);
     JsonWriter *writers[] = {&r.size, &r.test_size, &r.crop, &r.test_crop};
     for (size_t i = 0; i < COUNTOF(writers); i++) json_writer_free(writers[i]);
-    return ok;
+    return ok && class_names_check(out->classes, out->class_count, out->name, err);
 }
 
 bool hub_read(HubConfig *out, const char *folder, Err *err) {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/class_names.h"
 #include "lib/hub.h"
 #include "lib/model_metadata.h"
 #include "base/file.h"
@@ -172,7 +173,7 @@ bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *
         if (ok) take_class(names, count, t.text);
     }
     json_close(&r);
-    return ok;
+    return ok && class_names_check(*names, *count, file->path, err);
 }
 
 bool model_classes_read_at(char ***names, int *count, const char *path, const TensorFile *file, Err *err) {

@@ -53,7 +53,8 @@ bool config_check_tensors(const TensorFile *f, const Config *c, Err *err);
  * itself is broken). */
 bool model_file_warn_start(const TensorFile *f, const char *path, const Config *c, Log *log, Err *err);
 
-/* The class names that a file carries; none is no error: count 0. Free them in any case. False: EXIT_INPUT. */
+/* The class names that a file carries, checked (class_names.h); none is no error: count 0. Free them in any case.
+ * False: EXIT_INPUT. */
 bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *err);
 /* The same of what `path` was opened as: where the weights in a hub's folder name none, its config.json does. */
 bool model_classes_read_at(char ***names, int *count, const char *path, const TensorFile *file, Err *err);
