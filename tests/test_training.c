@@ -229,6 +229,41 @@ static void test_what_cannot_fit_says_so_first(void **state) {
     assert_false(exists("large"));
 }
 
+/* A limit that cannot be read is refused: passed over, the run would end without one. */
+static void test_memory_is_a_size_or_an_error(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        double bytes;
+    } sizes[] = {{"4096", 4096},         {"512M", 0x1p29},  {"4g", 0x1p32},   {"4GB", 0x1p32}, {"4gib", 0x1p32},
+                 {"1.5K", 1536},         {"2T", 0x1p41},    {"7b", 7},        {"010", 10},     {"0.5k", 512},
+                 {"9007199254740991", 0x1p53 - 1}};
+    static const char *const wrong[] = {"abc", "M", "-5M", "0", "0G", "0x10", "1M1", "4Gi", "4ib", "+4G", " 4G", "4 G",
+                                        "1e3", "4.", ".5G", "8388608T", "99999999999999999999", "inf", "nan"};
+    const char *limit;
+    size_t bytes;
+    for (size_t i = 0; i < COUNTOF(sizes); i++) {
+        setenv("MALA_MEMORY", sizes[i].text, 1);
+        if (!host_memory_allowed(&bytes, &limit, NULL) || (double)bytes != sizes[i].bytes)
+            fail_msg("%s: %zu", sizes[i].text, bytes);
+        assert_string_equal(limit, "MALA_MEMORY");
+    }
+    for (size_t i = 0; i < COUNTOF(wrong); i++) {
+        Err err = {0};
+        setenv("MALA_MEMORY", wrong[i], 1);
+        if (host_memory_allowed(&bytes, &limit, &err)) fail_msg("%s: %zu", wrong[i], bytes);
+        assert_int_equal(err.code, EXIT_USAGE);
+        expect_text(err.text, "MALA_MEMORY: ");
+    }
+    setenv("MALA_MEMORY", "4Gx", 1);
+    EXPECT(2, "train --data $T/data --output $T/large --dry-run");
+    EXPECT(2, "infer $T/data/val --weights $T/run/weights/best.safetensors");
+    EXPECT(2, "plan --train");
+    expect_text(errors, "MALA_MEMORY: \"4Gx\" is no number of bytes");
+    assert_string_equal(output, "");
+    unsetenv("MALA_MEMORY");
+}
+
 static void put(const char *name, const char *text) {
     char path[256];
     Err err = {0};
@@ -342,6 +377,7 @@ int main(void) {
         cmocka_unit_test(test_a_written_config_works_from_anywhere),
         cmocka_unit_test(test_an_average_leaves_its_start),
         cmocka_unit_test(test_what_cannot_fit_says_so_first),
+        cmocka_unit_test(test_memory_is_a_size_or_an_error),
         cmocka_unit_test(test_the_least_limit_counts),
         cmocka_unit_test(test_a_stopped_run_can_be_verified),
         cmocka_unit_test(test_a_failing_disk_is_no_bad_picture),

@@ -81,8 +81,8 @@ static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, 
     }
     printf("%-20s %12.1f\n", "in all", (double)m->total / 0x1p20);
     const char *limit;
-    size_t left = host_memory_left("", &limit);
-    if (b->host_memory && left != SIZE_MAX)
+    size_t left;
+    if (host_memory_allowed(&left, &limit, NULL) && b->host_memory && left != SIZE_MAX)
         printf("%-20s %12.1f (%s)\n", "left", (double)left / 0x1p20, limit);
     if (!b->host_memory)
         printf("page-locked on the host %.1f\n", (double)(m->training.transfers + m->evaluation.transfers) / 0x1p20);
@@ -96,8 +96,11 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Config c;
     Backend b = {0};
     MemoryNeeds m;
+    size_t left;
+    const char *limit;
     bool train = cli_flag(cli, "train") != NULL;
-    bool ok = config_load(&c, cli->config, cli->overrides, cli->override_count, err);
+    bool ok = host_memory_allowed(&left, &limit, err); /* before the table is begun */
+    ok = config_load(&c, cli->config, cli->overrides, cli->override_count, err) && ok;
     int64_t batch = ok && train ? c.train.batch_size : 1;
     ok = ok && cli_flag_int(cli, "batch", &batch, 1, 65536, err) && config_open_measuring(&b, &c, err) &&
          config_set_precision(&b, &c, train, err) &&

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* The beginning of a small file of the kernel's; empty where there is none. */
@@ -81,25 +82,46 @@ static size_t all_groups_left(const char *root) {
     return left;
 }
 
-/* "4096", "512M", "4G"; 0: unset or no such number. */
-static size_t from_environment(void) {
-    const char *text = getenv("MALA_MEMORY");
-    char *end;
-    if (!text || !text[0]) return 0;
-    double bytes = strtod(text, &end);
-    int shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
-    return bytes > 0 && bytes < 0x1p40 ? (size_t)(bytes * (double)((size_t)1 << shift)) : 0;
-}
-
 size_t host_memory_left(const char *root, const char **limited_by) {
     char path[4200], text[8192];
-    size_t given = from_environment();
-    *limited_by = "MALA_MEMORY";
-    if (given) return given;
     snprintf(path, sizeof path, "%s/proc/meminfo", root);
     read_start(text, sizeof text, path);
     size_t machine = number_after(text, "MemAvailable:") << 10, groups = all_groups_left(root);
     if (machine == 0) machine = SIZE_MAX;
     *limited_by = groups < machine ? "the control group's limit" : "this machine";
     return MIN(machine, groups);
+}
+
+/* A number without sign or exponent; *end is what follows it, text itself where there is none. */
+static double plain_number(const char *text, const char **end) {
+    double value = 0, place = 1;
+    size_t whole = strspn(text, "0123456789"), part = text[whole] == '.' ? strspn(text + whole + 1, "0123456789") : 0;
+    *end = text + (whole ? whole + (part ? part + 1 : 0) : 0);
+    for (size_t i = 0; i < whole; i++) value = 10 * value + (text[i] - '0');
+    for (size_t i = 0; whole && i < part; i++) value += (place /= 10) * (text[whole + 1 + i] - '0');
+    return value;
+}
+
+/* "4096", "512M", "4GiB" */
+static bool parse_bytes(size_t *out, const char *text) {
+    static const char letters[] = "kmgt";
+    const char *end;
+    double bytes = plain_number(text, &end);
+    const char *letter = *end ? strchr(letters, *end | 0x20) : NULL;
+    if (letter) bytes *= (double)((size_t)1 << 10 * (letter - letters + 1)), end++;
+    bool ends = !*end || strcasecmp(end, "b") == 0 || (letter && strcasecmp(end, "ib") == 0);
+    if (end == text || !ends || !(bytes >= 1 && bytes < 0x1p63)) return false;
+    *out = (size_t)bytes;
+    return true;
+}
+
+bool host_memory_allowed(size_t *out, const char **limited_by, Err *err) {
+    const char *text = getenv("MALA_MEMORY");
+    if (!text || !text[0]) {
+        *out = host_memory_left("", limited_by);
+        return true;
+    }
+    *limited_by = "MALA_MEMORY";
+    return parse_bytes(out, text) ||
+           err_set(err, EXIT_USAGE, "MALA_MEMORY: \"%s\" is no number of bytes - for example 4G or 512M", text);
 }

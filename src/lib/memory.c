@@ -94,8 +94,9 @@ static bool largest_batch(int *out, const MemoryRun *r, int batch, size_t left, 
 
 bool memory_check(size_t *spare, const MemoryRun *r, Err *err) {
     const char *limit;
-    size_t left = host_memory_left("", &limit), total;
+    size_t left, total;
     int most;
+    if (!host_memory_allowed(&left, &limit, err)) return false;
     *spare = left;
     if (left == SIZE_MAX || !r->backend->host_memory) return true;
     if (!total_of(&total, r, r->batch, err)) return false;

@@ -41,7 +41,7 @@ typedef struct {
 
 /* Is there host memory for it? Asked before any is taken, since whoever takes more than there is gets killed. *spare:
  * what is left then, SIZE_MAX where nothing is known. Always true on a GPU, whose allocations fail by themselves.
- * False: EXIT_MEMORY, naming the largest batch that fits; EXIT_BUG. */
+ * False: EXIT_MEMORY, naming the largest batch that fits; EXIT_USAGE (MALA_MEMORY is no size); EXIT_BUG. */
 bool memory_check(size_t *spare, const MemoryRun *r, Err *err);
 
 #endif
