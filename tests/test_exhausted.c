@@ -25,7 +25,7 @@ static const char *verdict(const Workflow *w, int code, uint64_t undisturbed) {
 
 static int fail_once(const Workflow *w, long n, bool ever_after, uint64_t undisturbed) {
     char setting[64];
-    snprintf(setting, sizeof setting, "MALA_MEMORY=%ld%s", n, ever_after ? "+" : "");
+    snprintf(setting, sizeof setting, "MALA_NO_MEMORY=%ld%s", n, ever_after ? "+" : "");
     int code = workflow_run(w, setting);
     const char *wrong = verdict(w, code, undisturbed);
     if (wrong) print_error("%s, %s: %s: exit %d, %s\n", w->name, setting, wrong, code, errors);

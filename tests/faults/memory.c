@@ -1,7 +1,7 @@
 /* memory.c - preloaded into mala, or linked into a test (memory.h): allocations are counted from 1, and chosen ones
  * fail, whoever makes them: mala, its libraries, the C library.
- *   MALA_MEMORY=N         the N-th fails
- *   MALA_MEMORY=N+        the N-th and all that follow
+ *   MALA_NO_MEMORY=N      the N-th fails
+ *   MALA_NO_MEMORY=N+     the N-th and all that follow
  *   MALA_MEMORY_SITES=F   none fails; at the end F has a line for each: a hash of the calls that led to it, so that a
  *                         sweep can take each way to an allocation once
  * What counts: malloc, calloc, realloc, aligned_alloc, posix_memalign, memalign, mmap of fresh memory, pthread_create.
@@ -35,7 +35,7 @@ static atomic_uint *sites;
 static _Thread_local int inside __attribute__((tls_model("initial-exec"))); /* backtrace allocates, too */
 
 __attribute__((constructor)) static void start(void) {
-    const char *which = getenv("MALA_MEMORY");
+    const char *which = getenv("MALA_NO_MEMORY");
     char *end = NULL;
     sites_path = getenv("MALA_MEMORY_SITES");
     if (!sites_path && !which) return;
