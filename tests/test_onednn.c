@@ -127,17 +127,20 @@ static void test_storm_on(void **state) {
 }
 
 static sigset_t masks[2];
+static atomic_int arrived;
 
 static void keep_mask(void *arg, int index, int thread) {
     (void)arg, (void)index;
     pthread_sigmask(SIG_SETMASK, NULL, &masks[thread]);
-    usleep(20000); /* so that each thread takes one */
+    atomic_fetch_add(&arrived, 1);
+    while (atomic_load(&arrived) < 2) usleep(100); /* so that each thread takes one */
 }
 
 static void test_compute_threads_take_no_signals(void **state) {
     (void)state;
     Team *team = team_new(2), *before = team_use(team);
     if (team_size(team) == 2) {
+        atomic_store(&arrived, 0);
         parallel_for(2, keep_mask, NULL);
         for (int number = 1; number < 32; number++) {
             if (number == SIGKILL || number == SIGSTOP) continue;
