@@ -241,8 +241,11 @@ static void run_pipelined(float out[STEPS][SIZE], PlanOptions options) {
     for (int i = 0; i < SIZE; i++) bias[i] = 0.25f;
     OK(plan_upload(s.plan, s.bias, bias, sizeof bias, &err)); /* keeps its value */
     for (int step = 0; step < STEPS; step++) {
-        fill(x, step);
-        OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+        for (int again = 1; again >= 0; again--) { /* what is staged again replaces what was */
+            fill(x, step + STEPS * again);
+            OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+        }
+        assert_int_equal(s.plan->pipe.n_pending, 1);
         memset(x, 0x77, sizeof x); /* ours again */
         plan_run(s.plan);
         OK(plan_fetch_begin(s.plan, &err));
