@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/base.h"
 #include "program.h"
 
 #define WEIGHTS "--weights $T/run "
@@ -118,17 +119,73 @@ static void test_csv_and_json_files(void **state) {
     read_text(text, sizeof text, path);
     assert_string_equal(text, csv);
     free(csv);
-    EXPECT(0, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv"); /* replaces */
+    EXPECT(2, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv");
+    expect_text(errors, "answers.csv: exists - add --force");
+    EXPECT(0, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv --force");
     read_text(text, sizeof text, path);
     assert_int_equal(strncmp(text, "{\"image\":", 9), 0);
     /* what fails leaves the file of before, and nothing beside it */
-    EXPECT(3, "infer $T/a.jpg $T/nowhere.txt " WEIGHTS "--out $T/answers.csv");
+    EXPECT(3, "infer $T/a.jpg $T/nowhere.txt " WEIGHTS "--out $T/answers.csv --force");
     char after[400];
     read_text(after, sizeof after, path);
     assert_int_equal(strncmp(text, after, strlen(after)), 0);
     shell("[ $(ls | grep -c answers) = 1 ]");
     EXPECT(4, "infer $T/a.jpg " WEIGHTS "--out $T/nowhere/a.csv");
     EXPECT(2, "infer $T/a.jpg " WEIGHTS "--json --csv");
+}
+
+/* Whatever is read stays: answers have no place in it, not even by force, by a link or from inside a folder or a list. */
+static void test_answers_replace_no_input(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "infer $T/in/a.jpg " WEIGHTS "--out $T/in/a.jpg",
+        "infer $T/in " WEIGHTS "--out $T/in/a.jpg",
+        "infer $T/in/all.txt " WEIGHTS "--out $T/in/all.txt",
+        "infer $T/in/all.txt " WEIGHTS "--out $T/in/a.jpg",
+        "infer - " WEIGHTS "--out $T/in/a.jpg <$T/in/a.jpg",
+        "infer - " WEIGHTS "--out $T/in/all.txt <$T/in/all.txt",
+        "infer $T/in/a.jpg " WEIGHTS "--out $T/in/link",
+        "infer $T/a.jpg --weights $T/in/w.safetensors --out $T/in/w.safetensors",
+        "infer $T/a.jpg " WEIGHTS "--config $T/in/c.json --out $T/in/c.json"};
+    shell("mkdir in && cp a.jpg in/ && echo a.jpg >in/all.txt && ln -s a.jpg in/link && echo '{}' >in/c.json && "
+          "cp run/weights/best.safetensors in/w.safetensors && cp -r in in-before");
+    char line[400];
+    for (size_t i = 0; i < COUNTOF(commands); i++) {
+        EXPECT(2, commands[i]);
+        const char *redirected = strchr(commands[i], '<');
+        int length = redirected ? (int)(redirected - commands[i]) : (int)strlen(commands[i]);
+        snprintf(line, sizeof line, "%.*s --force %s", length, commands[i], redirected ? redirected : "");
+        EXPECT(2, line);
+        expect_text(errors, ": is read, too (");
+        shell("diff -r in in-before");
+    }
+}
+
+/* A file without an answer would look like one. */
+static void test_no_answer_is_no_file(void **state) {
+    (void)state;
+    shell("mkdir bad && echo x >bad/x.jpg && echo y >bad/y.jpg && echo old >old.txt");
+    EXPECT(3, "infer $T/bad/x.jpg " WEIGHTS "--out $T/none.txt");
+    EXPECT(3, "infer $T/bad " WEIGHTS "--csv --out $T/none.txt");
+    assert_null(strstr(errors, "answers for"));
+    EXPECT(3, "infer $T/bad " WEIGHTS "--json --out $T/old.txt --force");
+    shell("test ! -e none.txt && test $(cat old.txt) = old");
+}
+
+/* A list of nothing is an error whichever way it comes: whoever made it expected pictures. */
+static void test_an_empty_list(void **state) {
+    (void)state;
+    static const char *const lists[] = {"", "\\n\\n", "\\357\\273\\277", "\\000"};
+    for (size_t i = 0; i < COUNTOF(lists); i++) {
+        char command[100];
+        snprintf(command, sizeof command, "printf '%s' >empty.txt", lists[i]);
+        shell(command);
+        EXPECT(3, "infer $T/empty.txt " WEIGHTS);
+        expect_text(errors, "empty.txt: holds no picture - ");
+        EXPECT(3, "infer - " WEIGHTS "<$T/empty.txt");
+        expect_text(errors, "standard input: holds no picture - ");
+        EXPECT(3, "infer $T/a.jpg - " WEIGHTS "<$T/empty.txt");
+    }
 }
 
 /* A run's directory is its best weights, wherever weights are taken. */
@@ -173,6 +230,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_piped_picture),            cmocka_unit_test(test_piped_paths),
         cmocka_unit_test(test_names_stay_in_their_line), cmocka_unit_test(test_csv_and_json_files),
+        cmocka_unit_test(test_answers_replace_no_input), cmocka_unit_test(test_no_answer_is_no_file),
+        cmocka_unit_test(test_an_empty_list),
         cmocka_unit_test(test_run_directory),            cmocka_unit_test(test_top5_of_three),
     };
     return cmocka_run_group_tests_name("infer", tests, make_run, remove_run);

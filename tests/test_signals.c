@@ -371,7 +371,7 @@ static const struct {
     bool saves;
 } victims[] = {
     {ENDLESS, NULL, 600, true},
-    {"infer data/val --weights done --out answers --csv --quiet", NULL, 120, false},
+    {"infer data/val --weights done --out answers --csv --force --quiet", NULL, 120, false},
     {ENDLESS, "run/classes.txt", 800, true}, /* an epoch and its saving take less */
     {"export done exported.onnx --force --quiet", NULL, 120, false},
     {"train data.path=much output=run " SMALL "eval.batch_size=8 -t 1 -j 1 --quiet", "run/metrics.jsonl", 300, true},

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/runner.h"
@@ -20,6 +21,7 @@ static const CliFlag flags[] = {
     {"out", 0, "FILE", "write the answers there, all of them or none", NULL, NULL, NULL},
     {"topk", 'k', "K", "classes a picture, best first (5; as many as fit a terminal's line)", "top-k top", NULL, NULL},
     {"precision", 0, "NAME", NULL, "dtype amp-dtype", "eval.precision", NULL},
+    CLI_FORCE,
 };
 
 /* Pictures that are decoded side by side. */
@@ -45,6 +47,8 @@ typedef struct {
     float *prob;    /* [room * classes] */
     Group group[2]; /* one is filled while the other is computed */
     int at;         /* the one that is filled */
+    const char *out; /* of --out */
+    struct stat out_is; /* of what lies there before; st_nlink 0: nothing, and no input can be it */
     size_t rejected, total;
     char first_bad[256];
     bool alone;  /* there is one argument */
@@ -150,7 +154,16 @@ static bool flush(Infer *in, Err *err) {
     return finish_group(in, &in->group[in->at ^ 1], err);
 }
 
+/* Answers never replace what they are about, --force or not: a picture, a list, the weights. */
+static bool keeps_input(const Infer *in, const char *path, Err *err) {
+    struct stat st;
+    bool is_out = in->out_is.st_nlink && stat(path, &st) == 0 && st.st_dev == in->out_is.st_dev &&
+                  st.st_ino == in->out_is.st_ino;
+    return !is_out || err_set(err, EXIT_USAGE, "command line: --out %s: is read, too (%s) - give another name", in->out, path);
+}
+
 static bool add(Infer *in, const char *path, Err *err) {
+    if (!keeps_input(in, path, err)) return false;
     Group *g = &in->group[in->at];
     snprintf(g->path[g->count], sizeof g->path[0], "%s", path);
     in->total++;
@@ -160,10 +173,11 @@ static bool add(Infer *in, const char *path, Err *err) {
 /* Paths that come at once go in groups; whoever types them gets each answer before the next path. */
 static bool add_paths(Infer *in, ListReader *list, Err *err) {
     const char *path;
+    const size_t before = in->total;
     bool ok;
     while ((ok = list_next(list, &path, err)) && path)
         if (!add(in, path, err) || (!piped_more(stdin) && !flush(in, err))) return false;
-    return ok;
+    return ok && (in->total > before || err_set(err, EXIT_INPUT, "%s: " DATASET_NO_PICTURE, list->name));
 }
 
 /* Standard input: a picture, or paths. */
@@ -204,7 +218,8 @@ static bool add_dataset(Infer *in, const Dataset *d, Err *err) {
 }
 
 static bool add_argument(Infer *in, const char *argument, Err *err) {
-    if (strcmp(argument, "-") == 0) return add_piped(in, err);
+    if (strcmp(argument, "-") == 0) return keeps_input(in, "/dev/stdin", err) && add_piped(in, err);
+    if (!keeps_input(in, argument, err)) return false;
     bool directory = path_is_dir(argument);
     if (!directory && !is_list(argument)) return add(in, argument, err);
     Dataset data;
@@ -217,13 +232,14 @@ static bool add_argument(Infer *in, const char *argument, Err *err) {
 }
 
 static bool run_on(Infer *in, const Cli *cli, Err *err) {
-    const char *out = cli_flag(cli, "out");
     bool ok = true;
     for (int i = 0; ok && i < cli->argument_count; i++) ok = add_argument(in, cli->arguments[i], err);
-    ok = ok && flush(in, err) && answers_commit(&in->answers, err);
+    ok = ok && flush(in, err);
+    bool any = in->total > in->rejected; /* a file without an answer is none */
+    ok = ok && ((in->out && !any) || answers_commit(&in->answers, err));
     answers_discard(&in->answers);
     if (!ok) return false;
-    if (out) log_info(in->log, "%s: answers for %zu of %zu pictures", out, in->total - in->rejected, in->total);
+    if (in->out && any) log_info(in->log, "%s: answers for %zu of %zu pictures", in->out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
     if (in->single) return err_set(err, in->reason.code, "%s", in->reason.text);
     return err_set(err, in->disk_failed ? EXIT_IO : EXIT_INPUT,
@@ -272,16 +288,20 @@ static void close_groups(Infer *in) {
 }
 
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
-    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli)};
+    Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli),
+                .out = cli_flag(cli, "out")};
+    if (in.out && stat(in.out, &in.out_is) != 0) in.out_is.st_nlink = 0;
+    if (!keeps_input(&in, model->file.path, err) || (cli->config && !keeps_input(&in, cli->config, err))) return false;
     in.alone = cli->argument_count == 1;
     AnswersFormat format = cli_flag(cli, "json") ? ANSWERS_JSON : cli_flag(cli, "csv") ? ANSWERS_CSV : ANSWERS_TEXT;
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
     in.topk = MIN(in.topk, model->class_count);
     if (!runner_open(&in.runner, model, (RunnerOptions){.batch = in.single ? 1 : 0}, err)) return false;
     device_announce(&in.runner.backend, log);
-    bool ok = answers_open(&in.answers, format, cli_flag(cli, "out"), model->classes, (int)in.topk, err);
+    bool ok = answers_open(&in.answers, format, in.out, model->classes, (int)in.topk, err);
     if (ok) {
-        bool shortened = !cli_flag(cli, "topk") && !cli_flag(cli, "out") && isatty(STDOUT_FILENO);
+        in.answers.file.only_new = in.out && !cli_flag(cli, "force");
+        bool shortened = !cli_flag(cli, "topk") && !in.out && isatty(STDOUT_FILENO);
         in.answers.columns = shortened ? terminal_columns(stdout) : 0;
         open_groups(&in);
         ok = run_on(&in, cli, err);
@@ -298,6 +318,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli_flag(cli, "json") && cli_flag(cli, "csv"))
         return err_set(err, EXIT_USAGE, "command line: --json and --csv are two formats - take one");
     ModelFile model;
+    if (cli_flag(cli, "out") && !cli_may_write(cli, cli_flag(cli, "out"), err)) return false;
     if (!model_file_open(&model, NULL, cli->config, cli->overrides, cli->override_count, log, err)) return false;
     bool ok = run_model(&model, cli, log, err);
     model_file_close(&model);

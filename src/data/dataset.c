@@ -188,7 +188,7 @@ bool dataset_open_folder(Dataset *out, const char *root, const char *split, cons
 /* The end of every opening without labels. */
 static bool finish_unlabelled(Dataset *d, bool ok, const char *where, Err *err) {
     if (ok && d->count == 0)
-        ok = err_set(err, EXIT_INPUT, "%s: holds no picture - give JPEG, PNG or WebP files", where);
+        ok = err_set(err, EXIT_INPUT, "%s: " DATASET_NO_PICTURE, where);
     if (!ok) dataset_close(d);
     return ok;
 }
