@@ -60,7 +60,31 @@ static void test_address_space(void **state) {
     sweep("train data.path=$T/data output=$T/again exist_ok=true --quiet --epochs 1 " SMALL, 50000, 17000, 900000);
 }
 
+/* What the library compiles when it is first asked for a kind of product may not wait for the first step. */
+static void test_address_space_that_ends_in_a_step(void **state) {
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip();
+#endif
+    sweep("train data.path=$T/data output=$T/again exist_ok=true --quiet --epochs 1 -t 2 -j 1 " SMALL, 250000, 3000,
+          300000);
+}
+
+/* Too few descriptors: an error, and no folder after the other because none can be looked into. */
+static void test_few_descriptors(void **state) {
+    (void)state;
+    for (int limit = 4; limit <= 8; limit++) {
+        char before[64];
+        snprintf(before, sizeof before, "ulimit -n %d; exec timeout 20", limit);
+        int code = mala_under(before, "train data.path=$T/data output=$T/few exist_ok=false --quiet --epochs 1 " SMALL);
+        if (code != 0 && code != 4) fail_msg("ulimit -n %d: %d", limit, code);
+    }
+    shell("test ! -e $T/few-4");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_address_space)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_address_space),
+                                       cmocka_unit_test(test_address_space_that_ends_in_a_step),
+                                       cmocka_unit_test(test_few_descriptors)};
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

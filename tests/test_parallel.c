@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/parallel.h"
+#include "base/thread.h"
 
 #define MOST 3000
 typedef struct {
@@ -101,8 +102,37 @@ static void test_callers(void **state) {
     }
 }
 
+/* Counts as stack of every thread, as that of a library that is preloaded does. */
+static _Thread_local char storage[1 << 20];
+
+static void *touch(void *arg) {
+    char far[600 << 10];
+    memset(far, 1, sizeof far);
+    storage[sizeof storage - 1] = far[0];
+    *(int *)arg = storage[sizeof storage - 1];
+    return NULL;
+}
+
+/* Threads start beside much thread-local storage, and have their stack where the limit leaves next to none. */
+static void test_stacks(void **state) {
+    (void)state;
+    pthread_t thread;
+    pthread_attr_t attr;
+    int touched = 0;
+    assert_int_equal(thread_create(&thread, 256 << 10, touch, &touched), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(touched, 1);
+    assert_int_equal(pthread_getattr_default_np(&attr), 0);
+    pthread_attr_setstacksize(&attr, sizeof storage + (128 << 10));
+    assert_int_equal(pthread_setattr_default_np(&attr), 0);
+    touched = 0;
+    assert_int_equal(thread_start(&thread, touch, &touched), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(touched, 1);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_index_once), cmocka_unit_test(test_nested),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stacks), cmocka_unit_test(test_each_index_once), cmocka_unit_test(test_nested),
                                        cmocka_unit_test(test_callers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

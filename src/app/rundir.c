@@ -19,20 +19,28 @@ static const char *const files[] = {RUN_BEST,  RUN_LAST,       "results.csv", "m
 
 /* ---- who owns it ---- */
 
-/* Does a folder hold anything but what opening a run leaves: its lock, and a folder for weights with nothing in it? */
-static bool holds_anything(const char *path, bool inside) {
+/* Does a folder hold anything but what opening a run leaves: its lock, and a folder for weights with nothing in it?
+ * One without permission is somebody else's; any other failure says nothing about what it holds. False: EXIT_IO. */
+static bool look_into(const char *path, bool inside, bool *found, Err *err) {
     DIR *dir = opendir(path);
-    if (!dir) return errno != ENOTDIR && access(path, F_OK) == 0; /* a folder that cannot be looked into is not ours */
-    bool found = false;
-    for (struct dirent *entry; !found && (entry = readdir(dir));) {
+    *found = !dir && errno == EACCES;
+    if (!dir) return *found || errno == ENOENT || errno == ENOTDIR || file_fail(err, path, "cannot be read", errno);
+    bool ok = true;
+    for (struct dirent *entry; ok && !*found && (entry = readdir(dir));) {
         const char *name = entry->d_name;
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || (!inside && strcmp(name, ".lock") == 0)) continue;
         char *below = path_join(path, name);
-        found = inside || strcmp(name, "weights") != 0 || holds_anything(below, true);
+        *found = inside || strcmp(name, "weights") != 0;
+        ok = *found || look_into(below, true, found, err);
         free(below);
     }
     closedir(dir);
-    return found;
+    return ok;
+}
+
+static bool is_free(const char *path, Err *err) {
+    bool found;
+    return look_into(path, false, &found, err) && !found;
 }
 
 /* Only EWOULDBLOCK says that another process has it; some network and user file systems know no locks at all. */
@@ -138,8 +146,8 @@ bool rundir_open(RunDir *out, const char *wanted, bool reuse, Log *log, Err *err
     for (int i = 1; name; i++) {
         Err why = {0};
         out->path = numbered(name, i);
-        bool ours = (reuse || !holds_anything(out->path, false)) && claim(out, log, &why);
-        if (ours && (reuse || !holds_anything(out->path, false))) break; /* asked again: now nobody else can come in */
+        bool ours = (reuse || is_free(out->path, &why)) && claim(out, log, &why);
+        if (ours && (reuse || is_free(out->path, &why))) break; /* asked again: now nobody else can come in */
         bool taken = !why.code || (why.code == EXIT_LOCKED && !reuse);
         rundir_close(out);
         if (taken) continue;

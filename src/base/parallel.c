@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "base/thread.h"
@@ -28,7 +29,7 @@ struct Team {
     pthread_t threads[PARALLEL_MOST];
     Member members[PARALLEL_MOST];
     int size; /* with the caller */
-    unsigned forks; /* in a child of fork() the helpers are missing */
+    pid_t process; /* in a child of fork() the helpers are missing */
     bool closing;
     atomic_uint round; /* grows with each loop */
     atomic_int busy;   /* helpers that have not finished this round */
@@ -111,7 +112,7 @@ Team *team_new(int threads) {
     pthread_cond_init(&t->done, NULL);
     int wanted = MIN(MAX(threads, 1), PARALLEL_MOST);
     t->size = wanted;
-    t->forks = fork_count();
+    t->process = getpid();
     /* a system that grants fewer threads gives a smaller team, not another result */
     for (int i = 1; i < wanted; i++) {
         t->members[i] = (Member){t, i};
@@ -137,7 +138,7 @@ static void dismiss(Team *t) {
 void team_free(Team *t) {
     if (!t) return;
     if (mine == t) mine = NULL;
-    if (t->forks == fork_count()) dismiss(t);
+    if (t->process == getpid()) dismiss(t);
     free(t);
 }
 
@@ -152,7 +153,7 @@ int parallel_threads(void) { return team_size(mine); }
 
 void parallel_for(int count, void (*body)(void *arg, int index, int thread), void *arg) {
     Team *t = mine;
-    if (count <= 1 || !t || t->size == 1 || t->forks != fork_count() || pthread_mutex_trylock(&t->turn) != 0) {
+    if (count <= 1 || !t || t->size == 1 || t->process != getpid() || pthread_mutex_trylock(&t->turn) != 0) {
         for (int i = 0; i < count; i++) body(arg, i, 0);
         return;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "base/unfinished.h"
 
 #define STACK_BYTES (256 << 10) /* room for the frames and handlers of a profiler that was preloaded */
@@ -73,17 +74,13 @@ static void choose(const sigset_t *before) {
 
 bool signals_begin(Err *err) {
     sigset_t outside, before;
-    pthread_attr_t attr;
     pthread_t thread;
     sigfillset(&outside);
     for (size_t i = 0; i < COUNTOF(own); i++) sigdelset(&outside, own[i]);
     pthread_sigmask(SIG_BLOCK, &outside, &before);
     choose(&before);
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    int code = pthread_create(&thread, &attr, take, NULL);
-    pthread_attr_destroy(&attr);
+    int code = thread_create(&thread, STACK_BYTES, take, NULL);
+    if (code == 0) pthread_detach(thread);
     return code == 0 || err_set(err, EXIT_MEMORY, "signals: cannot start the thread that takes them: %s - end other "
                                 "programs", strerror(code));
 }

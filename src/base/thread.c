@@ -1,29 +1,22 @@
 #include "base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
-#include <stdatomic.h>
 
-#include "base/base.h"
+int thread_create(pthread_t *out, size_t stack_bytes, void *(*run)(void *arg), void *arg) {
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, stack_bytes);
+    int code = pthread_create(out, &attr, run, arg);
+    pthread_attr_destroy(&attr);
+    return code == EINVAL ? pthread_create(out, NULL, run, arg) : code; /* thread-local storage may need more */
+}
 
 int thread_start(pthread_t *out, void *(*run)(void *arg), void *arg) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(out, NULL, run, arg);
+    int code = thread_create(out, THREAD_STACK, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return code;
-}
-
-static pthread_once_t watched = PTHREAD_ONCE_INIT;
-static atomic_uint forks;
-
-static void count_fork(void) { atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); }
-
-static void watch(void) {
-    if (pthread_atfork(NULL, NULL, count_fork) != 0) mem_exhausted("a note of forks");
-}
-
-unsigned fork_count(void) {
-    pthread_once(&watched, watch);
-    return atomic_load_explicit(&forks, memory_order_relaxed);
 }

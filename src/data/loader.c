@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 
@@ -47,7 +48,7 @@ struct Loader {
 
     pthread_t *threads;
     int thread_count;
-    unsigned forks; /* in a child of fork() the threads are missing, and the lock may be theirs */
+    pid_t process; /* in a child of fork() the threads are missing, and the lock may be theirs */
     Resizer own_resizer; /* of the thread that takes the batches */
 
     pthread_mutex_t lock;
@@ -247,7 +248,7 @@ static bool settle(Loader *l, Slot *slot, Err *err) {
     return ok;
 }
 
-static bool orphaned(const Loader *l) { return l->thread_count > 0 && l->forks != fork_count(); }
+static bool orphaned(const Loader *l) { return l->thread_count > 0 && l->process != getpid(); }
 
 bool loader_next(Loader *l, const Batch **out, Err *err) {
     double begin = time_now();
@@ -368,7 +369,7 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
     Loader *l = mem_zalloc(1, sizeof *l);
     l->options = *options;
     l->data = data;
-    l->forks = fork_count();
+    l->process = getpid();
     if (l->options.ahead == 0) l->options.ahead = l->options.workers > 0 ? LOADER_AHEAD : 1;
     l->bad_allowed = (size_t)(options->max_bad * (double)data->count);
     int64_t n = (int64_t)data->count, batch = options->batch;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 #include "lib/caller.h"
@@ -21,7 +22,7 @@ struct MalaRunner {
     Runner runner;
     Resizer resizer;
     bool tensors;
-    unsigned forks; /* the process that made it */
+    pid_t process; /* the process that made it */
     void *input; /* [batch] pictures of the network's size: u8, or float for tensors; [height][width][3] */
 };
 
@@ -146,7 +147,7 @@ static bool new_runner(void *arg, Err *err) {
     MalaRunner *r = s->runner = mem_zalloc(1, sizeof *r);
     r->model = s->model;
     r->tensors = s->options.tensors;
-    r->forks = fork_count();
+    r->process = getpid();
     const Predictor *p = &r->runner.predictor;
     if (!open_runner(&r->runner, s->model, &s->options, err)) return false;
     if (mem_try(&r->input, (size_t)p->batch * p->image_bytes, err)) return true;
@@ -228,7 +229,7 @@ static bool run(void *arg, Err *err) {
     if (r->tensors != (x->tensors != NULL) || r->tensors == (x->images != NULL))
         return usage(err, r->tensors ? "mala_run: this runner was made for tensors, and needs them"
                                      : "mala_run: this runner was made for pictures, and needs them");
-    if (r->forks != fork_count() && !r->runner.backend.host_memory)
+    if (r->process != getpid() && !r->runner.backend.host_memory)
         return err_set(err, EXIT_DEVICE, "mala_run: a GPU does not come along through fork() - start the child before "
                        "it is used");
     Predictor *p = &r->runner.predictor;

@@ -8,13 +8,26 @@ static dnnl_status_t multiply(float *c, int64_t c_stride, MatmulOperand a, Matmu
                       b.stride, 0, c, c_stride);
 }
 
+/* One product of each kind that the library tells apart: a vector, few columns or rows, a matrix, turned or not. What
+ * it has no code for yet it compiles, each kind once. */
+static dnnl_status_t multiply_all_kinds(void) {
+    enum { MOST = 64 };
+    static const int sizes[] = {1, 2, 3, 8, MOST};
+    static const float zeros[MOST * MOST];
+    float c[MOST * MOST];
+    dnnl_status_t status = dnnl_success;
+    for (size_t i = 0; i < 4 * COUNTOF(sizes) * COUNTOF(sizes) && !status; i++) {
+        int m = sizes[i / 4 % COUNTOF(sizes)], n = sizes[i / 4 / COUNTOF(sizes)];
+        MatmulOperand a = {zeros, MOST, i & 1}, b = {zeros, MOST, i & 2};
+        status = onednn_has_room() ? multiply(c, MOST, a, b, m, n, MOST) : dnnl_out_of_memory;
+    }
+    return status;
+}
+
 bool matmul_compile(CpuLibrary *library, Err *err) {
     if (library->compiled) return true;
-    float numbers[4] = {0}, c[4];
-    MatmulOperand square = {.data = numbers, .stride = 2};
     onednn_enter_making();
-    dnnl_status_t status = onednn_has_room() ? multiply(c, 2, square, square, 2, 2, 2) : dnnl_out_of_memory;
-    status = onednn_status(status);
+    dnnl_status_t status = onednn_status(multiply_all_kinds());
     onednn_leave_making();
     library->compiled = status == dnnl_success;
     return library->compiled || onednn_refused(err, status, "matrix products");
