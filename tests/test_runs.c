@@ -190,7 +190,7 @@ static void test_the_table_is_the_results(void **state) {
     read_text(said, sizeof said, file_in("said"));
     read_text(rows, sizeof rows, file_in("run/results.csv"));
     const char *row = rows;
-    double best = -1;
+    double best = -1, before = 0;
     for (int e = 1; e <= 4; e++) {
         int epoch;
         double time, loss, top1, top5, val, rate;
@@ -202,6 +202,8 @@ static void test_the_table_is_the_results(void **state) {
         expect_text(said, want);
         const char *line = strstr(said, want), *end = strchr(line, '\n');
         assert_int_equal(end[-1] == '*', top1 > best);
+        assert_true(atof(line + strlen(want)) * (time - before) > 30); /* of 32; evaluation takes time, too */
+        before = time;
         best = fmax(best, top1);
     }
     int best_epoch = 0, of = 0;
