@@ -248,7 +248,8 @@ $(B)/tests/faults_%.so: tests/faults/%.c
 	$(Q)$(CC) -D_GNU_SOURCE -std=c11 -g -O1 -Wall -Wextra -fPIC -shared -o $@ $<
 
 $(B)/tests/test_exhausted: | $(B)/tests/faults_memory.so
-$(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace $(B)/tests/test_failing_disk: | $(B)/tests/faults_io.so
+$(B)/tests/test_training $(B)/tests/test_signals $(B)/tests/test_retrace $(B)/tests/test_failing_disk \
+$(B)/tests/test_model_use: | $(B)/tests/faults_io.so
 $(B)/tests/test_signals: | $(B)/tests/faults_storm.so
 built-tests: $(TESTS) $(B)/mala $(B)/library_example $(B)/library_example_static
 run-tests: built-tests

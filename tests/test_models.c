@@ -77,7 +77,7 @@ static void copy_by_rule(const char *name, const char *moved) {
     for (size_t i = 0; i < f.tensor_count; i++) free(values[i]);
     free(values);
     tensor_file_close(&f);
-    if (!moved) OK(golden_add(file_in(name), &err));
+    if (!moved) OK(golden_add(file_in(name), NULL, &err));
 }
 
 static int make_run(void **state) {

@@ -113,7 +113,7 @@ bool keeper_finish(Keeper *k, Err *err) {
         if (!k->saved[i]) continue;
         Err why = {0};
         char *path = rundir_file(&k->dir, weight_files[i]);
-        if (!golden_add(path, &why))
+        if (!golden_add(path, &k->config, &why))
             log_warning(k->log, "%s; %s cannot be verified", why.text, weight_files[i]);
         if (why.code == EXIT_MEMORY) ok = err_set(err, EXIT_MEMORY, "%s", why.text);
         free(path);

@@ -340,12 +340,9 @@ void options_init(OptionSet *set, const Option *table, int count, void *target) 
     *set = (OptionSet){.table = table, .count = count, .target = target};
     set->where = mem_zalloc((size_t)count, sizeof *set->where);
     for (int i = 0; i < count; i++) {
-        Err err = {0};
         if (table[i].type == OPTION_STRING) *(char **)slot(set, &table[i], 0) = NULL;
         CHECK(table[i].length == 0 || table[i].type != OPTION_STRING, "%s: lists of strings", table[i].name);
-        CHECK(options_set(set, table[i].name, table[i].initial, "default", &err), "%s", err.text);
-        free(set->where[i]);
-        set->where[i] = NULL;
+        options_reset(set, table[i].name);
     }
 }
 
@@ -362,6 +359,14 @@ static int index_of(const OptionSet *set, const char *name) {
     const Option *o = option_find(set->table, set->count, name);
     CHECK(o, "no option \"%s\"", name);
     return (int)(o - set->table);
+}
+
+void options_reset(OptionSet *set, const char *name) {
+    const int i = index_of(set, name);
+    Err err = {0};
+    CHECK(options_set(set, name, set->table[i].initial, "default", &err), "%s", err.text);
+    free(set->where[i]);
+    set->where[i] = NULL;
 }
 
 const char *options_where(const OptionSet *set, const char *name) { return set->where[index_of(set, name)]; }

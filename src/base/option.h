@@ -66,6 +66,9 @@ bool options_assign(OptionSet *set, const char *assignment, const char *where, E
 /* The same with key and value apart. */
 bool options_set(OptionSet *set, const char *key, const char *value, const char *where, Err *err);
 
+/* Back to the default, as if it had not been given. */
+void options_reset(OptionSet *set, const char *name);
+
 /* An error about an option's value, placed where the value came from: "c.json:3:9: input.size: what". Returns false. */
 bool options_fail(const OptionSet *set, const char *name, Err *err, const char *format, ...) PRINTF_LIKE(4, 5);
 /* Has anything but the default been given? */

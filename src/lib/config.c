@@ -290,11 +290,21 @@ static bool fault_of_file(Err *err) {
     return false;
 }
 
-bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
-                               Err *err) {
+static bool read_text(Config *c, const char *text, size_t count, const char *name, Err *err) {
     init(c);
     if (!options_read_json(&c->options, text, count, name, err)) return fault_of_file(err);
-    if (c->base) return options_fail(&c->options, "base", err, "not possible here") || fault_of_file(err);
+    return !c->base || options_fail(&c->options, "base", err, "not possible here") || fault_of_file(err);
+}
+
+bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
+                               Err *err) {
+    return read_text(c, text, count, name, err) && finish_file(c, settings, err);
+}
+
+bool config_load_embedded(Config *c, const char *text, size_t count, const char *name, Settings settings, Err *err) {
+    static const char *const of_machine[] = {"device", "train.threads", "data.workers"};
+    if (!read_text(c, text, count, name, err)) return false;
+    for (size_t i = 0; i < COUNTOF(of_machine); i++) options_reset(&c->options, of_machine[i]);
     return finish_file(c, settings, err);
 }
 

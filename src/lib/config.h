@@ -111,6 +111,9 @@ bool config_load_text(Config *c, const char *text, size_t count, const char *nam
 bool config_load_settings(Config *c, const char *file, Settings settings, Err *err);
 bool config_load_text_settings(Config *c, const char *text, size_t count, const char *name, Settings settings,
                                Err *err);
+/* The same of what a file of weights carries: what belongs to the machine that wrote it is forgotten - the device,
+ * threads and decoding threads. */
+bool config_load_embedded(Config *c, const char *text, size_t count, const char *name, Settings settings, Err *err);
 /* The same from single values of a file. */
 typedef struct {
     char *key, *value; /* as in "key=value" */

@@ -33,9 +33,9 @@ void golden_input(uint8_t *pixels, int index, int height, int width) {
 }
 
 /* logits[GOLDEN_INPUTS * classes] of the model, a picture at a time. */
-static bool compute(float *logits, const ModelFile *m, Err *err) {
+static bool compute(float *logits, const ModelFile *m, const Config *machine, Err *err) {
     Runner runner;
-    if (!runner_open(&runner, m, (RunnerOptions){.batch = 1, .exact = true}, err)) return false;
+    if (!runner_open(&runner, m, (RunnerOptions){.config = machine, .batch = 1, .exact = true}, err)) return false;
     uint8_t *pixels = mem_zalloc(runner.predictor.image_bytes, 1);
     bool ok = true;
     for (int i = 0; ok && i < GOLDEN_INPUTS; i++) {
@@ -100,11 +100,12 @@ static bool all_finite(const float *logits, const ModelFile *m, Err *err) {
     return true;
 }
 
-bool golden_add(const char *path, Err *err) {
+bool golden_add(const char *path, const Config *machine, Err *err) {
     ModelFile m;
     if (!model_file_open(&m, path, NULL, NULL, 0, NULL, err)) return false;
     float *logits = new_logits(&m);
-    bool ok = config_check_tensors(&m.file, &m.config, err) && compute(logits, &m, err) && all_finite(logits, &m, err);
+    bool ok = config_check_tensors(&m.file, machine ? machine : &m.config, err) && compute(logits, &m, machine, err) &&
+              all_finite(logits, &m, err);
     if (ok) {
         JsonWriter w = {0};
         write_json(&w, &m, logits);
@@ -202,7 +203,7 @@ static bool read_golden(ModelFile *m, float *logits, Err *err) {
 bool golden_check(GoldenResult *out, ModelFile *m, double limit, Err *err) {
     *out = (GoldenResult){.inputs = GOLDEN_INPUTS, .classes = m->class_count};
     float *meant = new_logits(m), *here = new_logits(m);
-    bool ok = model_file_has_classifier(m, err) && read_golden(m, meant, err) && compute(here, m, err);
+    bool ok = model_file_has_classifier(m, err) && read_golden(m, meant, err) && compute(here, m, NULL, err);
     bool numbers = true;
     for (int64_t i = 0; ok && i < GOLDEN_INPUTS * (int64_t)m->class_count; i++) {
         double difference = fabs((double)meant[i] - (double)here[i]);

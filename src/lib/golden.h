@@ -11,9 +11,10 @@
  */
 #define GOLDEN_LIMIT 1e-4
 
-/* Writes the file, safetensors or .pth, again with its golden logits, computed from what it holds. False: as opening,
+/* Writes the file, safetensors or .pth, again with its golden logits, computed from what it holds by the
+ * device and threads of `machine`, or with NULL by what is there. False: as opening,
  * running and writing; EXIT_INPUT, too, where a logit is not finite. */
-bool golden_add(const char *path, Err *err);
+bool golden_add(const char *path, const Config *machine, Err *err);
 
 typedef struct {
     int inputs, classes;

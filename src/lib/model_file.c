@@ -114,13 +114,14 @@ static bool is_run(const char *path) {
 static bool is_hub(const char *path) { return path_is_dir(path) && !is_run(path); }
 
 /* The file that a path means: the best weights of a run, or the weights of a hub's folder. malloc'd; NULL: EXIT_INPUT,
- * of a run that has no best ones yet. */
+ * of a run that has no best ones yet; EXIT_IO, where that cannot be seen. */
 static char *weights_file(const char *path, Err *err) {
     if (!path_is_dir(path)) return mem_strdup(path);
     if (!is_run(path)) return path_join(path, HUB_WEIGHTS);
     char *best = path_join(path, RUN_BEST), *last = path_join(path, RUN_LAST);
-    bool found = access(best, F_OK) == 0, other = access(last, F_OK) == 0;
-    if (!found)
+    PathKind kind, other;
+    bool asked = path_kind(&kind, best, err), found = asked && kind != PATH_NOTHING;
+    if (asked && !found && path_kind(&other, last, err))
         err_set(err, EXIT_INPUT, other ? "%s: has no " RUN_BEST " yet - " RUN_LAST " in it are the latest"
                                        : "%s: has no " RUN_BEST " - the run saved none", path);
     free(last);
@@ -235,7 +236,7 @@ static bool load_inner_config(Config *out, const TensorFile *f, Settings setting
     const char *text = tensor_file_metadata(f, "mala.config");
     char name[512];
     snprintf(name, sizeof name, "%.400s: mala.config", f->path);
-    return config_load_text_settings(out, text, strlen(text), name, settings, err);
+    return config_load_embedded(out, text, strlen(text), name, settings, err);
 }
 
 static bool load_folders_config(Config *out, const char *folder, Err *err) {
@@ -271,9 +272,11 @@ static bool check_hub(const ModelFile *m, const char *folder, Err *err) {
     Config inner;
     const bool described = tensor_file_metadata(&m->file, "mala.config") != NULL;
     char *config = path_join(folder, "config.json");
-    const bool alone = described && access(config, F_OK) != 0;
+    PathKind kind;
+    const bool asked = path_kind(&kind, config, err);
     free(config);
-    if (alone) return true;
+    if (!asked) return false;
+    if (described && kind == PATH_NOTHING) return true;
     bool ok = hub_read(&hub, folder, err) && hub_check_classes(&hub, m->classes, m->class_count, err);
     if (ok && described) {
         ok = load_inner_config(&inner, &m->file, (Settings){0}, err) && hub_check_config(&hub, &inner, err);

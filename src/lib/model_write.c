@@ -56,6 +56,6 @@ bool model_write(const char *path, const StoredTensor *tensors, size_t count, co
     describe(&metadata, m, classifier, options->license);
     bool ok = write_tensors(file.temporary, tensors, count, &metadata, options->format, key, err);
     model_metadata_free(&metadata);
-    if (ok && whole && (options->format != MODEL_PTH || key)) ok = golden_add(file.temporary, err);
+    if (ok && whole && (options->format != MODEL_PTH || key)) ok = golden_add(file.temporary, &m->config, err);
     return ok ? file_writer_commit(&file, err) : file_writer_fail(&file, err);
 }

@@ -1,0 +1,97 @@
+/* test_model_use.c - files of weights in use: what they may say of the machine, what may be said beside them, what they
+ * may become. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "io/safetensors.h"
+#include "program.h"
+
+#define BEST "$T/run/weights/best.safetensors "
+
+static Err err;
+
+#define OK(call) \
+    do { \
+        if (!(call)) fail_msg("%s: %s", #call, err.text); \
+    } while (0)
+
+static char *file_in(const char *name) {
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static int make_run(void **state) {
+    (void)state;
+    folder_make();
+    EXPECT(0, "synth $T/data --train 2 --val 1 --scenes 0 --size 32 --seed 7 --quiet");
+    EXPECT(0, "train data.path=$T/data output=$T/run " SMALL "--epochs 1 --quiet");
+    return 0;
+}
+
+static int remove_run(void **state) {
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+/* Copies best without its seal, its config changed at `pattern` to `text`. */
+static void change_config(const char *name, const char *pattern, const char *text) {
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    const char *config = tensor_file_metadata(&f, "mala.config"), *at = strstr(config, pattern);
+    if (!at) fail_msg("'%s' is not in %s", pattern, config);
+    const size_t room = strlen(config) + strlen(text) + 1;
+    char *changed = mem_zalloc(room, 1);
+    snprintf(changed, room, "%.*s%s%s", (int)(at - config), config, text, at + strlen(pattern));
+    const StoredPair pairs[] = {{"mala.config", changed}, {"mala.classes", tensor_file_metadata(&f, "mala.classes")}};
+    OK(safetensors_write(file_in(name), f.tensors, f.tensor_count, pairs, COUNTOF(pairs), &err));
+    free(changed);
+    tensor_file_close(&f);
+}
+
+/* ---- the machine ---- */
+
+/* The device and threads of where a file was written are nobody's elsewhere; those that are typed count. */
+static void test_files_bind_no_machine(void **state) {
+    (void)state;
+    static const char *const changes[][2] = {{"\"device\": \"auto\"", "\"device\": \"cuda:97\""},
+                                             {"\"device\": \"auto\"", "\"device\": \"tpu\""},
+                                             {"\"threads\": \"auto\"", "\"threads\": 1024"}};
+    for (size_t i = 0; i < COUNTOF(changes); i++) {
+        change_config("moved.safetensors", changes[i][0], changes[i][1]);
+        EXPECT(0, "infer $T/data/val --weights $T/moved.safetensors");
+        EXPECT(0, "eval $T/moved.safetensors --data $T/data");
+        EXPECT(0, "export $T/moved.safetensors $T/again.safetensors --force");
+        EXPECT(0, "verify $T/again.safetensors");
+        shell("! grep -aq -e 'cuda:97' -e ' ..tpu' -e 'threads.\": 1024' again.safetensors");
+    }
+    EXPECT(2, "infer $T/data/val --weights $T/moved.safetensors --device tpu");
+}
+
+/* Weights that may not be seen are not weights that are not there. */
+static void test_unseen_is_not_absent(void **state) {
+    (void)state;
+    expect_failing(4, "stat:weights/best:13:0:99", "eval $T/run --data $T/data");
+    expect_text(errors, "weights/best.safetensors: ");
+    expect_text(errors, "ermission denied");
+    EXPECT(0, "export $T/run $T/seen.hub --to hf");
+    expect_failing(4, "stat:hub/config.json:5:0:99", "infer $T/data/val --weights $T/seen.hub");
+    shell("mkdir -p empty/weights");
+    EXPECT(3, "verify $T/empty");
+    expect_text(errors, "the run saved none");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_files_bind_no_machine),
+        cmocka_unit_test(test_unseen_is_not_absent),
+    };
+    return cmocka_run_group_tests_name("model use", tests, make_run, remove_run);
+}
