@@ -206,8 +206,8 @@ static void test_the_table_is_the_results(void **state) {
         const char *line = strstr(said, want), *end = strchr(line, '\n');
         assert_int_equal(end[-1] == '*', top1 > best);
         cJSON *json = json_line(metrics); /* measured a moment before */
-        const double rate = atof(line + strlen(want)) / number_of(json, "perf/images_per_sec");
-        assert_true(rate > 0.25 && rate < 4);
+        const double quotient = atof(line + strlen(want)) / number_of(json, "perf/images_per_sec");
+        assert_true(quotient > 0.25 && quotient < 4);
         cJSON_Delete(json);
         metrics = strchr(metrics, '\n') + 1;
         best = fmax(best, top1);
