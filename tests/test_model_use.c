@@ -88,9 +88,43 @@ static void test_unseen_is_not_absent(void **state) {
     expect_text(errors, "the run saved none");
 }
 
+/* ---- what is said beside a file ---- */
+
+/* @ in a command becomes the name of a file. */
+static void file_command(char *out, size_t room, const char *command, const char *name) {
+    const char *at = strchr(command, '@');
+    snprintf(out, room, "%.*s%s%s", (int)(at - command), command, name, at + 1);
+}
+
+/* Another number of classes than the head's is refused by everything that opens a file, as typed or as the file's. */
+static void test_classes_are_the_heads(void **state) {
+    (void)state;
+    static const char *const commands[] = {"infer $T/data/val --weights $T/@", "eval $T/@ --data $T/data",
+                                           "verify $T/@", "export $T/@ $T/n.onnx", "info $T/@",
+                                           "import $T/@ $T/n.safetensors"};
+    change_config("five.safetensors", "\"num_classes\": \"auto\"", "\"num_classes\": 5");
+    shell("echo '{\"model\": {\"num_classes\": 5}}' >five.json");
+    for (size_t i = 0; i < COUNTOF(commands); i++) {
+        char arguments[200], typed[300];
+        file_command(arguments, sizeof arguments, commands[i], "run");
+        snprintf(typed, sizeof typed, "%s --num-classes 5", arguments);
+        EXPECT(2, typed);
+        expect_text(errors, "command line: model.num_classes: 5, but head.weight in ");
+        expect_text(errors, " has 12");
+        file_command(arguments, sizeof arguments, commands[i], "five.safetensors");
+        EXPECT(3, arguments);
+        expect_text(errors, "five.safetensors: mala.config:");
+    }
+    shell("test ! -e n.onnx && test ! -e n.safetensors");
+    EXPECT(2, "infer $T/data/val --weights $T/run --config $T/five.json");
+    expect_text(errors, "five.json:1:");
+    EXPECT(0, "infer $T/data/val --weights $T/run --num-classes 12");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_bind_no_machine),
+        cmocka_unit_test(test_classes_are_the_heads),
         cmocka_unit_test(test_unseen_is_not_absent),
     };
     return cmocka_run_group_tests_name("model use", tests, make_run, remove_run);

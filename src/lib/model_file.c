@@ -322,6 +322,19 @@ static bool load_config(ModelFile *m, const char *path, const char *config_file,
     return true;
 }
 
+/* The head's own shape says how many classes there are; whoever says otherwise means another file. */
+static bool check_class_count(const ModelFile *m, const char *config_file, Settings settings, Err *err) {
+    const StoredTensor *head = tensor_file_find(&m->file, "head.weight");
+    const int said = m->config.model.num_classes;
+    if (said == AUTO_INT || !head || head->rank == 0 || head->shape[0] == said) return true;
+    const char *where = options_where(&m->config.options, "model.num_classes");
+    const bool asked = config_file || !where || (settings.place && strcmp(where, settings.place) == 0);
+    options_fail(&m->config.options, "model.num_classes", err, "%d, but head.weight in %s has %lld - leave it at auto",
+                 said, m->file.path, (long long)head->shape[0]);
+    if (!asked) err->code = EXIT_INPUT;
+    return false;
+}
+
 static bool open_file(ModelFile *out, const char *path, const char *config_file, Settings settings, Log *log,
                       Err *err) {
     *out = (ModelFile){.log = log};
@@ -339,6 +352,7 @@ static bool open_file(ModelFile *out, const char *path, const char *config_file,
     }
     path = mem_strdup(path); /* loading another config frees where it may lie */
     bool ok = load_config(out, path, config_file, settings, err) &&
+              check_class_count(out, config_file, settings, err) &&
               (!out->described || find_classes(out, err)) &&
               (config_file || !is_hub(path) || check_hub(out, path, err));
     free((char *)path);
