@@ -121,10 +121,69 @@ static void test_classes_are_the_heads(void **state) {
     EXPECT(0, "infer $T/data/val --weights $T/run --num-classes 12");
 }
 
+/* ---- what a file may become ---- */
+
+/* Verification comes before the name: neither pictures that are not there nor weights that differ cost a good file. */
+static void test_verified_before_it_is_there(void **state) {
+    (void)state;
+    shell("mkdir none && touch none/notes.md");
+    static const char *const outs[] = {"v.safetensors", "v.pth", "v/"};
+    static const char *const ways[] = {"--verify $T/none", "--verify $T/absent",
+                                       "--verify $T/data/val --dtype bf16 --limit 0"};
+    for (size_t i = 0; i < COUNTOF(outs) * COUNTOF(ways); i++) {
+        const char *out = outs[i / COUNTOF(ways)], *way = ways[i % COUNTOF(ways)];
+        char arguments[200], check[300];
+        snprintf(arguments, sizeof arguments, "export $T/run $T/%s --force --license kept -q", out);
+        EXPECT(0, arguments);
+        snprintf(check, sizeof check, "rm -rf before && cp -r %s before && ls >listed", out);
+        shell(check);
+        snprintf(arguments, sizeof arguments, "export $T/run $T/%s --force %s", out, way);
+        EXPECT(3, arguments);
+        snprintf(check, sizeof check, "diff -r %s before && ls | diff - listed", out);
+        shell(check);
+        snprintf(arguments, sizeof arguments, "export $T/run $T/new-%s %s", out, way);
+        EXPECT(3, arguments);
+        shell("! ls -d new-*");
+    }
+    expect_text(output, "pictures: largest difference"); /* said, where it is too large, too */
+    EXPECT(0, "export $T/run $T/v.pth --force --verify $T/data/val");
+    expect_text(output, "top-1 the same in 100.00 %");
+    assert_null(strstr(errors, ".tmp."));
+}
+
+/* Where import puts weights, readers find them; what its name calls ONNX or nothing is no safetensors file. */
+static void test_names_that_import_takes(void **state) {
+    (void)state;
+    static const char *const keys[] = {"model", "state_dict", "model_ema", "state_dict_ema", "''"};
+    for (size_t i = 0; i < COUNTOF(keys); i++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "import $T/run $T/k.pth --force --key %s", keys[i]);
+        EXPECT(0, arguments);
+        EXPECT(0, i == 4 ? "info $T/k.pth --config $T/run/config.json" : "verify $T/k.pth");
+    }
+    static const char *const refuse[] = {"net", "metadata", "optimizer", "Model", "model "};
+    for (size_t i = 0; i < COUNTOF(refuse); i++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "import $T/run $T/no.pth --key '%s'", refuse[i]);
+        EXPECT(2, arguments);
+        expect_text(errors, "is none of model, state_dict, model_ema, state_dict_ema");
+    }
+    static const char *const names[] = {"no.onnx", "no.txt", "no", "no.PTH", "no.safetensors.bak"};
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "import $T/run $T/%s", names[i]);
+        EXPECT(2, arguments);
+        expect_text(errors, "import writes .safetensors or .pth");
+    }
+    shell("! ls -d no no.*");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_bind_no_machine),
         cmocka_unit_test(test_classes_are_the_heads),
+        cmocka_unit_test(test_verified_before_it_is_there),
+        cmocka_unit_test(test_names_that_import_takes),
         cmocka_unit_test(test_unseen_is_not_absent),
     };
     return cmocka_run_group_tests_name("model use", tests, make_run, remove_run);

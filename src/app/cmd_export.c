@@ -133,7 +133,47 @@ static bool write_onnx(const Export *e, ExportModel *model, const ModelFile *fil
     return ok ? file_writer_commit(&out, err) : file_writer_fail(&out, err);
 }
 
-static bool write_export(const Export *e, const ModelFile *file, const Cli *cli, Err *err) {
+/* ---- --verify ---- */
+
+typedef struct {
+    const Export *export;
+    const ModelFile *original;
+    const char *folder;
+    Log *log;
+    ExportComparison result; /* no pictures: there was none */
+} Verification;
+
+/* Asked before anything is written. */
+static bool check_pictures(const char *folder, Err *err) {
+    Dataset pictures;
+    if (!dataset_open_pictures(&pictures, folder, err)) return false;
+    dataset_close(&pictures);
+    return true;
+}
+
+/* What differs never replaces what is there. */
+static bool judge(void *arg, const char *path, Err *err) {
+    Verification *v = arg;
+    const Export *e = v->export;
+    ExportComparison c;
+    if (!export_compare(&c, path, v->original, v->folder, v->log, err)) return false;
+    v->result = c;
+    return c.difference <= e->limit * c.magnitude || /* never with a NaN */
+           err_set(err, EXIT_INPUT, "%s: would differ from the original by more than --limit allows, and was not "
+                   "written - take another --dtype", e->path);
+}
+
+static void print_comparison(const Verification *v) {
+    const ExportComparison *c = &v->result;
+    if (c->pictures == 0) return;
+    printf("%lld pictures: largest difference of a logit %.3g, allowed %.3g\ntop-1 the same in %.2f %%\n",
+           (long long)c->pictures, c->difference, v->export->limit * c->magnitude,
+           100 * (double)c->same_top1 / (double)c->pictures);
+}
+
+/* ---- writing ---- */
+
+static bool write_export(const Export *e, const ModelFile *file, Verification *v, const Cli *cli, Err *err) {
     ExportModel model;
     Backend backend = {0};
     ExportOptions options = {.form = (ExportForm)e->form, .preprocess = cli_flag(cli, "preprocess") != NULL};
@@ -145,7 +185,9 @@ static bool write_export(const Export *e, const ModelFile *file, const Cli *cli,
         WeightsExport weights = {.format = (WeightsFormat)e->format,
                                  .dtype = types[e->dtype].type,
                                  .license = cli_flag(cli, "license"),
-                                 .only_new = !cli_flag(cli, "force")};
+                                 .only_new = !cli_flag(cli, "force"),
+                                 .judge = v->folder ? judge : NULL,
+                                 .judge_arg = v};
         ok = e->format == TO_ONNX ? write_onnx(e, &model, file, cli, err)
                                   : export_weights(e->path, &model, file, &weights, err);
         export_close(&model);
@@ -176,16 +218,6 @@ static void print_written(const Export *e, const ModelFile *file) {
     free(name), free(inside);
 }
 
-static bool verify(const Export *e, const ModelFile *file, const char *folder, Log *log, Err *err) {
-    ExportComparison c;
-    if (!export_compare(&c, e->path, file, folder, log, err)) return false;
-    printf("%lld pictures: largest difference of a logit %.3g, allowed %.3g\ntop-1 the same in %.2f %%\n",
-           (long long)c.pictures, c.difference, e->limit * c.magnitude, 100 * (double)c.same_top1 / (double)c.pictures);
-    if (c.difference <= e->limit * c.magnitude) return true; /* never with a NaN */
-    return err_set(err, EXIT_INPUT, "%s: differs from the original by more than --limit allows - take another --dtype",
-                   e->path);
-}
-
 static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count < 1 || cli->argument_count > 2)
         return err_set(err, EXIT_USAGE,
@@ -193,11 +225,13 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                        "model.onnx");
     Export e;
     ModelFile file;
-    const char *folder = cli_flag(cli, "verify");
-    if (!read_flags(&e, cli, err) || !may_write(&e, cli, err) || !open_file(&file, cli, log, err)) return false;
-    bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, cli, err);
+    Verification v = {.export = &e, .original = &file, .folder = cli_flag(cli, "verify"), .log = log};
+    if (!read_flags(&e, cli, err) || !may_write(&e, cli, err) || (v.folder && !check_pictures(v.folder, err)) ||
+        !open_file(&file, cli, log, err))
+        return false;
+    bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, &v, cli, err);
     if (ok) print_written(&e, &file);
-    ok = ok && (!folder || verify(&e, &file, folder, log, err));
+    print_comparison(&v);
     model_file_close(&file);
     return ok;
 }

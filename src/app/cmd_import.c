@@ -18,7 +18,8 @@
 #define MAX_CLASSES_FILE ((size_t)16 << 20)
 
 static const CliFlag flags[] = {
-    {"key", 0, "NAME", "of OUT.pth: what torch.load(OUT)[NAME] is, '' for the weights alone (model)", NULL, NULL, NULL},
+    {"key", 0, "NAME", "of OUT.pth: its weights are torch.load(OUT)[NAME]: model (default), state_dict, model_ema, "
+     "state_dict_ema, or '' for the weights alone", NULL, NULL, NULL},
     {"classes", 0, "FILE", "names of the classes, one a line", "class-names names", NULL, NULL},
     CLI_FORCE,
 };
@@ -74,15 +75,29 @@ static int64_t parameters(const TensorFile *file) {
     return total;
 }
 
-static ModelFormat format_of(const char *path) {
+/* A name promises what is in the file. */
+static bool format_of(ModelFormat *out, const char *path, Err *err) {
     const char *dot = strrchr(path, '.');
-    return dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0) ? MODEL_PTH : MODEL_SAFETENSORS;
+    const bool pth = dot && (strcmp(dot, ".pth") == 0 || strcmp(dot, ".pt") == 0);
+    *out = pth ? MODEL_PTH : MODEL_SAFETENSORS;
+    return pth || (dot && strcmp(dot, ".safetensors") == 0) ||
+           err_set(err, EXIT_USAGE, "%s: import writes .safetensors or .pth - name it so (ONNX and hubs: mala export)",
+                   path);
 }
 
-static bool write_file(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
+/* Where the weights go in a .pth: where they are found again. */
+static bool check_key(const char *key, ModelFormat format, Err *err) {
+    if (!key) return true;
+    if (format != MODEL_PTH) return err_set(err, EXIT_USAGE, "command line: --key is for OUT.pth - leave it out");
+    return !key[0] || pth_is_part(key) ||
+           err_set(err, EXIT_USAGE, "command line: --key: \"%s\" is none of model, state_dict, model_ema, "
+                   "state_dict_ema or '', where weights are looked for", key);
+}
+
+static bool write_file(const ModelFile *model, ModelFormat format, const Cli *cli, Log *log, Err *err) {
     const TensorFile *file = &model->file;
     const char *out = cli->arguments[1];
-    ModelWriteOptions options = {.format = format_of(out), .key = cli_flag(cli, "key"),
+    ModelWriteOptions options = {.format = format, .key = cli_flag(cli, "key"),
                                  .only_new = !cli_flag(cli, "force")};
     if (!model_write(out, file->tensors, file->tensor_count, model, &options, err)) return false;
     for (size_t i = 0; i < file->tensor_count; i++) {
@@ -103,17 +118,14 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     if (cli->argument_count != 2)
         return err_set(err, EXIT_USAGE, "command line: import takes a file of weights and one to write - mala import "
                        "FILE.pth OUT.safetensors");
-    if (key && strcmp(key, PTH_METADATA) == 0)
-        return err_set(err, EXIT_USAGE,
-                       "command line: --key: \"" PTH_METADATA "\" is where the metadata go - take another");
-    if (key && format_of(cli->arguments[1]) != MODEL_PTH)
-        return err_set(err, EXIT_USAGE, "command line: --key is for OUT.pth - leave it out");
+    ModelFormat format;
     ModelFile model;
+    if (!format_of(&format, cli->arguments[1], err) || !check_key(key, format, err)) return false;
     if (!cli_may_write(cli, cli->arguments[1], err)) return false;
     if (!model_file_open_any(&model, cli->arguments[0], cli->config, cli->overrides, cli->override_count, log, err))
         return false;
     bool ok = config_check_tensors(&model.file, &model.config, err) && (!names || name_classes(&model, names, err)) &&
-              (!model.described || check_model(&model, err)) && write_file(&model, cli, log, err);
+              (!model.described || check_model(&model, err)) && write_file(&model, format, cli, log, err);
     model_file_close(&model);
     return ok;
 }

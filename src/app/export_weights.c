@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "lib/hub.h"
-#include "lib/model_write.h"
 #include "lib/runner.h"
 #include "base/file.h"
 #include "base/half.h"
@@ -77,7 +76,7 @@ static bool write_all(const char *path, const Tensors *t, const ExportModel *e, 
     const int classes = e->options.form == EXPORT_CLASSIFIER ? m->class_count : 0;
     ModelWriteOptions how = {.format = options->format == WEIGHTS_PTH ? MODEL_PTH : MODEL_SAFETENSORS,
                              .license = options->license ? options->license : tensor_file_metadata(&m->file, "license"),
-                             .only_new = options->only_new};
+                             .only_new = options->only_new, .judge = options->judge, .judge_arg = options->judge_arg};
     if (options->format != WEIGHTS_HUB) return model_write(path, t->tensors, t->count, m, &how, err);
     HubWriter hub;
     how.only_new = false;
@@ -148,7 +147,7 @@ bool export_compare(ExportComparison *out, const char *path, const ModelFile *or
     *out = (ExportComparison){0};
     ModelFile exported = *original; /* the architecture and preprocessing of the original, which it has to fit */
     exported.log = log;
-    if (!config_open_weights(&exported.file, path, &original->config, log, err)) return false;
+    if (!config_open_weights(&exported.file, path, &original->config, NULL, err)) return false;
     const RunnerOptions options = {.batch = 1, .exact = true};
     Pair p = {0};
     bool ok = runner_open(&p.original, original, options, err) && runner_open(&p.exported, &exported, options, err);

@@ -113,11 +113,18 @@ static bool fail_object(const Reader *r, PickleId id, const char *where, Err *er
                        pickle_global_name(name, sizeof name, &r->pickle, id));
 }
 
+static const struct {
+    const char *key;
+    bool averaged;
+} parts[] = {{"model_ema", true}, {"state_dict_ema", true}, {"model", false}, {"state_dict", false}};
+
+bool pth_is_part(const char *key) {
+    for (size_t i = 0; i < COUNTOF(parts); i++)
+        if (strcmp(key, parts[i].key) == 0) return true;
+    return false;
+}
+
 static bool choose_part(Reader *r, PickleId *out, EmaChoice ema, Err *err) {
-    static const struct {
-        const char *key;
-        bool averaged;
-    } parts[] = {{"model_ema", true}, {"state_dict_ema", true}, {"model", false}, {"state_dict", false}};
     const Pickle *p = &r->pickle;
     if (p->values[p->root].kind != PICKLE_DICT) return fail_object(r, p->root, "a checkpoint that is ", err);
     for (size_t i = 0; i < COUNTOF(parts); i++) {

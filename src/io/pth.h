@@ -23,6 +23,9 @@ bool pth_fits(const uint8_t *head);
  * or entry at fault, EXIT_IO, EXIT_MEMORY. */
 bool pth_read(TensorFile *file, const TensorFileOptions *options, Err *err);
 
+/* Is the key one of those four, under which pth_read finds weights? */
+bool pth_is_part(const char *key);
+
 /* Writes tensors in their order, atomically, as torch.save would: {key: OrderedDict, "metadata": {key: value, ...}},
  * the latter if there are any, or the OrderedDict alone with key NULL. torch.load(path, weights_only=True) reads it.
  * The same input gives the same bytes. False: EXIT_INPUT for dtypes that torch has no storage for and names that are

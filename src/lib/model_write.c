@@ -57,5 +57,6 @@ bool model_write(const char *path, const StoredTensor *tensors, size_t count, co
     bool ok = write_tensors(file.temporary, tensors, count, &metadata, options->format, key, err);
     model_metadata_free(&metadata);
     if (ok && whole && (options->format != MODEL_PTH || key)) ok = golden_add(file.temporary, &m->config, err);
+    ok = ok && (!options->judge || options->judge(options->judge_arg, file.temporary, err));
     return ok ? file_writer_commit(&file, err) : file_writer_fail(&file, err);
 }

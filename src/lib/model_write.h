@@ -8,11 +8,16 @@
 
 typedef enum { MODEL_SAFETENSORS, MODEL_PTH } ModelFormat;
 
+/* Asked of the whole file, at `path`, before it has its name. False: it never gets it. */
+typedef bool ModelJudge(void *arg, const char *path, Err *err);
+
 typedef struct {
     ModelFormat format;
     const char *key; /* of a .pth: what torch.load(path)[key] is; NULL: "model"; "": the tensors alone, no metadata */
     const char *license; /* or NULL: what the file says */
     bool only_new;       /* a file that is there is not replaced: EXIT_USAGE */
+    ModelJudge *judge;   /* or NULL */
+    void *judge_arg;
 } ModelWriteOptions;
 
 /* The tensors are m's, in another form, or the file's own. Metadata are m's, without the paths of who trained it. There
