@@ -102,6 +102,35 @@ static void test_names_stay_in_their_line(void **state) {
     expect_text(output, "\"c\\na\\\\x41\"");
 }
 
+/* Errors and warnings show a name as answers do, and so do log.txt and the fields that hold errors. */
+static void test_names_are_escaped_once(void **state) {
+    (void)state;
+    shell("mkdir torn && echo x >\"$(printf 'torn/x\\n\\033\\302\\233.jpg')\"");
+    static const char shown[] = "/x\\x0a\\x1b\\xc2\\x9b.jpg";
+    static const char *const forms[] = {"", "--csv", "--json"};
+    for (size_t i = 0; i < COUNTOF(forms); i++) {
+        char line[200];
+        snprintf(line, sizeof line, "infer $T/torn %s " WEIGHTS, forms[i]);
+        EXPECT(3, line);
+        for (const char *at = errors; (at = strstr(at, "/torn/")); at++)
+            assert_int_equal(strncmp(at + 5, shown, strlen(shown)), 0);
+        if (i == 1) expect_text(strstr(output, ",,,,,"), shown);
+        if (i == 2) {
+            cJSON *json = json_line(output);
+            expect_text(cJSON_GetObjectItemCaseSensitive(json, "error")->valuestring, "/x\n\x1b\xc2\x9b.jpg: ");
+            cJSON_Delete(json);
+        }
+    }
+    shell("cp -r data half && cp torn/* half/train/car/");
+    EXPECT(0, "train data.path=$T/half output=$T/half-run " SMALL "data.max_bad=0.5");
+    char path[200];
+    static char log[1 << 14];
+    snprintf(path, sizeof path, "%s/half-run/log.txt", folder);
+    read_text(log, sizeof log, path);
+    expect_text(errors, shown);
+    expect_text(log, shown);
+}
+
 static void test_csv_and_json_files(void **state) {
     (void)state;
     shell("echo no picture >bad.jpg");
@@ -230,6 +259,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_piped_picture),            cmocka_unit_test(test_piped_paths),
         cmocka_unit_test(test_names_stay_in_their_line), cmocka_unit_test(test_csv_and_json_files),
+        cmocka_unit_test(test_names_are_escaped_once),
         cmocka_unit_test(test_answers_replace_no_input), cmocka_unit_test(test_no_answer_is_no_file),
         cmocka_unit_test(test_an_empty_list),
         cmocka_unit_test(test_run_directory),            cmocka_unit_test(test_top5_of_three),

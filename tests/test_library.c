@@ -261,6 +261,8 @@ static void test_errors(void **state) {
     assert_null(mala_model_open("/nowhere.safetensors", NULL, 0, &error));
     assert_int_equal(error.code, EXIT_INPUT);
     expect_text(error.text, "/nowhere.safetensors");
+    assert_null(mala_model_open("/no\n\x1b[31m.safetensors", NULL, 0, &error));
+    expect_text(error.text, "/no\\x0a\\x1b[31m.safetensors: "); /* one line */
     assert_null(mala_model_open(picture, NULL, 0, &error));
     assert_int_equal(error.code, EXIT_INPUT);
     assert_null(mala_model_open(NULL, NULL, 0, NULL));

@@ -11,20 +11,6 @@
 
 #include "base/unfinished.h"
 
-/* A name from a file may carry escape sequences or line ends; an error must stay one harmless line. */
-static void make_printable(char *text, size_t capacity) {
-    char raw[sizeof((Err *)0)->text];
-    snprintf(raw, sizeof raw, "%s", text);
-    size_t out = 0;
-    for (const unsigned char *p = (const unsigned char *)raw; *p && out + 5 < capacity; p++) {
-        if (*p >= 0x20 && *p != 0x7f)
-            text[out++] = (char)*p;
-        else
-            out += (size_t)snprintf(text + out, capacity - out, "\\x%02x", *p);
-    }
-    text[out] = '\0';
-}
-
 bool err_set(Err *err, ExitCode code, const char *format, ...) {
     if (!err || err->code != EXIT_DONE) return false;
     va_list args;
@@ -32,7 +18,6 @@ bool err_set(Err *err, ExitCode code, const char *format, ...) {
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
     err->code = code;
-    make_printable(err->text, sizeof err->text);
     return false;
 }
 

@@ -41,14 +41,15 @@ typedef enum {
     EXIT_PREEMPTED = 75 /* stopped by a signal after saving */
 } ExitCode;
 
-/* One user's mistake: text is one line, "WHERE: what is wrong - what to do". Zero-initialise it. */
+/* One user's mistake: text is "WHERE: what is wrong - what to do". Names in it are as they are, control characters and
+ * all: whoever shows it makes a line of it (text_printable), once. Zero-initialise it. */
 typedef struct {
     ExitCode code;
     int system; /* the errno behind EXIT_IO; 0: none */
     char text[1024];
 } Err;
 
-/* Fills *err (control characters become \xNN) and returns false, so that callers write
+/* Fills *err and returns false, so that callers write
  * `return err_set(err, EXIT_INPUT, ...)`. An Err that is already set keeps its first text. */
 bool err_set(Err *err, ExitCode code, const char *format, ...) PRINTF_LIKE(3, 4);
 

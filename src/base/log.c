@@ -119,7 +119,10 @@ static void copy(Log *log, LogLevel level, bool mark, const char *line) {
     size_t n = strftime(dated, sizeof dated, "%Y-%m-%d %H:%M:%S ", localtime_r(&now, &parts));
     snprintf(dated + n, sizeof dated - n, "%s%s", mark ? marks[level] : "", line);
     bool failed = !line_file_add(&log->copy, dated, &err);
-    if (failed && !log->copy_failed) show(log, LOG_WARNING, true, err.text);
+    if (failed && !log->copy_failed) {
+        text_printable(dated, sizeof dated, err.text);
+        show(log, LOG_WARNING, true, dated);
+    }
     log->copy_failed = failed;
 }
 

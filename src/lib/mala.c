@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/strings.h"
 #include "base/thread.h"
 #include "lib/caller.h"
 #include "lib/runner.h"
@@ -43,7 +44,7 @@ static bool attempt(Work *work, void *arg, MalaError *error) {
     if (!ok && error) {
         const Err *what = err.code ? &err : &rescue.err;
         error->code = (int)what->code;
-        memcpy(error->text, what->text, sizeof error->text);
+        text_printable(error->text, sizeof error->text, what->text);
     }
     return ok;
 }
