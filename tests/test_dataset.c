@@ -203,11 +203,31 @@ static void test_more_kinds_than_are_told_apart(void **state) {
     dataset_close(&d);
 }
 
+/* What is neither file nor folder is counted, whatever its name, and not waited for. */
+static void test_pipes_are_counted(void **state) {
+    (void)state;
+    static const char *const names[] = {"train/a/pipe", "train/a/pipe.jpg", "train/pipe"};
+    put_picture("train/a/x.jpg");
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        char *path = path_join(scratch_folder, names[i]);
+        assert_int_equal(mkfifo(path, 0600), 0);
+        free(path);
+    }
+    put_link("train/a/link.png", "pipe");
+    Dataset d = must_open("train");
+    expect_paths(&d, "a/x.jpg ");
+    assert_int_equal(d.passed.count, 4);
+    expect_announced(&d, "  3 special files, such as ", true);
+    expect_announced(&d, "  1 special files beside the class folders, such as ", true);
+    dataset_close(&d);
+}
+
 /* ---- what cannot be asked ---- */
 
 static void test_links_to_nothing(void **state) {
     (void)state;
     Dataset d;
+    char *folder;
     Err err = {0};
     put_picture("train/a/x.jpg");
     put_picture("train/b/x.jpg");
@@ -219,11 +239,22 @@ static void test_links_to_nothing(void **state) {
     put_link("val", "/nonexistent/val"); /* a split */
     put_picture("validation/a/x.jpg");
     expect_refused("val", "val: is a link to what is not there");
+    put_picture("train4/a/x.jpg"); /* a picture, by its name */
+    put_link("train4/a/y.jpg", "/nonexistent/y.jpg");
+    expect_refused("train4", "train4/a/y.jpg: is a link to what is not there");
+    put_picture("train5/a/x.jpg");
+    put_link("train5/a/y.jpg", "y.jpg");
+    expect_refused("train5", "train5/a/y.jpg: is a link that leads in circles");
+    folder = path_join(scratch_folder, "train5/a"); /* who asks for answers gets those that there are */
+    assert_true(dataset_open_pictures(&d, folder, &err));
+    assert_int_equal(d.count, 2);
+    dataset_close(&d);
+    free(folder);
     put_link("train2/b", "b");
     expect_refused("train2", "train2/b: is a link that leads in circles"); /* classes before what is in them */
     put_link("train3", "train3");
     expect_refused("train3", "train3: is a link that leads in circles");
-    char *folder = path_join(scratch_folder, "train2");
+    folder = path_join(scratch_folder, "train2");
     assert_false(dataset_open_pictures(&d, folder, &err));
     expect_error(&err, EXIT_INPUT, "train2/a/more: is a link to what is not there");
     free(folder);
@@ -401,7 +432,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_names_decide),          TEST(test_folders_that_make_no_sense),
         TEST(test_class_names_are_utf8),  TEST(test_content_decides),
-        TEST(test_links_to_nothing),      TEST(test_more_kinds_than_are_told_apart),
+        TEST(test_links_to_nothing),     TEST(test_pipes_are_counted),
+             TEST(test_more_kinds_than_are_told_apart),
         TEST(test_unsearchable_folder),   TEST(test_path_that_cannot_be_asked),
         TEST(test_names_of_splits),       TEST(test_what_evaluation_takes),
         TEST(test_shared_pictures),       TEST(test_lists),

@@ -13,6 +13,7 @@
 #include <setjmp.h>
 
 #include <cmocka.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -306,6 +307,10 @@ static void expect_stop(const LoaderOptions *o, const Dataset *data, int batches
     expect_error(&err, EXIT_INPUT, what);
     assert_null(batch);
     assert_int_equal(delivered, batches);
+    size_t listed;
+    const BadSample *bad = loader_bad(l, &listed);
+    for (size_t i = 0; i < listed; i++) /* told as a warning, so not in the error */
+        assert_true(o->max_bad == 1 || !strstr(err.text, bad[i].reason));
     loader_close(l);
 }
 
@@ -317,9 +322,13 @@ static void test_bad_files_that_stop(void **state) {
         o.on_bad = BAD_ERROR;
         expect_stop(&o, &s->data, 2, "/b/2.png: is none of JPEG, PNG");
         o.on_bad = BAD_SKIP;
-        o.max_bad = 1.0 / SAMPLES;
-        expect_stop(&o, &s->data, 3,
-                    "/b/6.png: is none of JPEG, PNG, WebP, GIF, BMP - give one of these (bad picture number 2 of 21");
+        static const double shares[] = {1.0 / SAMPLES, 0.001}; /* one picture, and less: one may be bad */
+        for (size_t i = 0; i < COUNTOF(shares); i++) {
+            o.max_bad = shares[i];
+            expect_stop(&o, &s->data, 3,
+                        "/b/6.png: is none of JPEG, PNG, WebP, GIF, BMP - give one of these (bad picture number 2 of "
+                        "21, more than data.max_bad=0.0");
+        }
         o.max_bad = 0;
         expect_stop(&o, &s->data, 2, "/b/2.png: is none of");
     }
@@ -335,6 +344,50 @@ static void test_bad_files_that_stop(void **state) {
     size_t count;
     loader_bad(l, &count);
     assert_int_equal(count, SAMPLES);
+    loader_close(l);
+}
+
+/* What the system says of a file says nothing about its picture: the run ends, whatever may be bad. */
+static void test_files_that_cannot_be_opened(void **state) {
+    Scene *s = *state;
+    char path[DATASET_PATH_MAX];
+    dataset_path(&s->data, 9, path);
+    static const char *const targets[] = {NULL, "nowhere", "2.png"}; /* gone, a link to nothing, one to itself */
+    for (size_t i = 0; i < COUNTOF(targets); i++) {
+        (void)unlink(path);
+        if (targets[i]) assert_int_equal(symlink(targets[i], path), 0);
+        for (int train = 0; train < 2; train++) {
+            LoaderOptions o = options_of(train, 3, 2);
+            o.max_bad = 0.5;
+            Err err = {0};
+            const Batch *batch;
+            Loader *l = must_open(&o, &s->data);
+            loader_start_epoch(l, 0, 0);
+            while (loader_next(l, &batch, &err) && batch) continue;
+            expect_error(&err, EXIT_INPUT, "/b/2.png: cannot be opened: ");
+            loader_close(l);
+        }
+    }
+}
+
+/* Root may read everything: there, somebody else does, where the system has somebody else. */
+static void test_pictures_that_may_not_be_read(void **state) {
+    Scene *s = *state;
+    char path[DATASET_PATH_MAX];
+    dataset_path(&s->data, 9, path);
+    assert_int_equal(chmod(path, 0), 0);
+    assert_int_equal(chmod(s->folder, 0755), 0);
+    const bool root = geteuid() == 0;
+    if (root && seteuid(65534) != 0) skip();
+    LoaderOptions o = options_of(false, 4, 0);
+    o.max_bad = 0.5;
+    Err err = {0};
+    const Batch *batch;
+    Loader *l = must_open(&o, &s->data);
+    loader_start_epoch(l, 0, 0);
+    while (loader_next(l, &batch, &err) && batch) continue;
+    if (root) assert_int_equal(seteuid(0), 0);
+    expect_error(&err, EXIT_IO, "/b/2.png: cannot be opened: Permission denied");
     loader_close(l);
 }
 
@@ -400,6 +453,7 @@ int main(void) {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
         TEST(test_bad_files_that_stop),       TEST(test_a_forked_child_does_not_wait),
+        TEST(test_files_that_cannot_be_opened), TEST(test_pictures_that_may_not_be_read),
         cmocka_unit_test(test_real_pictures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,9 +56,13 @@ static bool open_regular(int *fd, struct stat *st, const char *path, Err *err) {
         *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     } while (*fd < 0 && try_again(&tries));
     if (*fd < 0) {
-        if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG || errno == ENXIO)
-            return err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(errno));
-        return file_fail(err, path, "cannot be opened", errno);
+        const int code = errno;
+        if (code != ENOENT && code != ENOTDIR && code != ELOOP && code != ENAMETOOLONG && code != ENXIO)
+            return file_fail(err, path, "cannot be opened", code);
+        const bool first = err && !err->code;
+        err_set(err, EXIT_INPUT, "%s: cannot be opened: %s - check the path", path, strerror(code));
+        if (first) err->system = code;
+        return false;
     }
     if (fstat(*fd, st) != 0) {
         file_fail(err, path, "cannot be examined", errno);
@@ -384,7 +388,11 @@ bool dir_list(DirList *out, const char *path, Err *err) {
             room = room ? 2 * room : 64;
             out->names = mem_resize(out->names, room, sizeof *out->names);
         }
-        out->names[out->count++] = mem_strdup(entry->d_name);
+        size_t length = strlen(entry->d_name);
+        char *name = mem_zalloc(length + 2, 1); /* behind its end: is it certainly a regular file? */
+        memcpy(name, entry->d_name, length);
+        name[length + 1] = entry->d_type == DT_REG;
+        out->names[out->count++] = name;
     }
     int code = errno;
     closedir(dir);
@@ -395,6 +403,8 @@ bool dir_list(DirList *out, const char *path, Err *err) {
     if (out->count) qsort(out->names, out->count, sizeof *out->names, by_bytes);
     return true;
 }
+
+bool dir_list_regular(const DirList *list, size_t i) { return list->names[i][strlen(list->names[i]) + 1]; }
 
 void dir_list_free(DirList *list) {
     for (size_t i = 0; i < list->count; i++) free(list->names[i]);

@@ -72,6 +72,8 @@ typedef struct {
     size_t count;
 } DirList;
 bool dir_list(DirList *out, const char *path, Err *err);
+/* Whether name i is certainly that of a regular file, and no link: known from the listing, nothing is asked. */
+bool dir_list_regular(const DirList *list, size_t i);
 void dir_list_free(DirList *list);
 
 /* What a path leads to, links followed. False where that could not be asked, which is neither yes nor no: EXIT_INPUT (a

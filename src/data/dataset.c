@@ -60,18 +60,20 @@ static bool add(Dataset *d, const char *path, int32_t label, Err *err) {
 
 static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *err);
 
-/* An entry of a folder whose name says nothing: a folder, or a file of whatever kind. */
-static bool walk_unnamed(Dataset *d, const char *name, const char *path, int32_t label, int depth, Err *err) {
+/* An entry of a folder that is no file by its listing, or whose name says nothing. */
+static bool walk_unsure(Dataset *d, const char *name, const char *path, int32_t label, int depth, Err *err) {
     PathKind kind;
-    bool is_picture = false;
+    bool is_picture = is_picture_name(name);
     if (!path_kind(&kind, path, err)) return false;
     if (kind == PATH_FOLDER) return walk(d, name, label, depth + 1, err);
-    if (kind == PATH_FILE && !passed_look(&d->passed, &is_picture, path, err)) return false;
+    if (kind == PATH_OTHER) return passed_special(&d->passed, path, ""), true;
+    if (kind == PATH_FILE && !is_picture && !passed_look(&d->passed, &is_picture, path, err)) return false;
     return !is_picture || add(d, name, label, err);
 }
 
-/* The pictures in and below root/below, in byte order of their names. Only names without a picture's extension are
- * looked at closer: asking the file system about every picture of a large set takes minutes on a shared disk. */
+/* The pictures in and below root/below, in byte order of their names. Files with a picture's extension are not looked
+ * at: asking the file system about every picture of a large set takes minutes on a shared disk. Links are, except where
+ * there are no labels: who wants answers is told of each picture that has none, and gets the others. */
 static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *err) {
     char *folder = path_join(d->root, below);
     DirList list;
@@ -82,7 +84,8 @@ static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *e
     else if ((ok = dir_list(&list, folder, err))) {
         for (size_t i = 0; i < list.count && ok; i++) {
             char *name = path_join(below, list.names[i]), *path = path_join(folder, list.names[i]);
-            ok = is_picture_name(name) ? add(d, name, label, err) : walk_unnamed(d, name, path, label, depth, err);
+            bool sure = is_picture_name(name) && (label < 0 || dir_list_regular(&list, i));
+            ok = sure ? add(d, name, label, err) : walk_unsure(d, name, path, label, depth, err);
             free(name), free(path);
         }
         dir_list_free(&list);
@@ -126,6 +129,7 @@ static bool keep_folders(Dataset *d, DirList *list, Err *err) {
         PathKind kind = PATH_NOTHING;
         ok = ok && path_kind(&kind, path, err) &&
              (kind != PATH_FILE || passed_stray(&d->passed, path, "beside the class folders", err));
+        if (kind == PATH_OTHER) passed_special(&d->passed, path, " beside the class folders");
         if (kind == PATH_FOLDER)
             list->names[kept++] = list->names[i];
         else

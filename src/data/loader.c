@@ -4,7 +4,6 @@
  * on timing either. Memory is the ring plus one picture per thread. */
 #include "data/loader.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -60,12 +59,10 @@ struct Loader {
     LoaderStats stats;
 };
 
-/* A picture nobody may read is as bad as a damaged one; but a disk that fails says nothing about the picture, and to go
- * on without it would train another network than was asked for. */
-static bool is_bad(const Err *err) {
-    return err->code == EXIT_INPUT ||
-           (err->code == EXIT_IO && (!err->system || err->system == EACCES || err->system == EPERM));
-}
+/* A damaged picture is bad, and one that was cut short meanwhile. What the system says of it (no permission, gone, a
+ * link to nothing, a disk that fails) says nothing about the picture, and to go on without it would train another
+ * network than was asked for. */
+static bool is_bad(const Err *err) { return (err->code == EXIT_INPUT || err->code == EXIT_IO) && !err->system; }
 
 /* Hands the picture over to the loader where its room allows; true: it is the loader's now. Two threads may meet over
  * one sample (it stands in for a bad one): the first keeps it. */
@@ -210,19 +207,21 @@ static void free_failures(Slot *slot, int places) {
         }
 }
 
-/* Enters a failure in the list of bad samples, once. False when it ends the run. */
+/* Enters a failure in the list of bad samples, once. False when it ends the run: then the error tells it, not the
+ * list. */
 static bool enter_failure(Loader *l, const Failure *failure, Err *err) {
     if (!is_bad(&failure->err) || l->options.on_bad == BAD_ERROR)
         return err_set(err, failure->err.code, "%s", failure->err.text);
     if (atomic_exchange_explicit(&l->known_bad[failure->sample], 1, memory_order_relaxed)) return true;
+    if (l->bad_count == l->bad_allowed)
+        return err_set(err, EXIT_INPUT, "%.600s (bad picture number %zu of %zu, more than data.max_bad=%g allows)",
+                       failure->err.text, l->bad_count + 1, l->data->count, l->options.max_bad);
     if (l->bad_count == l->bad_room) {
         l->bad_room = l->bad_room ? 2 * l->bad_room : 16;
         l->bad = mem_resize(l->bad, l->bad_room, sizeof *l->bad);
     }
     l->bad[l->bad_count++] = (BadSample){.sample = failure->sample, .reason = mem_strdup(failure->err.text)};
-    if (l->bad_count <= l->bad_allowed) return true;
-    return err_set(err, EXIT_INPUT, "%.600s (bad picture number %zu of %zu, more than the %g %% allowed)",
-                   failure->err.text, l->bad_count, l->data->count, 100 * l->options.max_bad);
+    return true;
 }
 
 /* Settles a finished batch: enters what was bad, closes the gaps that evaluation leaves. */
@@ -372,6 +371,7 @@ bool loader_open(Loader **out, const LoaderOptions *options, const Dataset *data
     l->process = getpid();
     if (l->options.ahead == 0) l->options.ahead = l->options.workers > 0 ? LOADER_AHEAD : 1;
     l->bad_allowed = (size_t)(options->max_bad * (double)data->count);
+    if (options->max_bad > 0) l->bad_allowed = MAX(l->bad_allowed, 1); /* of few pictures, one is a large share */
     int64_t n = (int64_t)data->count, batch = options->batch;
     l->batches = options->last == LAST_DROP ? MAX(n / batch, 1) : CEIL_DIV(n, batch);
     pthread_mutex_init(&l->lock, NULL);

@@ -73,6 +73,12 @@ bool passed_stray(Passed *p, const char *path, const char *where, Err *err) {
     return true;
 }
 
+void passed_special(Passed *p, const char *path, const char *where) {
+    char kind[sizeof p->kind[0].kind];
+    snprintf(kind, sizeof kind, "special files%s", where);
+    count(p, kind, false, path);
+}
+
 void passed_report(const Passed *p, const char *folder, Log *log) {
     bool pictures = false;
     for (int i = 0; i < p->kinds; i++) pictures = pictures || p->kind[i].picture;

@@ -24,6 +24,8 @@ typedef struct {
 bool passed_look(Passed *p, bool *is_picture, const char *path, Err *err);
 /* Counts a file that lies where no picture is looked for: `where` is said of it. */
 bool passed_stray(Passed *p, const char *path, const char *where, Err *err);
+/* Counts what is neither file nor folder: a pipe, a socket, a device. where: "", or " " and what is said of it. */
+void passed_special(Passed *p, const char *path, const char *where);
 /* A line for them all and one for each kind: a warning when there were pictures among them. */
 void passed_report(const Passed *p, const char *folder, Log *log);
 void passed_free(Passed *p);

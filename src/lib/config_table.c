@@ -61,7 +61,8 @@ const Option config_table[] = {
     INT_AUTO("data.workers", data.workers, "auto", 0, 256, "num_workers loaders",
              "decoding threads; auto: half of the usable CPUs"),
     ENUM("data.on_bad_image", data.on_bad_image, "skip", "skip error", NULL, "what an unreadable image does"),
-    FLOAT("data.max_bad", data.max_bad, "0.01", 0, 1, NULL, "share of unreadable images that ends the run"),
+    FLOAT("data.max_bad", data.max_bad, "0.01", 0, 1, NULL,
+          "share of unreadable images that may be left out; above 0, one may"),
     INT("data.cache_mb", data.cache_mb, "512", 0, 1 << 20, "cache",
         "megabytes of decoded images kept in memory, for each split; 0: none"),
 
