@@ -101,6 +101,22 @@ static void test_gif_of_another_program(void **state) {
     image_free(&image);
 }
 
+/* 0 1 3 7 15 by a palette of four: beyond it is black, but where it holds the grey levels 0 to 3 they go on. */
+static void test_gif_beyond_its_palette(void **state) {
+    (void)state;
+    char file[] = "GIF89a\5\0\1\0\x81\0\0" "\0\0\0\1\1\1\2\2\2\3\3\3" ",\0\0\0\0\5\0\1\0\0"
+                  "\4\7\x10\xc0\0\7\x3c\xf0\x45\0;";
+    static const uint8_t levels[] = {0, 1, 3, 7, 15};
+    Buffer b = {.bytes = (uint8_t *)file, .count = sizeof file - 1};
+    Image image = decoded(&b);
+    for (int i = 0; i < 15; i++) assert_int_equal(image.pixels[i], levels[i / 3]);
+    image_free(&image);
+    file[13 + 3] = 9;
+    image = decoded(&b);
+    assert_memory_equal(image.pixels, "\0\0\0\x09\1\1\3\3\3\0\0\0\0\0\0", 15);
+    image_free(&image);
+}
+
 static void test_damaged_gif(void **state) {
     (void)state;
     uint8_t *colours = drawn(30, 20, 4);
@@ -186,6 +202,7 @@ static void test_damaged_bmp(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gif), cmocka_unit_test(test_gif_of_another_program),
+                                       cmocka_unit_test(test_gif_beyond_its_palette),
                                        cmocka_unit_test(test_damaged_gif), cmocka_unit_test(test_bmp),
                                        cmocka_unit_test(test_damaged_bmp)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,9 @@
 /* test_image.c - decoders and encoders: every kind of damage refused and named, every good file decoded upright, the
  * same pixels encoded to the same bytes. */
 #include "base/file.h"
+#include "bitmaps.h"
 #include "data/image.h"
+#include "io/zip.h"
 #include "pack.h"
 
 #include <stdarg.h>
@@ -139,16 +141,78 @@ static void test_small_pngs(void **state) {
     image_free(&image);
 }
 
-/* Cut short anywhere, a file is refused; with any bit turned, it is decoded or refused, and no more. */
+/* ---- PNGs by the byte ---- */
+
+static void put_big(Buffer *b, uint32_t value) {
+    buffer_put(b, (uint8_t[]){(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8), (uint8_t)value},
+               4);
+}
+
+static void put_chunk(Buffer *b, const char *type, const void *bytes, size_t count) {
+    ZipCrc crc;
+    zip_crc_init(&crc);
+    put_big(b, (uint32_t)count);
+    buffer_put(b, type, 4);
+    if (count) buffer_put(b, bytes, count);
+    put_big(b, zip_crc(&crc, zip_crc(&crc, 0, type, 4), bytes, count));
+}
+
+/* 4 pixels in a row (two in a column of two, interlaced), 0 1 2 255 by a palette of two colours. left_out: bytes
+ * missing of the checksum behind the pixels. */
+static Buffer palette_png(bool interlaced, size_t left_out) {
+    static const uint8_t flat[] = "\x78\1\1\5\0\xfa\xff" "\0\0\1\2\xff" "\1\x0b\1\3",
+                         laced[] = "\x78\1\1\7\0\xf8\xff" "\0\0" "\0\1" "\0\2\xff" "\1\x0e\1\3";
+    uint8_t header[] = {0, 0, 0, interlaced ? 2 : 4, 0, 0, 0, interlaced ? 2 : 1, 8, 3, 0, 0, interlaced};
+    Buffer b = {0};
+    buffer_put(&b, "\x89PNG\r\n\x1a\n", 8);
+    put_chunk(&b, "IHDR", header, sizeof header);
+    put_chunk(&b, "PLTE", "\x0a\x14\x1e\xc8\x64\0", 6);
+    put_chunk(&b, "IDAT", interlaced ? laced : flat, (interlaced ? sizeof laced : sizeof flat) - 1 - left_out);
+    put_chunk(&b, "IEND", NULL, 0);
+    return b;
+}
+
+static void expect_palette_pixels(const Buffer *b, size_t count) {
+    Err err = {0};
+    Image image;
+    if (!image_decode(&image, b->bytes, count, "F", &err)) fail_msg("%zu of %zu bytes: %s", count, b->count, err.text);
+    assert_memory_equal(image.pixels, "\x0a\x14\x1e\xc8\x64\0\2\2\2\xff\xff\xff", 12); /* not in the palette: grey */
+    image_free(&image);
+}
+
+/* Damage that touches no pixel is none: an end that is missing or wrong, and the checksum of pixels that are all there.
+ * Where a checksum is there and wrong, a pixel may be. */
+static void test_pngs_without_an_end(void **state) {
+    (void)state;
+    for (int interlaced = 0; interlaced < 2; interlaced++) {
+        for (size_t left_out = 0; left_out <= 4; left_out++) {
+            Buffer b = palette_png(interlaced, left_out);
+            for (size_t cut = 0; cut <= 12; cut++) expect_palette_pixels(&b, b.count - cut);
+            b.bytes[b.count - 1] ^= 1; /* of the end's own checksum */
+            expect_palette_pixels(&b, b.count);
+            b.bytes[b.count - 1] ^= 1;
+            b.bytes[b.count - 13] ^= 1; /* of the pixels' chunk */
+            expect_refused(b.bytes, b.count, "is a damaged PNG (");
+            buffer_free(&b);
+        }
+        Buffer b = palette_png(interlaced, 5); /* the last pixel */
+        expect_refused(b.bytes, b.count, "is a damaged PNG (");
+        expect_refused(b.bytes, b.count - 12, "is a damaged PNG (");
+        buffer_free(&b);
+    }
+}
+
+/* Cut short before its last pixel, a file is refused; with any bit turned, it is decoded or refused, and no more. */
 static void test_every_cut_and_bit(void **state) {
     (void)state;
     for (int jpeg = 0; jpeg < 2; jpeg++) {
         Bytes b = made_file(jpeg, 11, 6);
         assert_string_equal(error_of(b.bytes, b.count), "accepted");
+        const size_t needed = b.count - (jpeg ? 0 : 16); /* a PNG's last checksum, and its end */
         for (size_t n = 0; n < b.count; n++) {
             uint8_t *cut = malloc(n ? n : 1); /* of that size, so that reading on is noticed */
             memcpy(cut, b.bytes, n);
-            assert_string_not_equal(error_of(cut, n), "accepted");
+            assert_int_equal(strcmp(error_of(cut, n), "accepted") == 0, n >= needed);
             free(cut);
         }
         int refused = 0;
@@ -157,7 +221,7 @@ static void test_every_cut_and_bit(void **state) {
             refused += strcmp(error_of(b.bytes, b.count), "accepted") != 0;
             b.bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
-        assert_true(refused > (jpeg ? 500 : (int)(7 * b.count))); /* a PNG is checksummed throughout */
+        assert_true(refused > (jpeg ? 500 : (int)(7 * needed))); /* a PNG's pixels are checksummed throughout */
         free(b.bytes);
     }
 }
@@ -233,7 +297,14 @@ static void test_bad_exif_is_ignored(void **state) {
         {21, "II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0"},     /* cut inside the entry */
         {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\0\0\0\0"},   /* orientation 0 */
         {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\x09\0\0\0"}, /* 9 */
-        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\2\0\0\0\6\0\6\0"},   /* two of them */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\2\0\0\0\x09\0\6\0"}, /* 9 and another */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\0\0\0\0\6\0\0\0"},   /* none */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\3\0\0\0\x11\0\0\0"}, /* three of them, cut short */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\3\0\0\0\xff\0\0\0"}, /* out of the file */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\xff\xff\xff\xff\x08\0\0\0"},
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\4\0\1\0\0\0\6\0\1\0"},   /* 65542 */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\1\0\1\0\0\0\6\0\0\0"},   /* unsigned bytes are a text to Pillow */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\xff\0\1\0\0\0\6\0\0\0"},
         {22, "II*\0\x08\0\0\0\1\0\x12\1\2\0\1\0\0\0\6\0\0\0"},   /* a text */
         {22, "MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\6\0\0\0"},   /* 0x0600 */
     };
@@ -249,6 +320,35 @@ static void test_bad_exif_is_ignored(void **state) {
         free(b.bytes);
     }
     image_free(&stored);
+    free(plain.bytes);
+}
+
+/* Orientation 6 as writers of other types wrote it, and as Pillow 13 takes it. */
+static void test_exif_of_other_types(void **state) {
+    (void)state;
+    Err err = {0};
+    static const struct {
+        size_t count;
+        const char *tiff;
+    } rows[] = {
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\3\0\2\0\0\0\6\0\1\0"},  /* the first of two */
+        {28, "II*\0\x08\0\0\0\1\0\x12\1\3\0\3\0\0\0\x16\0\0\0\6\0\1\0\1\0"}, /* of three, elsewhere */
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\4\0\1\0\0\0\6\0\0\0"},  /* LONG */
+        {22, "MM\0*\0\0\0\x08\0\1\1\x12\0\4\0\0\0\1\0\0\0\6"},
+        {30, "MM\0*\0\0\0\x08\0\1\1\x12\0\4\0\0\0\2\0\0\0\x16\0\0\0\6\0\0\0\1"},
+        {22, "MM\0*\0\0\0\x08\0\1\1\x12\0\6\0\0\0\1\6\0\0\0"},  /* signed: SBYTE, SSHORT, SLONG */
+        {22, "MM\0*\0\0\0\x08\0\1\1\x12\0\x08\0\0\0\1\0\6\0\0"},
+        {22, "II*\0\x08\0\0\0\1\0\x12\1\x09\0\1\0\0\0\6\0\0\0"},
+    };
+    Bytes plain = made_file(true, 8, 16);
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        Image image;
+        Bytes b = with_exif(plain, (const uint8_t *)rows[i].tiff, rows[i].count);
+        assert_true(image_decode(&image, b.bytes, b.count, "F", &err));
+        if (image.width != 16 || image.height != 8) fail_msg("row %zu is not turned", i);
+        image_free(&image);
+        free(b.bytes);
+    }
     free(plain.bytes);
 }
 
@@ -383,8 +483,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trips),         cmocka_unit_test(test_other_formats_are_named),
         cmocka_unit_test(test_small_pngs),          cmocka_unit_test(test_every_cut_and_bit),
+        cmocka_unit_test(test_pngs_without_an_end),
         cmocka_unit_test(test_pixel_budget),        cmocka_unit_test(test_exif_orientations),
-        cmocka_unit_test(test_bad_exif_is_ignored), cmocka_unit_test(test_scan_limit),
+        cmocka_unit_test(test_bad_exif_is_ignored), cmocka_unit_test(test_exif_of_other_types),
+        cmocka_unit_test(test_scan_limit),
         cmocka_unit_test(test_load_names_the_file), cmocka_unit_test(test_bad_images),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

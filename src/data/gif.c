@@ -36,12 +36,22 @@ static size_t short_of(Stream *s) {
     return low | (size_t)byte_of(s) << 8;
 }
 
-/* Colours that a palette does not name are black; without any palette they are grey levels. */
+static void grey_levels(Frame *f) {
+    for (int i = 0; i < GREY; i++) memset(f->palette[i], i, 3);
+}
+
+/* Colours that a palette does not name are black; grey levels where there is no palette, or one that names nothing
+ * else. */
 static void read_palette(Stream *s, Frame *f, int flags) {
     if (!(flags & 0x80)) return;
+    bool grey = true;
     memset(f->palette, 0, sizeof f->palette);
     for (int i = 0; i < 2 << (flags & 7); i++)
-        for (int c = 0; c < 3; c++) f->palette[i][c] = (uint8_t)byte_of(s);
+        for (int c = 0; c < 3; c++) {
+            f->palette[i][c] = (uint8_t)byte_of(s);
+            grey = grey && f->palette[i][c] == i;
+        }
+    if (grey) grey_levels(f);
 }
 
 /* Behind '!'. Of all extensions only the transparent colour matters. */
@@ -65,7 +75,7 @@ static bool read_frame(Stream *s, Frame *f) {
     f->width = short_of(s), f->height = short_of(s);
     int flags = byte_of(s), c;
     s->at += 2; /* background, which nobody shows, and aspect */
-    for (int i = 0; i < GREY; i++) memset(f->palette[i], i, 3);
+    grey_levels(f);
     if (s->at > s->count) return false;
     read_palette(s, f, flags);
     while ((c = byte_of(s)) != ',') {

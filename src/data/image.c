@@ -37,23 +37,38 @@ bool codec_image_new(Image *out, size_t width, size_t height, const char *name, 
     return image_new(out, (int)width, (int)height, err);
 }
 
-/* The orientation tag, 0x0112, of the first directory. Every offset is checked; nothing is followed twice. */
+/* Bytes of a whole number by its TIFF type; 0: it is of another type. */
+static size_t number_bytes(unsigned type) {
+    static const uint8_t bytes[] = {[3] = 2, [4] = 4, [6] = 1, [8] = 2, [9] = 4, [13] = 4, [16] = 8};
+    return type < sizeof bytes ? bytes[type] : 0;
+}
+
+static uint64_t number_at(const uint8_t *at, size_t bytes, bool little) {
+    uint64_t value = 0;
+    for (size_t i = 0; i < bytes; i++) value = value << 8 | at[little ? bytes - 1 - i : i];
+    return value;
+}
+
+/* The orientation tag, 0x0112, of the first directory: as Pillow takes it, the first of one or more numbers of any
+ * whole type but unsigned bytes, which stand where the entry leads when it has no room for them. Every offset is
+ * checked; nothing is followed twice. */
 int codec_exif_orientation(const uint8_t *tiff, size_t count) {
     if (count < 8) return 1;
     bool little = memcmp(tiff, "II\x2a\0", 4) == 0;
     if (!little && memcmp(tiff, "MM\0\x2a", 4) != 0) return 1;
-#define U16(at) ((unsigned)(little ? tiff[at] | tiff[(at) + 1] << 8 : tiff[at] << 8 | tiff[(at) + 1]))
-    size_t at = little ? (size_t)U16(6) << 16 | U16(4) : (size_t)U16(4) << 16 | U16(6);
+    size_t at = number_at(tiff + 4, 4, little);
     if (at > count - 2) return 1;
-    size_t entries = U16(at);
+    size_t entries = number_at(tiff + at, 2, little);
     at += 2;
     for (size_t i = 0; i < entries && count - at >= 12; i++, at += 12) {
-        if (U16(at) != 0x0112) continue;
-        bool one_short = U16(at + 2) == 3 && U16(at + (little ? 4 : 6)) == 1 && U16(at + (little ? 6 : 4)) == 0;
-        unsigned value = U16(at + 8);
-        return one_short && value >= 1 && value <= 8 ? (int)value : 1;
+        if (number_at(tiff + at, 2, little) != 0x0112) continue;
+        size_t bytes = number_bytes((unsigned)number_at(tiff + at + 2, 2, little));
+        uint64_t all = bytes * number_at(tiff + at + 4, 4, little);
+        size_t where = all > 4 ? number_at(tiff + at + 8, 4, little) : at + 8;
+        if (all == 0 || where > count || all > count - where) return 1;
+        uint64_t value = number_at(tiff + where, bytes, little);
+        return value >= 1 && value <= 8 ? (int)value : 1;
     }
-#undef U16
     return 1;
 }
 

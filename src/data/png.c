@@ -1,7 +1,7 @@
 /* png.c - PNG through libpng's row functions (its simplified and quantising calls, where most of its known holes were,
  * are not used). Gamma, colour profiles and background are ignored, as Pillow ignores them. Damage in a chunk that
- * holds pixels is refused; damage in a chunk that only describes them is passed over. Of an animation, the still
- * picture is read. */
+ * holds pixels is refused; damage in a chunk that only describes them is passed over, and so is whatever is missing
+ * behind the last pixel. Of an animation, the still picture is read. */
 #include "data/codec.h"
 
 #include <setjmp.h>
@@ -21,6 +21,7 @@ typedef struct {
     const uint8_t *bytes; /* reading */
     uint8_t *grown;       /* writing */
     size_t at, count;     /* writing: bytes written, bytes allocated */
+    bool reading, rows_read; /* libpng has been asked for rows, and has given all */
     bool no_memory; /* libpng was refused some, for which it may also leave out a chunk and go on */
 } Stream;
 
@@ -48,16 +49,25 @@ static void read_bytes(png_structp png, png_bytep out, size_t count) {
     s->at += count;
 }
 
-/* Whether every chunk up to IEND lies within the file. libpng takes and clears what a chunk's length promises, up to
- * 2 GB, before it reads. */
-static bool is_complete(const uint8_t *bytes, size_t count) {
-    for (size_t at = 8; count - at >= 12;) {
+/* The bytes up to the first chunk that does not lie within the file: libpng takes and clears what a chunk's length
+ * promises, up to 2 GB, before it reads. Of pixels it reads what there is. */
+static size_t whole_chunks(const uint8_t *bytes, size_t count) {
+    size_t at = 8;
+    while (count - at >= 12) {
         size_t length = (size_t)png_get_uint_32(bytes + at);
-        if (length > count - at - 12) return false;
-        if (memcmp(bytes + at + 4, "IEND", 4) == 0) return true;
+        if (length > count - at - 12) return memcmp(bytes + at + 4, "IDAT", 4) == 0 ? count : at;
         at += length + 12;
+        if (memcmp(bytes + at - 8 - length, "IEND", 4) == 0) break;
     }
-    return false;
+    return at;
+}
+
+/* After an error: were all rows there, and is it one of what comes behind them? Wrong checksums of pixels are not. */
+static bool has_all_rows(const Stream *s, png_structp png, png_infop info) {
+    bool behind = png_get_interlace_type(png, info) == PNG_INTERLACE_NONE
+                      ? png_get_current_row_number(png) >= png_get_image_height(png, info)
+                      : png_get_current_pass_number(png) >= PNG_INTERLACE_ADAM7_PASSES;
+    return s->rows_read || (s->reading && behind && !strstr(s->text, "CRC"));
 }
 
 static int stored_orientation(png_structp png, png_infop info) {
@@ -70,8 +80,8 @@ static int stored_orientation(png_structp png, png_infop info) {
     return orientation;
 }
 
-/* Pixels may name colours that the palette does not hold. libpng makes those black; Pillow, and so this decoder, takes
- * the index for a grey level. */
+/* Pixels may name colours that the palette does not hold. libpng makes those black, and so does Pillow 13; Pillow 9.4,
+ * with whose pixels this decoder is compared, takes the index for a grey level. */
 static void complete_palette(png_structp png, png_infop info) {
     png_colorp stored;
     int count = 0, full = 1 << png_get_bit_depth(png, info);
@@ -87,6 +97,8 @@ static bool decode(Stream *s, png_structp png, png_infop info, Image *out, int *
                    Err *err) {
     if (setjmp(s->escape)) {
         if (s->no_memory) return err_set(err, EXIT_MEMORY, "%s: no memory to decode it - close other programs", name);
+        *orientation = stored_orientation(png, info);
+        if (has_all_rows(s, png, info)) return true;
         return err_set(err, EXIT_INPUT, "%s: is a damaged PNG (%s) - replace it or leave it out", name, s->text);
     }
     png_set_read_fn(png, s, read_bytes);
@@ -105,9 +117,11 @@ static bool decode(Stream *s, png_structp png, png_infop info, Image *out, int *
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, info);
     CHECK(png_get_rowbytes(png, info) == (size_t)3 * (size_t)out->width, "a PNG row is not 8-bit RGB");
+    s->reading = true;
     for (int pass = 0; pass < passes; pass++)
         for (int y = 0; y < out->height; y++)
             png_read_row(png, out->pixels + (size_t)3 * (size_t)out->width * (size_t)y, NULL);
+    s->rows_read = true;
     png_read_end(png, info);
     *orientation = stored_orientation(png, info);
     if (s->no_memory) png_error(png, "out of memory");
@@ -115,10 +129,7 @@ static bool decode(Stream *s, png_structp png, png_infop info, Image *out, int *
 }
 
 bool codec_png_decode(Image *out, int *orientation, const uint8_t *bytes, size_t count, const char *name, Err *err) {
-    if (!is_complete(bytes, count))
-        return err_set(err, EXIT_INPUT, "%s: is a damaged PNG (the file ends early) - replace it or leave it out",
-                       name);
-    Stream s = {.bytes = bytes, .count = count};
+    Stream s = {.bytes = bytes, .count = whole_chunks(bytes, count)};
     bool ok = false;
     png_structp png =
         png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &s, leave, stay_silent, &s, take, give_back);
