@@ -432,8 +432,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_names_decide),          TEST(test_folders_that_make_no_sense),
         TEST(test_class_names_are_utf8),  TEST(test_content_decides),
-        TEST(test_links_to_nothing),     TEST(test_pipes_are_counted),
-             TEST(test_more_kinds_than_are_told_apart),
+        TEST(test_links_to_nothing),      TEST(test_pipes_are_counted),
+        TEST(test_more_kinds_than_are_told_apart),
         TEST(test_unsearchable_folder),   TEST(test_path_that_cannot_be_asked),
         TEST(test_names_of_splits),       TEST(test_what_evaluation_takes),
         TEST(test_shared_pictures),       TEST(test_lists),

@@ -66,6 +66,12 @@ static void test_loss_of_large_scores(void **state) {
     classify_metrics_add(&m, &logits[0][0], labels, 3);
     expect_near("loss of rows", 3, m.loss, log(1 + exp(-2)) + 2 + log(1 + exp(-1)) + 1 + 2000, 1e-9);
     classify_metrics_free(&m);
+    static const float largest[2] = {3e38f, 3e38f}, lowest[2] = {-3e38f, -3e38f}; /* a logarithm is lost beside them */
+    classify_metrics_init(&m, 2);
+    classify_metrics_add(&m, largest, labels, 1);
+    classify_metrics_add(&m, lowest, labels, 1);
+    expect_near("loss of rows", 2, m.loss, 2 * log(2), 1e-9);
+    classify_metrics_free(&m);
 }
 
 static void expect_top(const float *scores, int classes, int k, const int32_t *want) {

@@ -28,7 +28,7 @@ typedef struct {
     uint64_t seed;
     size_t keep_bytes; /* decoded pictures (of evaluation: transformed) kept for later epochs, the first that fit */
     BadPolicy on_bad;
-    double max_bad; /* BAD_SKIP: share of the data set that may be bad before the loader stops, 0 to 1; above 0, one may */
+    double max_bad; /* BAD_SKIP: share of the data set that may be bad before the loader stops; above 0, one may */
     TrainTransform train_transform;
     EvalTransform eval_transform;
 } LoaderOptions;

@@ -145,7 +145,7 @@ void classify_metrics_add(ClassifyMetrics *m, const float *logits, const int32_t
         double high = x[0], sum = 0;
         for (int k = 1; k < m->classes; k++) high = MAX(high, (double)x[k]);
         for (int k = 0; k < m->classes; k++) sum += exp(x[k] - high);
-        m->loss += log(sum) + high - x[label];
+        m->loss += high - x[label] + log(sum); /* in this order: beside a large score a logarithm is lost */
         int rank = rank_of(x, m->classes, label);
         m->top1 += rank < 1;
         m->class_top1[label] += rank < 1;

@@ -3,20 +3,22 @@
 
 #include <math.h>
 
-/* log of the sum of exp(x[0 .. count)) */
-static double log_sum_exp(const double *x, int64_t count) {
-    double most = x[0], sum = 0;
-    for (int64_t k = 1; k < count; k++) most = fmax(most, x[k]);
-    for (int64_t k = 0; k < count; k++) sum += exp(x[k] - most);
-    return most + log(sum);
+/* The log of the sum of exp(x[0 .. count)) is *most, the largest of x, plus what is returned: in two numbers, since
+ * beside a large one the other's digits are lost. */
+static double log_sum_exp(double *most, const double *x, int64_t count) {
+    double sum = 0;
+    *most = x[0];
+    for (int64_t k = 1; k < count; k++) *most = fmax(*most, x[k]);
+    for (int64_t k = 0; k < count; k++) sum += exp(x[k] - *most);
+    return log(sum);
 }
 
 REF(softmax) {
     int64_t rows = shape_rows(in_shape(g, n, 0)), classes = shape_last(in_shape(g, n, 0));
     for (int64_t b = 0; b < rows; b++) {
         const double *x = in[0] + b * classes;
-        double whole = log_sum_exp(x, classes);
-        for (int64_t k = 0; k < classes; k++) out[0][b * classes + k] = exp(x[k] - whole);
+        double most, rest = log_sum_exp(&most, x, classes);
+        for (int64_t k = 0; k < classes; k++) out[0][b * classes + k] = exp(x[k] - most - rest);
     }
 }
 
@@ -41,11 +43,11 @@ REF(cross_entropy) {
     double sum = 0;
     for (int64_t b = 0; b < rows; b++) {
         const double *x = in[0] + b * classes;
-        double whole = log_sum_exp(x, classes);
-        for (int64_t k = 0; k < classes; k++) out[1][b * classes + k] = exp(x[k] - whole);
+        double most, rest = log_sum_exp(&most, x, classes);
+        for (int64_t k = 0; k < classes; k++) out[1][b * classes + k] = exp(x[k] - most - rest);
         if (!counts(g, n, target, 1, b, classes)) continue;
         counted++;
-        for (int64_t k = 0; k < classes; k++) sum -= target_of(g, n, target, 1, b, k, classes) * (x[k] - whole);
+        for (int64_t k = 0; k < classes; k++) sum -= target_of(g, n, target, 1, b, k, classes) * (x[k] - most - rest);
     }
     out[0][0] = counted ? sum / (double)counted : 0;
 }
