@@ -215,6 +215,9 @@ static void test_an_empty_list(void **state) {
         expect_text(errors, "standard input: holds no picture - ");
         EXPECT(3, "infer $T/a.jpg - " WEIGHTS "<$T/empty.txt");
     }
+    shell("echo a.jpg >LIST.TXT");
+    EXPECT(0, "infer $T/LIST.TXT " WEIGHTS);
+    expect_text(output, "/a.jpg: ");
 }
 
 /* A run's directory is its best weights, wherever weights are taken. */
@@ -239,6 +242,19 @@ static void test_run_directory(void **state) {
     EXPECT(3, "verify $T/stopped");
 }
 
+/* What some editors put before a text is no part of it, nor of where its errors are. */
+static void test_configs_with_a_byte_order_mark(void **state) {
+    (void)state;
+    EXPECT(0, "export $T/run $T/hub --to hf");
+    shell("for f in right.json wrong.json hub/new.json; do printf '\\357\\273\\277' >$f; done && "
+          "cat hub/config.json >>hub/new.json && mv hub/new.json hub/config.json && "
+          "echo '{\"model\": {\"name\": \"mavit_s\"}}' >>right.json && echo '{\"modell\": 1}' >>wrong.json");
+    EXPECT(0, "infer $T/a.jpg --weights $T/hub");
+    EXPECT(0, "info --config $T/right.json");
+    EXPECT(2, "info --config $T/wrong.json");
+    expect_text(errors, "wrong.json:1:2: ");
+}
+
 /* Of three classes the five best are always right, which says nothing. */
 static void test_top5_of_three(void **state) {
     (void)state;
@@ -261,7 +277,7 @@ int main(void) {
         cmocka_unit_test(test_names_stay_in_their_line), cmocka_unit_test(test_csv_and_json_files),
         cmocka_unit_test(test_names_are_escaped_once),
         cmocka_unit_test(test_answers_replace_no_input), cmocka_unit_test(test_no_answer_is_no_file),
-        cmocka_unit_test(test_an_empty_list),
+        cmocka_unit_test(test_an_empty_list), cmocka_unit_test(test_configs_with_a_byte_order_mark),
         cmocka_unit_test(test_run_directory),            cmocka_unit_test(test_top5_of_three),
     };
     return cmocka_run_group_tests_name("infer", tests, make_run, remove_run);

@@ -121,6 +121,23 @@ static void test_the_number_follows_the_name(void **state) {
     EXPECT(4, RUN SHORT "output=$T/nowhere/..");
 }
 
+/* Going on from a run in its own folder moves it away: config.json names where its weights are, in whatever way the
+ * folder was spelt. */
+static void test_weights_are_named_where_they_lie(void **state) {
+    (void)state;
+    static const char *const spellings[] = {"own", "own/", "own/.", "own/weights/best.safetensors", "link"};
+    static char text[1 << 14];
+    shell("cp -r run own && ln -s own link");
+    for (size_t i = 0; i < COUNTOF(spellings); i++) {
+        char arguments[600], want[300];
+        snprintf(arguments, sizeof arguments, RUN SHORT "output=$T/own exist_ok=true --weights $T/%s -q", spellings[i]);
+        EXPECT(0, arguments);
+        read_text(text, sizeof text, file_in("own/config.json"));
+        snprintf(want, sizeof want, "/own/earlier-%zu%s\"", i + 1, i == 3 ? "/weights/best.safetensors" : "");
+        expect_text(text, want);
+    }
+}
+
 /* ---- a start from weights ---- */
 
 static float *read_tensor(const char *file, const char *name, size_t *count) {
@@ -352,6 +369,7 @@ int main(void) {
         cmocka_unit_test(test_a_closed_folder_is_free),
         cmocka_unit_test(test_what_takes_a_folder),
         cmocka_unit_test(test_the_number_follows_the_name),
+        cmocka_unit_test(test_weights_are_named_where_they_lie),
         cmocka_unit_test(test_a_start_takes_the_weights_over),
         cmocka_unit_test(test_a_head_of_other_names_starts_anew),
         cmocka_unit_test(test_the_table_is_the_results),

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -199,7 +200,7 @@ static bool add_piped(Infer *in, Err *err) {
 /* By its name, unless its content is a picture. */
 static bool is_list(const char *path) {
     const char *dot = strrchr(path, '.');
-    if (!dot || (strcmp(dot, ".txt") != 0 && strcmp(dot, ".list") != 0 && strcmp(dot, ".lst") != 0)) return false;
+    if (!dot || (strcasecmp(dot, ".txt") && strcasecmp(dot, ".list") && strcasecmp(dot, ".lst"))) return false;
     uint8_t start[IMAGE_MAGIC];
     size_t count;
     bool readable;

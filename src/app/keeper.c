@@ -50,10 +50,20 @@ static void open_rows(LineFile *f, const RunDir *dir, const char *name) {
     free(path);
 }
 
+/* Weights that training began with may have been those of the run that has just been moved. */
+static void follow_weights(Keeper *k) {
+    char **weights = &k->config.model.weights, *now = *weights ? rundir_moved(&k->dir, *weights) : NULL;
+    if (!now) return;
+    free(*weights);
+    *weights = path_absolute(now);
+    free(now);
+}
+
 bool keeper_open(Keeper *k, const Config *config, const Dataset *data, int argc, char **argv, Log *log, Err *err) {
     *k = (Keeper){.data = data, .log = log};
     config_absolute(&k->config, config);
     if (!rundir_open(&k->dir, config->output, config->exist_ok, log, err)) return false;
+    follow_weights(k);
     open_rows(&k->metrics, &k->dir, "metrics.jsonl");
     open_rows(&k->results, &k->dir, "results.csv");
     char *log_path = rundir_file(&k->dir, "log.txt");

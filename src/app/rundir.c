@@ -119,7 +119,7 @@ static char *make_earlier(const char *path, Err *err) {
 }
 
 /* Under the lock: nobody else writes these. */
-static bool move_earlier_run(const RunDir *r, Log *log, Err *err) {
+static bool move_earlier_run(RunDir *r, Log *log, Err *err) {
     char *earlier = NULL;
     bool ok = true;
     for (size_t i = 0; ok && i < COUNTOF(files); i++) {
@@ -136,7 +136,7 @@ static bool move_earlier_run(const RunDir *r, Log *log, Err *err) {
         free(from);
     }
     if (ok && earlier) log_info(log, "%s: the run that was here is now in %s", r->path, earlier);
-    free(earlier);
+    r->earlier = earlier;
     return ok;
 }
 
@@ -163,7 +163,22 @@ bool rundir_open(RunDir *out, const char *wanted, bool reuse, Log *log, Err *err
 void rundir_close(RunDir *r) {
     if (r->lock >= 0) close(r->lock);
     free(r->path);
+    free(r->earlier);
     *r = (RunDir){.lock = -1};
+}
+
+char *rundir_moved(const RunDir *r, const char *path) {
+    char *home = r->earlier ? path_real(r->path) : NULL, *above = mem_strdup(path), *now = NULL;
+    for (size_t length = strlen(path); home && !now && length > 0; length--) {
+        if (above[length] != '/' && path[length] != '\0') continue;
+        above[length] = '\0';
+        char *real = path_real(above);
+        if (real && strcmp(real, home) == 0) now = path_join(r->earlier, path + length);
+        free(real);
+    }
+    if (now && access(now, F_OK) != 0) free(now), now = NULL; /* it was not moved */
+    free(home), free(above);
+    return now;
 }
 
 char *rundir_file(const RunDir *r, const char *name) { return path_join(r->path, name); }

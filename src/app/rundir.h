@@ -9,6 +9,7 @@
 
 typedef struct {
     char *path;
+    char *earlier; /* where the run that was there is now; NULL: there was none */
     int lock; /* descriptor that holds the lock for the life of the process; -1: the file system knows no locks */
 } RunDir;
 
@@ -19,6 +20,8 @@ typedef struct {
 bool rundir_open(RunDir *out, const char *wanted, bool reuse, Log *log, Err *err);
 void rundir_close(RunDir *r);
 
+/* Where a path that led into the earlier run leads to now, malloc'd; NULL: where it did. */
+char *rundir_moved(const RunDir *r, const char *path);
 /* Path of a file in it, malloc'd. */
 char *rundir_file(const RunDir *r, const char *name);
 /* A whole small file, atomically. */

@@ -422,6 +422,8 @@ bool json_next(JsonReader *r, JsonToken *out, Err *err) {
     return fail_found(r, err, is_object ? "',' or '}'" : "',' or ']'");
 }
 
+size_t json_mark(const char *text, size_t count) { return count >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; }
+
 bool json_open(JsonReader *r, const char *text, size_t count, JsonSource source, Err *err) {
     *r = (JsonReader){.source = source, .text = text, .count = count, .state = VALUE};
     if (getrandom(r->secret, sizeof r->secret, GRND_NONBLOCK) != (ssize_t)sizeof r->secret)
@@ -429,7 +431,7 @@ bool json_open(JsonReader *r, const char *text, size_t count, JsonSource source,
     if (count > JSON_MAX_BYTES)
         return err_set(err, source.code, "%s: %zu bytes of JSON - the limit is %zu", source.name, count,
                        JSON_MAX_BYTES);
-    if (count >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
+    if (json_mark(text, count))
         return fail_at(r, 0, err, "a byte order mark - save the file as UTF-8 without one");
     if (count >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2) || !text[0] || !text[1]))
         return fail_at(r, 0, err, "this looks like UTF-16 - save the file as UTF-8");

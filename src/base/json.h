@@ -149,4 +149,8 @@ void json_write_raw(JsonWriter *w, const char *json);
 const char *json_writer_text(JsonWriter *w);
 void json_writer_free(JsonWriter *w);
 
+/* Bytes of a byte order mark at the start of a text, 3 or 0: readers of files that people edit step over it, as some
+ * editors write one unasked. json_open refuses it. */
+size_t json_mark(const char *text, size_t count);
+
 #endif

@@ -224,7 +224,9 @@ bool config_check_training(const Config *c, Err *err) {
 static bool read_file(OptionSet *set, const char *path, Err *err) {
     uint8_t *text = NULL;
     size_t count = 0;
-    bool ok = file_read(&text, &count, path, FILE_LIMIT, err) && options_read_json(set, (char *)text, count, path, err);
+    bool ok = file_read(&text, &count, path, FILE_LIMIT, err);
+    size_t mark = ok ? json_mark((char *)text, count) : 0;
+    ok = ok && options_read_json(set, (char *)text + mark, count - mark, path, err);
     if (!ok && err->code == EXIT_INPUT) err->code = EXIT_USAGE; /* a missing config is a mistake in the command */
     free(text);
     return ok;

@@ -234,8 +234,9 @@ bool hub_read(HubConfig *out, const char *folder, Err *err) {
     uint8_t *text = NULL;
     size_t count;
     *out = (HubConfig){0};
-    bool ok = file_read(&text, &count, name, FILE_LIMIT, err) &&
-              hub_read_text(out, name, (const char *)text, count, err);
+    bool ok = file_read(&text, &count, name, FILE_LIMIT, err);
+    size_t mark = ok ? json_mark((const char *)text, count) : 0;
+    ok = ok && hub_read_text(out, name, (const char *)text + mark, count - mark, err);
     free(text);
     free(name);
     return ok;
