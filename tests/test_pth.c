@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -632,6 +634,38 @@ static void test_write(void **state) {
     free(path);
 }
 
+/* Wherever the disk is full: an I/O error, and nothing stays, neither the file nor its beginning. */
+static void test_write_to_a_full_disk(void **state) {
+    (void)state;
+    static const float values[40];
+    const StoredTensor t[] = {{.name = "a", .dtype = STORED_F32, .rank = 1, .shape = {40}, .data = values},
+                              {.name = "b", .dtype = STORED_F32, .rank = 1, .shape = {3}, .data = values}};
+    char *path = path_join(scratch_folder, "full.pth");
+    Err err = {0};
+    struct stat st;
+    assert_true(pth_write(path, NULL, t, 2, NULL, 0, &err));
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(unlink(path), 0);
+    struct rlimit before, limit;
+    getrlimit(RLIMIT_FSIZE, &before);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t bytes = 0; bytes < (rlim_t)st.st_size; bytes++) {
+        limit = (struct rlimit){bytes, before.rlim_max};
+        err = (Err){0};
+        setrlimit(RLIMIT_FSIZE, &limit);
+        bool written = pth_write(path, NULL, t, 2, NULL, 0, &err);
+        setrlimit(RLIMIT_FSIZE, &before);
+        if (written || err.code != EXIT_IO || access(path, F_OK) == 0)
+            fail_msg("%zu bytes: %s", (size_t)bytes, written ? "written" : err.text);
+    }
+    (void)signal(SIGXFSZ, handler);
+    DirList left;
+    assert_true(dir_list(&left, scratch_folder, &err));
+    for (size_t i = 0; i < left.count; i++) assert_null(strstr(left.names[i], "full.pth"));
+    dir_list_free(&left);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pickles),  cmocka_unit_test(test_opcodes),       cmocka_unit_test(test_bombs),
@@ -640,6 +674,7 @@ int main(void) {
         cmocka_unit_test(test_zip64),    cmocka_unit_test(test_damage),        cmocka_unit_test(test_appended),
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_write_to_a_full_disk),
     };
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }
