@@ -373,6 +373,72 @@ static void test_shared_pictures(void **state) {
     assert_int_equal(shared("train", "val").shared, 2);
 }
 
+/* Pictures that are gone or empty by the time of the comparison are of nobody; more than are looked at are not said. */
+static void test_shared_pictures_that_change(void **state) {
+    (void)state;
+    Log log;
+    char *text = NULL, name[64], *path = path_join(scratch_folder, "val/a/gone.jpg");
+    size_t count;
+    put_picture("train/a/1.jpg");
+    put_picture("val/a/gone.jpg");
+    put_file("val/a/empty.jpg", "", 0);
+    put_file("val/a/1.jpg", "\xff\xd8\xfftrain/a/1.jpg", 16);
+    Dataset train = must_open("train"), val = must_open("val");
+    assert_int_equal(unlink(path), 0);
+    SplitShared s = split_shared(&train, &val);
+    assert_int_equal(s.looked, 1);
+    assert_int_equal(s.shared, 1);
+    dataset_close(&val);
+    FILE *out = open_memstream(&text, &count);
+    log_init(&log, out, LOG_INFO, COLOR_NEVER);
+    split_warn_of_shared(&train, &train, &log);
+    fclose(out);
+    assert_non_null(strstr(text, "warning: "));
+    assert_non_null(strstr(text, "train/a/1.jpg"));
+    dataset_close(&train);
+    for (int i = 0; i < 210; i++) { /* 200 wholes of equal ends and lengths are read */
+        static char large[5000];
+        large[0] = (char)i, large[1] = 1;
+        snprintf(name, sizeof name, "long/a/%03d.jpg", i);
+        put_file(name, large, sizeof large);
+    }
+    static const char other[5000];
+    put_file("one/a/x.jpg", other, sizeof other);
+    s = shared("long", "one");
+    assert_int_equal(s.shared + s.looked, 0);
+    free(text), free(path);
+}
+
+/* What is missing is told with what is there. */
+static void test_missing_splits_and_classes(void **state) {
+    (void)state;
+    static const char *const classes[] = {"cat", "dog"};
+    Err err = {0};
+    Dataset d;
+    expect_refused("train", ", but no folder - expected ");
+    put_file("a/x", "", 0);
+    expect_refused("train", "holds no folder \"train\", nor \"training\"");
+    for (int i = 0; i < 7; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%c/x", 'a' + i);
+        put_file(name, "", 0);
+    }
+    expect_refused("other", ", but a, b, c, d, e, f, ... - expected ");
+    put_file("val/notes.txt", "", 0);
+    expect_refused("val", "val: holds no class folders");
+    put_picture("val/cta/x.jpg");
+    assert_false(dataset_open_folder(&d, scratch_folder, "val", classes, 2, &err));
+    expect_error(&err, EXIT_INPUT, "val/cta: no class of the training set has this name - did you mean \"cat\"?");
+    put_picture("val/aardvark/x.jpg");
+    assert_false(dataset_open_folder(&d, scratch_folder, "val", classes, 2, &err));
+    expect_error(&err, EXIT_INPUT, "no class of the training set has this name (it has 2, \"cat\" to \"dog\")");
+    put_file("train/void/a.txt", "", 0), put_file("train/void/b", "", 0);
+    put_file("train/void/c.an_extension_of_many", "", 0);
+    expect_refused("train", "no picture that can be read, but 3 other files - add");
+    put_file("hollow/none/.hidden", "", 0);
+    expect_refused("hollow", "none: this class holds no picture - add");
+}
+
 /* ---- without labels ---- */
 
 static void test_lists(void **state) {
@@ -436,6 +502,7 @@ int main(void) {
         TEST(test_more_kinds_than_are_told_apart),
         TEST(test_unsearchable_folder),   TEST(test_path_that_cannot_be_asked),
         TEST(test_names_of_splits),       TEST(test_what_evaluation_takes),
+        TEST(test_missing_splits_and_classes), TEST(test_shared_pictures_that_change),
         TEST(test_shared_pictures),       TEST(test_lists),
         TEST(test_paths),
     };
