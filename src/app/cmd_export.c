@@ -159,7 +159,7 @@ static bool judge(void *arg, const char *path, Err *err) {
     if (!export_compare(&c, path, v->original, v->folder, v->log, err)) return false;
     v->result = c;
     return c.difference <= e->limit * c.magnitude || /* never with a NaN */
-           err_set(err, EXIT_INPUT, "%s: would differ from the original by more than --limit allows, and was not "
+           err_set(err, EXIT_INPUT, "%s: differs from the original by more than --limit allows, and was not "
                    "written - take another --dtype", e->path);
 }
 
