@@ -21,6 +21,7 @@ int main(int argc, char **argv) {
     Cli cli;
     Log log;
     cpu_library_crash_is_memory();
+    (void)unsetenv("ONEDNN_VERBOSE"), (void)unsetenv("DNNL_VERBOSE"); /* it would talk into the results */
     (void)atexit(ended_by_library);
     bool started = descriptors_secure(&err) && signals_begin(&err);
     bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err) && started;

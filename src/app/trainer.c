@@ -329,19 +329,25 @@ static bool keep_weights(Trainer *t, int epoch, const ClassifyMetrics *m, Err *e
     return ok;
 }
 
+/* A field of results.csv; empty where there is no such number, which is spelt in as many ways as there are readers. */
+static const char *loss_field(char out[32], double loss) {
+    out[0] = '\0';
+    if (isfinite(loss)) snprintf(out, 32, "%.6f", loss);
+    return out;
+}
+
 static void report_epoch(Trainer *t, int epoch, const EpochTotals *totals, const ClassifyMetrics *m) {
     const TrainResult *r = t->result;
     const int left = t->config->sched.epochs - epoch;
     double loss = train_loss(totals), top5 = (double)m->top5 / (double)m->images;
-    char row[256];
+    char row[256], train[32], val[32];
     epoch_report(t->log, &(EpochReport){.epoch = epoch, .epochs = t->config->sched.epochs, .train_loss = loss,
                                         .val_loss = r->last_loss, .top1 = r->last_top1, .top5 = top5,
                                         .images_per_second = (double)totals->images / t->epoch_seconds,
                                         .seconds_left = r->seconds / epoch * left,
                                         .has_top5 = classify_has_top5(m->classes), .best = r->best_epoch == epoch});
-    /* fabs: a NaN has a sign, which no reader wants to see */
-    snprintf(row, sizeof row, "%d,%.3f,%.6f,%.6f,%.6f,%.6f,%.9g", epoch, r->seconds, fabs(loss), r->last_top1, top5,
-             fabs(r->last_loss), (double)optimizer_lr(&t->optimizer, t->step - 1));
+    snprintf(row, sizeof row, "%d,%.3f,%s,%.6f,%.6f,%s,%.9g", epoch, r->seconds, loss_field(train, loss), r->last_top1,
+             top5, loss_field(val, r->last_loss), (double)optimizer_lr(&t->optimizer, t->step - 1));
     keeper_results(&t->keeper, row);
 }
 
