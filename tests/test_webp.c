@@ -182,6 +182,25 @@ static void test_upright(void **state) {
     }
 }
 
+/* The first orientation counts; frames of what is not animated do not, nor do frames and canvases without room. */
+static void test_chunks_that_say_nothing(void **state) {
+    (void)state;
+    static const char turned[] = "MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0";
+    for (int first = 0; first < 2; first++) {
+        File f = extended(8 | 16, W, H), picture = lossless();
+        put(&f, picture.bytes + 12, picture.count - 12);
+        if (!first) put_chunk(&f, "EXIF", "MM\0*", 4);
+        put_chunk(&f, "EXIF", turned, sizeof turned - 1);
+        put_chunk(&f, "ANMF", picture.bytes, 20);
+        put_chunk(&f, "ANMF", picture.bytes, 4);
+        put_chunk(&f, "VP8X", "\2\0\0", 4);
+        close_file(&f);
+        Image image = decoded(&f);
+        assert_int_equal(image.width, first ? H : W);
+        image_free(&image);
+    }
+}
+
 static void expect_refused(const File *f, const char *what) {
     const char *text = error_of(f);
     if (!strstr(text, what)) fail_msg("\"%s\" where \"%s\" was expected", text, what);
@@ -196,6 +215,9 @@ static void test_damage_is_refused(void **state) {
         expect_refused(&cut, "F: is a damaged WebP (");
     }
     File f = animation(6, 0); /* 6 + 7 of 12 columns */
+    expect_refused(&f, "is a damaged WebP (its data cannot be decoded)");
+    f = animation(2, 6); /* 6 + 5 of 10 rows */
+    assert_true(6 + H > 10);
     expect_refused(&f, "is a damaged WebP (its data cannot be decoded)");
     f = extended(2, 12, 10); /* no frame */
     close_file(&f);
@@ -215,6 +237,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lossless_alpha_dropped), cmocka_unit_test(test_lossy_as_pillow),
         cmocka_unit_test(test_first_frame_on_its_canvas), cmocka_unit_test(test_upright),
+        cmocka_unit_test(test_chunks_that_say_nothing),
         cmocka_unit_test(test_damage_is_refused)};
     return cmocka_run_group_tests(tests, make_picture, NULL);
 }
