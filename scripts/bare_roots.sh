@@ -13,6 +13,7 @@ mkdir -p "${1:-build/roots}"
 roots=$(cd "${1:-build/roots}" && pwd)
 [ $# = 0 ] || shift
 [ $# -gt 0 ] || set -- bookworm trixie noble
+commit=$(git rev-parse HEAD)
 record=scripts/bench/results/bare_roots_$(date +%F).txt
 
 # A root that is never run in: runs take copies of it. Whole or not there.
@@ -21,7 +22,10 @@ base_root() {
     [ ! -d "$base" ] || return 0
     rm -rf "$base.part"
     case $1 in # an older debootstrap does not know it by name, but all Ubuntus are made by one script
-    noble) set -- --components=main,universe noble "$base.part" "${UBUNTU_MIRROR:-}" /usr/share/debootstrap/scripts/gutsy ;;
+    noble)
+        script=/usr/share/debootstrap/scripts/gutsy
+        set -- --components=main,universe noble "$base.part" "${UBUNTU_MIRROR:-}" $script
+        ;;
     *) set -- "$1" "$base.part" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} ;;
     esac
     debootstrap --variant=minbase --include=gcc,make "$@" >"$base.log" 2>&1 && mv "$base.part" "$base"
@@ -56,7 +60,8 @@ command_of() { # SYSTEM ROOT TARGET PATTERN-OF-THE-VERDICT
 }
 
 speed_of() { # ROOT, what mala bench is to do
-    inside "$1" "./mala bench $2 --json" 2>/dev/null | sed "s/.*\"images_per_s\":\([0-9]*\.[0-9]\).*/  mala bench $2: \1 images\/s/"
+    inside "$1" "./mala bench $2 --json" 2>/dev/null |
+        sed "s/.*\"images_per_s\":\([0-9]*\.[0-9]\).*/  mala bench $2: \1 images\/s/"
 }
 
 report() {
@@ -69,17 +74,20 @@ report() {
     cp -a --reflink=auto "$roots/$1.base" "$root"
     as_here "$root"
     mkdir "$root/root/mala"
-    git archive HEAD | tar -x -C "$root/root/mala"
+    git archive "$commit" | tar -x -C "$root/root/mala"
     command_of "$1" "$root" demo 'best top-1'
     command_of "$1" "$root" test '^[0-9]+ passed'
-    echo "  $(inside "$root" '. /etc/os-release && echo $PRETTY_NAME'), $(inside "$root" 'gcc --version' | head -n 1)," \
-        "$(inside "$root" "dpkg-query -W -f '\${Package} \${Version}' libdnnl-dev")"
+    # shellcheck disable=SC2016
+    echo "  $(inside "$root" '. /etc/os-release && echo $PRETTY_NAME, $(gcc --version | head -n 1)')," \
+        "$(inside "$root" 'dpkg-query -W libdnnl-dev' | tr '\t' ' ')"
     for what in "infer --batch 1" "infer --batch 8" "train --batch 8"; do speed_of "$root" "$what"; done
     rm -rf "$root"
 }
 
 {
-    echo "$(date +%F), $(git log -1 --format='%h %s'), $(nproc) cores: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
+    echo "$(date +%F), $(git log -1 --format='%h %s' "$commit")"
+    processor=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)
+    echo "$(nproc) cores: $processor, load before $(cut -d ' ' -f 1 /proc/loadavg)"
     for system; do
         echo "$system"
         report "$system"

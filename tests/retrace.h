@@ -29,6 +29,7 @@ typedef struct {
 typedef struct {
     double train_loss, lr; /* lr: of its last step */
     double top1, top5, val_loss;
+    double unsure1, unsure5; /* shares of answers that rounding decides: another batch's kernels round otherwise */
     float *weights, *buffers; /* what is judged and kept, flat */
 } RetracedEpoch;
 
