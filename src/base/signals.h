@@ -2,7 +2,8 @@
  * libraries below may have the stack register point where a signal's frame would destroy data. So nothing is caught.
  * Before there is any other thread, main blocks whatever comes from outside, all threads inherit that, and one small
  * thread, which does nothing else, waits for the signals that mean "stop". It leaves the others open: their actions,
- * the default ones (Ctrl-Z, Ctrl-\) or a preloaded profiler's, happen there.
+ * the default ones (Ctrl-Z, Ctrl-\) or a preloaded profiler's, happen there. A write beyond `ulimit -f` fails with
+ * EFBIG, as on a full disk, since its signal is blocked, too.
  *
  * No disposition is changed. A signal that is ignored or blocked when the program starts (nohup, trap '') stays that,
  * and one whose handler is somebody else's stays theirs. SIGINT and SIGQUIT ignored together are a script's background
