@@ -11,8 +11,8 @@ compile="clang -std=c11 -D_GNU_SOURCE -DIMAGE_MAX_PIXELS=65536 -Isrc -Itests -It
 
 # The readers, once for all targets; a linker takes from the archive what a target calls.
 build_readers() {
-    sources="$(ls src/base/*.c src/io/*.c src/data/*.c | grep -v 'onnx\|synth') src/lib/hub_read.c src/lib/config.c
-        src/lib/config_table.c tests/pth_build.c tests/bitmaps.c tests/fuzz/fuzz.c tests/fuzz/picture.c"
+    sources="$(ls src/base/*.c src/io/*.c src/data/*.c src/lib/[ch]*.c | grep -v 'onnx\|synth') tests/pth_build.c
+        tests/bitmaps.c tests/fuzz/fuzz.c tests/fuzz/picture.c"
     mkdir -p "$build/objects"
     rm -f "$build/objects"/*.o "$build/readers.a"
     for source in $sources; do
