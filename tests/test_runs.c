@@ -350,6 +350,7 @@ static void test_caches_give_way(void **state) {
     char line[400];
     setenv("MALA_MEMORY", "500M", 1);
     EXPECT(0, RUN "output=$T/short --dry-run data.cache_mb=512");
+    expect_text(output, "dry run: ");
     const char *said = strstr(errors, "memory is short: at most ");
     assert_non_null(said);
     const int most = atoi(said + 25);

@@ -172,7 +172,7 @@ static void expect_no_temporaries(void) { shell("! find . -name '*.tmp.*' | grep
 
 static void test_what_stops_saves(void **state) {
     (void)state;
-    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
     for (size_t i = 0; i < COUNTOF(numbers); i++) {
         pid_t pid = training((Start){0});
         kill(pid, numbers[i]);
@@ -248,8 +248,8 @@ static void test_what_saves_nothing_ends_by_the_signal(void **state) {
 
 static void test_what_was_ignored_stays_ignored(void **state) {
     (void)state;
-    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
-    pid_t pid = training((Start){.ignored = {SIGINT, SIGTERM, SIGHUP, SIGUSR1}});
+    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
+    pid_t pid = training((Start){.ignored = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU}});
     for (size_t i = 0; i < COUNTOF(numbers); i++) {
         kill(pid, numbers[i]);
         pause_ms(20);

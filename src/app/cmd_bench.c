@@ -26,7 +26,7 @@ static const CliFlag flags[] = {
 typedef struct {
     int batch, rounds;
     bool ops, steps, json, no_capture, upload;
-    const char *what;
+    const char *what, *network; /* network: model.name */
     Val images; /* the network's input, and what is brought there with upload */
     const uint8_t *pixels;
     size_t pixel_bytes;
@@ -177,6 +177,7 @@ static void print_json(const Bench *b, const Plan *p, const char *device, const 
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "what"), json_write_string(&w, b->what);
+    json_write_key(&w, "model"), json_write_string(&w, b->network);
     json_write_key(&w, "device"), json_write_string(&w, device);
     json_write_key(&w, "batch"), json_write_int(&w, b->batch);
     json_write_key(&w, "upload"), json_write_bool(&w, b->upload);
@@ -208,9 +209,9 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         if (b->json)
             print_json(b, p, device, ms, gflops, kinds, n_kinds);
         else
-            printf("%s, batch %d on %s\n"
+            printf("%s of %s, batch %d on %s\n"
                    "%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
-                   b->what, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
+                   b->what, b->network, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);
         free(kinds);
@@ -342,6 +343,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               config_set_precision(&backend, &config, true, err);
     if (ok) {
         device_announce(&backend, log);
+        char *network = config_word(&config, "model.name");
         Bench b = {.batch = (int)batch,
                    .rounds = (int)rounds,
                    .ops = cli_flag(cli, "ops"),
@@ -349,7 +351,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .json = cli_flag(cli, "json"),
                    .no_capture = cli_flag(cli, "no-capture"),
                    .upload = cli_flag(cli, "upload"),
-                   .what = what};
+                   .what = what,
+                   .network = network};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         MemoryRun run = {.config = &config, .backend = &backend, .classes = classes, .train = training,
                          .batch = b.batch, .eval_most = training ? 0 : b.batch};
@@ -358,6 +361,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
              : copy     ? bench_copy(&b, &backend, err)
              : training ? memory_check(&spare, &run, err) && bench_train(&b, &config, classes, &backend, err)
                         : memory_check(&spare, &run, err) && bench_infer(&b, &config, classes, &backend, err);
+        free(network);
     }
     if (backend.close) backend.close(&backend);
     config_free(&config);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "app/evaluate.h"
+#include "base/strings.h"
 #include "data/split.h"
 #include "lib/runner.h"
 
@@ -21,7 +22,8 @@ static void print_result(const ClassifyMetrics *m, char *const *classes, size_t 
         return;
     }
     double images = (double)m->images;
-    printf("%lld pictures: top-1 %.2f %%, ", (long long)m->images, 100 * (double)m->top1 / images);
+    printf("%lld picture%s: top-1 %.2f %%, ", (long long)m->images, text_plural(m->images),
+           100 * (double)m->top1 / images);
     if (classify_has_top5(m->classes)) printf("top-5 %.2f %%, ", 100 * (double)m->top5 / images);
     printf("loss %.4f", m->loss / images);
     printf(bad ? ", %zu unreadable\n" : "\n", bad);

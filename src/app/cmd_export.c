@@ -166,8 +166,8 @@ static bool judge(void *arg, const char *path, Err *err) {
 static void print_comparison(const Verification *v) {
     const ExportComparison *c = &v->result;
     if (c->pictures == 0) return;
-    printf("%lld pictures: largest difference of a logit %.3g, allowed %.3g\ntop-1 the same in %.2f %%\n",
-           (long long)c->pictures, c->difference, v->export->limit * c->magnitude,
+    printf("%lld picture%s: largest difference of a logit %.3g, allowed %.3g\ntop-1 the same in %.2f %%\n",
+           (long long)c->pictures, text_plural(c->pictures), c->difference, v->export->limit * c->magnitude,
            100 * (double)c->same_top1 / (double)c->pictures);
 }
 

@@ -2,6 +2,7 @@
 #include "app/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "lib/memory.h"
 #include "base/host_memory.h"
@@ -51,7 +52,10 @@ static void write_network(JsonWriter *w, const char *key, const NetworkMemory *n
 
 static void print_json(const MemoryNeeds *m, const Config *c, const Backend *b, bool train) {
     JsonWriter w = {0};
+    char *name = config_word(c, "model.name");
     json_write_object(&w);
+    json_write_key(&w, "model"), json_write_string(&w, name);
+    free(name);
     json_write_key(&w, "device"), json_write_string(&w, b->name);
     json_write_key(&w, "size");
     json_write_array(&w);
@@ -67,8 +71,10 @@ static void print_json(const MemoryNeeds *m, const Config *c, const Backend *b, 
 }
 
 static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, bool train) {
-    printf("MiB on %s, %d x %d, batch %d", b->name, c->input.size[0], c->input.size[1],
+    char *name = config_word(c, "model.name");
+    printf("MiB of %s on %s, %d x %d, batch %d", name, b->name, c->input.size[0], c->input.size[1],
            train ? m->training.batch : m->evaluation.batch);
+    free(name);
     printf(train ? ", evaluation %d\n%-20s %12s %12s\n" : "%.0d\n%-20s %12s\n", train ? m->evaluation.batch : 0, "",
            train ? "training" : "inference", "evaluation");
     for (size_t i = 0; i < COUNTOF(rows); i++) {

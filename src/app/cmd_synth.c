@@ -3,14 +3,15 @@
 #include <stdio.h>
 
 #include "base/cpus.h"
+#include "base/strings.h"
 #include "data/synth.h"
 
 static const CliFlag flags[] = {
-    {"train", 0, "N", "training pictures a kind", NULL, NULL, NULL},
-    {"val", 0, "N", "validation pictures a kind", NULL, NULL, NULL},
-    {"scenes", 0, "N", "training pictures of several objects; a quarter as many for validation", NULL, NULL, NULL},
-    {"size", 0, "N", "shorter side of the pictures", "img-size imgsz", NULL, NULL},
-    {"seed", 0, "N", "the same seed gives the same bytes", NULL, NULL, NULL},
+    {"train", 0, "N", "training pictures a kind (500)", NULL, NULL, NULL},
+    {"val", 0, "N", "validation pictures a kind (50)", NULL, NULL, NULL},
+    {"scenes", 0, "N", "training pictures of several objects (240); a quarter as many for validation", NULL, NULL, NULL},
+    {"size", 0, "N", "shorter side of the pictures (72)", "img-size imgsz", NULL, NULL},
+    {"seed", 0, "N", "the same seed gives the same bytes (0)", NULL, NULL, NULL},
     {"threads", 't', "N", "threads; all usable CPUs without it", NULL, NULL, NULL},
 };
 
@@ -40,7 +41,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     bool ok = synth_write(&o, show_progress, log, err);
     progress_end(log);
     if (ok)
-        log_info(log, "%s: %d pictures of %d kinds in %.1f s", o.dir, total, synth_class_count(), time_now() - start);
+        log_info(log, "%s: %d picture%s of %d kinds in %.1f s", o.dir, total, text_plural(total),
+                 synth_class_count(), time_now() - start);
     return ok;
 }
 

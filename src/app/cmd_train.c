@@ -48,9 +48,12 @@ static bool run(const Cli *cli, Log *log, Err *err) {
               config_check_training(&config, err);
     if (ok) {
         TrainResult result;
-        const bool dry = cli_flag(cli, "dry-run") != NULL;
+        const bool dry = cli_flag(cli, "dry-run") != NULL, json = cli_flag(cli, "json") != NULL;
         ok = train(&result, &config, cli->argc, cli->argv, dry, log, err);
-        if (ok && !dry) print_result(&result, cli_flag(cli, "json") != NULL);
+        if (ok && dry)
+            puts(json ? "{\"dry_run\":true}" : "dry run: settings, data and memory will do; nothing was written");
+        else if (ok)
+            print_result(&result, json);
         free(result.run);
     }
     config_free(&config);

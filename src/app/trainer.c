@@ -181,8 +181,10 @@ static void describe(const Trainer *t) {
     log_info(t->log, "%lld parameters; activations %.1f MiB (%.1f without reuse)",
              (long long)state_parameter_count(&t->state), (double)p->arena_bytes / 0x1p20,
              (double)p->naive_bytes / 0x1p20);
-    log_info(t->log, "%d epochs of %lld steps of %d pictures", t->config->sched.epochs,
-             (long long)loader_batches(t->train_loader), t->batch);
+    const int epochs = t->config->sched.epochs;
+    const int64_t steps = loader_batches(t->train_loader);
+    log_info(t->log, "%d epoch%s of %lld step%s of %d picture%s", epochs, text_plural(epochs), (long long)steps,
+             text_plural(steps), t->batch, text_plural(t->batch));
     if (!t->keeper.dir.path) return; /* a dry run */
     log_info(t->log, "run directory: %s", t->keeper.dir.path);
     epoch_report_heading(t->log, t->config->sched.epochs, classify_has_top5(t->spec.model.classes));

@@ -11,7 +11,7 @@
 
 #define STACK_BYTES (256 << 10) /* room for the frames and handlers of a profiler that was preloaded */
 
-static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
 
 /* What a thread brings upon itself must reach it: a fault, a write to a pipe that nobody reads, a job in the background
  * that wants the terminal (reading would fail instead of waiting). SIGXFSZ is none of them: blocked, a write beyond the
@@ -47,7 +47,7 @@ static void *take(void *arg) {
         if (!asked && atomic_load(&listening)) {
             first = time_now();
             atomic_store(&stop, number);
-        } else if (!asked || time_now() - first >= SIGNALS_SAME) {
+        } else if (!asked || (number != SIGXCPU && time_now() - first >= SIGNALS_SAME)) {
             end_by(number);
         }
     }

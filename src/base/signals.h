@@ -13,13 +13,13 @@
 
 #include "base/base.h"
 
-/* Call first in main. From then on SIGINT, SIGTERM, SIGHUP and SIGUSR1 remove the files that are being written and end
- * the process as they would without us, so that whoever started it sees which. False: EXIT_MEMORY, no thread. */
+/* Call first in main. From then on SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU remove the files that are being written
+ * and end the process as they would without us, so that whoever started it sees which. False: EXIT_MEMORY, no thread. */
 bool signals_begin(Err *err);
 
 /* For work that has something to save: from now on the first of them only makes signals_stop true. A second one ends
  * the process as above, unless it comes within SIGNALS_SAME seconds: `timeout` and shells that lose their terminal send
- * theirs twice, and mean one. */
+ * theirs twice, and mean one. SIGXCPU comes every second from `ulimit -St` on, and never means more than one. */
 void signals_listen(bool on);
 #define SIGNALS_SAME 0.2
 

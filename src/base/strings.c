@@ -149,6 +149,8 @@ static size_t distance(const char *a, const char *b) {
     return rows[n % 3][m];
 }
 
+const char *text_plural(int64_t count) { return count == 1 ? "" : "s"; }
+
 const char *text_nearest(const char *word, const char *const *candidates, size_t count) {
     size_t length = strlen(word);
     if (length == 0 || length > WORD_MAX) return NULL;

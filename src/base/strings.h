@@ -28,6 +28,9 @@ char *text_printable_new(const char *text);
 /* What text_printable was given, from what it wrote whole; in place. */
 void text_unprintable(char *text);
 
+/* "" for one, "s" for any other number of things. */
+const char *text_plural(int64_t count);
+
 /* The candidate nearest to word, for "did you mean"; NULL when none is near enough to be a typing error of it.
  * Case and '_' against '-' cost nothing. */
 const char *text_nearest(const char *word, const char *const *candidates, size_t count);
