@@ -333,7 +333,7 @@ static void test_a_batch_of_all_there_is(void **state) {
     (void)state;
     EXPECT(0, RUN "output=$T/whole train.batch_size=100 optim.lr_base_size=64 sched.epochs=2 sched.warmup_epochs=0");
     expect_text(errors, "32 pictures are fewer than a batch of 100: training with batches of 32");
-    expect_text(errors, "2 epochs of 1 steps of 32 pictures\n");
+    expect_text(errors, "2 epochs of 1 step of 32 pictures\n");
     static char text[1 << 12];
     read_text(text, sizeof text, file_in("whole/metrics.jsonl"));
     cJSON *json = json_line(text);
