@@ -43,7 +43,7 @@ MALA_API const char *mala_version(void);
 
 /* Opens a safetensors file, a PyTorch checkpoint (.pth), a run's directory or a model hub's folder. settings:
  * `count` strings "section.key=value" as on mala's command line, for files that do not say all ("model.name=mavit_t").
- */
+ * The file stays open, one descriptor, until the model is closed. */
 MALA_API MalaModel *mala_model_open(const char *path, const char *const *settings, int count, MalaError *error);
 /* After its runners are freed. */
 MALA_API void mala_model_close(MalaModel *model);
