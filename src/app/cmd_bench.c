@@ -211,7 +211,8 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         else
             printf("%s of %s, batch %d on %s\n"
                    "%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
-                   b->what, b->network, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
+                   b->what, b->network, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops,
+                   peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);
         free(kinds);

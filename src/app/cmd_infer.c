@@ -160,7 +160,8 @@ static bool keeps_input(const Infer *in, const char *path, Err *err) {
     struct stat st;
     bool is_out = in->out_is.st_nlink && stat(path, &st) == 0 && st.st_dev == in->out_is.st_dev &&
                   st.st_ino == in->out_is.st_ino;
-    return !is_out || err_set(err, EXIT_USAGE, "command line: --out %s: is read, too (%s) - give another name", in->out, path);
+    return !is_out || err_set(err, EXIT_USAGE, "command line: --out %s: is read, too (%s) - give another name",
+                              in->out, path);
 }
 
 static bool add(Infer *in, const char *path, Err *err) {
@@ -240,7 +241,8 @@ static bool run_on(Infer *in, const Cli *cli, Err *err) {
     ok = ok && ((in->out && !any) || answers_commit(&in->answers, err));
     answers_discard(&in->answers);
     if (!ok) return false;
-    if (in->out && any) log_info(in->log, "%s: answers for %zu of %zu pictures", in->out, in->total - in->rejected, in->total);
+    if (in->out && any)
+        log_info(in->log, "%s: answers for %zu of %zu pictures", in->out, in->total - in->rejected, in->total);
     if (in->rejected == 0) return true;
     if (in->single) return err_set(err, in->reason.code, "%s", in->reason.text);
     return err_set(err, in->disk_failed ? EXIT_IO : EXIT_INPUT,

@@ -123,6 +123,6 @@ const CliCommand command_plan = {.name = "plan",
                                  .summary = "memory that a run will take, before it takes any",
                                  .flags = flags,
                                  .flag_count = COUNTOF(flags),
-                                 .uses = USES_NETWORK ",model.drop_path,input.size,train.batch_size,train.ema,train.precision,"
-                                         "train.recompute,eval.batch_size,eval.precision,device",
+                                 .uses = USES_NETWORK ",model.drop_path,input.size,train.batch_size,train.ema,"
+                                         "train.precision,train.recompute,eval.batch_size,eval.precision,device",
                                  .run = run};

@@ -9,7 +9,8 @@
 static const CliFlag flags[] = {
     {"train", 0, "N", "training pictures a kind (500)", NULL, NULL, NULL},
     {"val", 0, "N", "validation pictures a kind (50)", NULL, NULL, NULL},
-    {"scenes", 0, "N", "training pictures of several objects (240); a quarter as many for validation", NULL, NULL, NULL},
+    {"scenes", 0, "N", "training pictures of several objects (240); a quarter as many for validation", NULL, NULL,
+     NULL},
     {"size", 0, "N", "shorter side of the pictures (72)", "img-size imgsz", NULL, NULL},
     {"seed", 0, "N", "the same seed gives the same bytes (0)", NULL, NULL, NULL},
     {"threads", 't', "N", "threads; all usable CPUs without it", NULL, NULL, NULL},

@@ -38,7 +38,8 @@ bool evaluate(ClassifyMetrics *m, Predictor *p, Loader *loader, bool *complete, 
     progress_end(log);
     free(labels);
     free(logits);
-    if (ok && *complete && m->images == 0) return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
+    if (ok && *complete && m->images == 0)
+        return err_set(err, EXIT_INPUT, "evaluation: no picture could be read - check the data");
     return ok;
 }
 

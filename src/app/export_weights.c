@@ -80,7 +80,8 @@ static bool write_all(const char *path, const Tensors *t, const ExportModel *e, 
     if (options->format != WEIGHTS_HUB) return model_write(path, t->tensors, t->count, m, &how, err);
     HubWriter hub;
     how.only_new = false;
-    if (!hub_writer_open(&hub, path, &m->config, m->classes, classes, how.license, options->only_new, err)) return false;
+    if (!hub_writer_open(&hub, path, &m->config, m->classes, classes, how.license, options->only_new, err))
+        return false;
     return model_write(hub.weights.temporary, t->tensors, t->count, m, &how, err) ? hub_writer_commit(&hub, err)
                                                                                   : hub_writer_fail(&hub, err);
 }

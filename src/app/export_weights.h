@@ -17,8 +17,8 @@ typedef struct {
 } WeightsExport;
 
 /* Writes the model's tensors under the released names, with counters and angles where the file has them. float32 keeps
- * every bit. Metadata and golden logits are as in model_write.h. False: EXIT_INPUT (a value beyond the half type), EXIT_IO,
- * EXIT_MEMORY. */
+ * every bit. Metadata and golden logits are as in model_write.h. False: EXIT_INPUT (a value beyond the half type),
+ * EXIT_IO, EXIT_MEMORY. */
 bool export_weights(const char *path, ExportModel *e, const ModelFile *m, const WeightsExport *options, Err *err);
 
 typedef struct {

@@ -13,10 +13,10 @@ typedef struct {
     int lock; /* descriptor that holds the lock for the life of the process; -1: the file system knows no locks */
 } RunDir;
 
-/* Takes `wanted`, or wanted-2, wanted-3 ... when it is there (whatever slashes and dots it ends with), holds anything and reuse is false. With reuse, the files
- * of a run that is there go to earlier-N/, so that no file of it stands beside those of this one, and what a killed run
- * was writing is removed. A file system without locks is warned of. False: EXIT_IO, or EXIT_LOCKED when another process
- * trains there. */
+/* Takes `wanted`, or wanted-2, wanted-3 ... when it is there (whatever slashes and dots it ends with), holds anything
+ * and reuse is false. With reuse, the files of a run that is there go to earlier-N/, so that no file of it stands
+ * beside those of this one, and what a killed run was writing is removed. A file system without locks is warned of.
+ * False: EXIT_IO, or EXIT_LOCKED when another process trains there. */
 bool rundir_open(RunDir *out, const char *wanted, bool reuse, Log *log, Err *err);
 void rundir_close(RunDir *r);
 

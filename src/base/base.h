@@ -76,8 +76,8 @@ void *mem_zalloc(size_t count, size_t size);
 /* Resizes to count * size bytes; the same promise. */
 void *mem_resize(void *old, size_t count, size_t size);
 char *mem_strdup(const char *text);
-/* That end, also for memory that a library asked for in vain: "memory: cannot allocate WHAT" and exit code 5, files that
- * are being written removed; or the thread's Rescue. */
+/* That end, also for memory that a library asked for in vain: "memory: cannot allocate WHAT" and exit code 5, files
+ * that are being written removed; or the thread's Rescue. */
 void mem_exhausted(const char *what) NORETURN;
 /* bytes zeroed, 64-byte aligned; false and EXIT_MEMORY in err when there is not enough. Free with free(). */
 bool mem_try(void **out, size_t bytes, Err *err);

@@ -214,7 +214,8 @@ bool file_writer_fail(FileWriter *w, Err *err) {
 bool file_writer_finish(FileWriter *w, Err *err) {
     if (w->fd < 0) return true;
     bool ok = w->quick || fsync(w->fd) == 0 || file_fail(err, w->path, "cannot be synced", errno);
-    if (close(w->fd) != 0 && ok) ok = file_fail(err, w->path, "cannot be closed", errno); /* quotas and NFS report here */
+    if (close(w->fd) != 0 && ok) /* quotas and NFS report here */
+        ok = file_fail(err, w->path, "cannot be closed", errno);
     w->fd = -1;
     return ok;
 }

@@ -14,7 +14,8 @@
 #include "base/base.h"
 
 /* Call first in main. From then on SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGXCPU remove the files that are being written
- * and end the process as they would without us, so that whoever started it sees which. False: EXIT_MEMORY, no thread. */
+ * and end the process as they would without us, so that whoever started it sees which. False: EXIT_MEMORY, no thread.
+ */
 bool signals_begin(Err *err);
 
 /* For work that has something to save: from now on the first of them only makes signals_stop true. A second one ends

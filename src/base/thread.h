@@ -4,8 +4,8 @@
 
 #include <pthread.h>
 
-/* As pthread_create, with a stack of so many bytes whatever `ulimit -s` or the C library has for a default; larger where
- * the process's thread-local storage alone would fill it. */
+/* As pthread_create, with a stack of so many bytes whatever `ulimit -s` or the C library has for a default; larger
+ * where the process's thread-local storage alone would fill it. */
 int thread_create(pthread_t *out, size_t stack_bytes, void *(*run)(void *arg), void *arg);
 
 /* The same for a thread that takes no signals: they are the program's, whose handlers must not run on the stack of a

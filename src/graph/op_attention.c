@@ -29,7 +29,8 @@ static const char *check_operands(const Node *n, const Shape *qkvo, const Shape 
     if (!qkvo || qkvo->rank != 4 || qkvo->dim[3] % 4) return "qkvo must be (B,H,W,4C)";
     int64_t channels = qkvo->dim[3] / 4, heads = n->attr.attention.heads;
     if (heads < 1 || channels % heads) return "the heads must divide the channels";
-    if (channels / heads % 4 || channels / heads > ATTENTION_MAX_HEAD) return "a head must have 4, 8, 12 ... 512 channels";
+    if (channels / heads % 4 || channels / heads > ATTENTION_MAX_HEAD)
+        return "a head must have 4, 8, 12 ... 512 channels";
     if (!w || !shape_equal(w, &SHAPE(channels, 1, 5, 5))) return "w must be (C,1,5,5)";
     if (!b || !shape_equal(b, &SHAPE(channels))) return "b must be (C)";
     return NULL;

@@ -40,8 +40,9 @@ static void dwconv_grad(Graph *g, Node n, const Val *dout, Val *din) {
     if (op_sums_to_zero(g, dout[0])) din[2] = op_zeros(g, node_in(g, &n, 2));
 }
 
-const OpDef op_def_dwconv = {.name = "dwconv", .min_in = 3, .max_in = 3, .n_out = 1, .flags = OPF_CHEAP, .features = 1 << 0,
-                             .features_out = 1 << 0, .infer = dwconv_infer, .macs = dwconv_macs, .grad = dwconv_grad};
+const OpDef op_def_dwconv = {.name = "dwconv", .min_in = 3, .max_in = 3, .n_out = 1, .flags = OPF_CHEAP,
+                             .features = 1 << 0, .features_out = 1 << 0, .infer = dwconv_infer, .macs = dwconv_macs,
+                             .grad = dwconv_grad};
 
 Val op_dwconv(Graph *g, Val x, Val w, Val b, int kernel, bool residual) {
     Val y;

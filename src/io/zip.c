@@ -114,8 +114,8 @@ static bool name_is_fine(const char *name, size_t bytes) {
     return !(bytes >= 2 && name[1] == ':');
 }
 
-/* A padding field holds one byte over and over (torch's 'Z', zeros): no place to hide anything, or to be damaged unseen.
- */
+/* A padding field holds one byte over and over (torch's 'Z', zeros): no place to hide anything, or to be damaged
+ * unseen. */
 static bool is_uniform(const uint8_t *bytes, size_t count) {
     return count < 2 || memcmp(bytes, bytes + 1, count - 1) == 0;
 }

@@ -1,4 +1,5 @@
-/* caller.h - a call of the library leaves its caller's thread as it was, and computes the same whatever it finds there. */
+/* caller.h - a call of the library leaves its caller's thread as it was, and computes the same whatever it finds there.
+ */
 #ifndef MALA_CALLER_H
 #define MALA_CALLER_H
 

@@ -14,8 +14,8 @@
  * What the process has is as it was after every call, failed ones too: signal handlers and mask, OpenMP's threads,
  * locale, floating-point rounding, traps and flags, descriptors, working directory, environment. Nor do results depend
  * on it: answers are the same with another rounding or with subnormals flushed. A runner has threads, which take no
- * signals and end with mala_runner_free; while there is one, C++'s new-handler is the library's, which passes on what is
- * not its own. A call takes up to 256 KiB of its thread's stack.
+ * signals and end with mala_runner_free; while there is one, C++'s new-handler is the library's, which passes on what
+ * is not its own. A call takes up to 256 KiB of its thread's stack.
  *
  * A child of fork() may use what it has from its parent, unless another thread was in the middle of a call: models, and
  * on the CPU runners, with the same answers from one thread alone. For several threads it makes a runner of its own. */

@@ -159,8 +159,8 @@ static void batch_norm_eval_run(const KernelCall *c) {
     WITH_PACKS(in_type(c, 0), channels, T, V, {
         Columns s = columns_to_map(rows, channels, V);
         launch(c, batch_norm_apply<T, V, false>, columns_grid(s), dim3(COLUMN_THREADS), 0, (T *)c->out[0],
-               (const T *)c->in[0], (const float *)c->in[3], (const float *)c->in[4], true, c->node->attr.norm.eps, (const float *)c->in[1],
-               (const float *)c->in[2], s);
+               (const T *)c->in[0], (const float *)c->in[3], (const float *)c->in[4], true,
+               c->node->attr.norm.eps, (const float *)c->in[1], (const float *)c->in[2], s);
     });
 }
 
