@@ -350,7 +350,8 @@ static void test_a_full_disk_ends_no_run(void **state) {
     (void)state;
     expect_failing(0, "write:results.csv:28:1:1 write:metrics.jsonl:28:0:2 write:log.txt:28:2:2",
                    "train data.path=$T/data output=$T/rows log.interval=1 " SMALL);
-    expect_text(errors, "rows wait in memory");
+    const char *first = strstr(errors, "rows wait in memory"), *second = first ? strstr(first + 1, "rows wait") : NULL;
+    assert_true(second && !strstr(second + 1, "rows wait")); /* once for each time that rows began to wait */
     assert_int_equal(lines_of("rows/results.csv"), 3);
     assert_int_equal(lines_of("rows/metrics.jsonl"), 8);
     assert_int_equal(lines_of("rows/log.txt"), lines_of("err") - 1); /* that log.txt failed is not said in it */
@@ -361,6 +362,10 @@ static void test_a_full_disk_ends_no_run(void **state) {
     EXPECT(0, "verify $T/late/weights/last.safetensors");
     expect_failing(0, "write:last.safetensors:28:0:3", "train data.path=$T/data output=$T/patient sched.epochs=1 " SMALL
                    "sched.epochs=1");
+    setenv("MALA_FAULT_HURRY", "1", 1);
+    expect_failing(4, "write:last.safetensors:28:1:99", "train data.path=$T/data output=$T/former " SMALL);
+    expect_text(errors, "last.safetensors");
+    unsetenv("MALA_FAULT_HURRY");
     expect_failing(4, "write:.safetensors:28:0:99", "train data.path=$T/data output=$T/full " SMALL);
     assert_null(strstr(output, "best top-1"));
 }
