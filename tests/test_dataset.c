@@ -383,8 +383,11 @@ static void test_shared_pictures_that_change(void **state) {
     put_picture("val/a/gone.jpg");
     put_file("val/a/empty.jpg", "", 0);
     put_file("val/a/1.jpg", "\xff\xd8\xfftrain/a/1.jpg", 16);
+    put_picture("val/a/folder.jpg");
     Dataset train = must_open("train"), val = must_open("val");
-    assert_int_equal(unlink(path), 0);
+    char *folder = path_join(scratch_folder, "val/a/folder.jpg");
+    assert_true(unlink(path) == 0 && unlink(folder) == 0 && mkdir(folder, 0777) == 0);
+    free(folder);
     SplitShared s = split_shared(&train, &val);
     assert_int_equal(s.looked, 1);
     assert_int_equal(s.shared, 1);

@@ -15,10 +15,12 @@
 #include "data/dataset.h"
 #include "data/synth.h"
 #include "faults/io.h"
+#include "io/onnx.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
 #include "io/seal.h"
 #include "program.h"
+#include "task/classify.h"
 
 static const struct {
     const char *call;
@@ -258,6 +260,32 @@ static bool write_sealed(const char *file, bool pth, Err *err) {
 static bool as_safetensors(const char *file, Err *err) { return write_sealed(file, false, err); }
 static bool as_pth(const char *file, Err *err) { return write_sealed(file, true, err); }
 
+static ClassifyGraph network;
+static State weights;
+
+static bool as_onnx(const char *file, Err *err) {
+    OnnxOutput logits = {network.logits, "logits"};
+    OnnxSpec spec = {.name = "net", .outputs = &logits, .output_count = 1};
+    return onnx_export(file, network.graph, &weights, &spec, err);
+}
+
+static void test_onnx(void **state) {
+    (void)state;
+    ClassifySpec spec = {.model = {.dims = {8, 8, 8, 8}, .depths = {1, 1, 1, 1}, .heads = {1, 1, 1, 1}, .mlp_ratio = 2,
+                                   .projection = 8, .classes = 2, .layer_scale = {1, 1, 1, 1}},
+                         .std = {1, 1, 1}};
+    Backend cpu;
+    Err err = {0};
+    network = classify_eval_graph(&spec, 1, 32, 32, 0);
+    assert_true(backend_open_cpu(&cpu, 1, &err));
+    assert_true(state_new(&weights, network.graph, &cpu, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, &err));
+    assert_true(state_init(&weights, 1, &err));
+    each_fails("onnx", as_onnx);
+    state_free(&weights);
+    classify_graph_free(&network);
+    cpu.close(&cpu);
+}
+
 static void test_tensors(void **state) {
     (void)state;
     each_fails("safetensors", as_safetensors);
@@ -282,6 +310,7 @@ static int remove_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_what_killed_runs_left),
                                        cmocka_unit_test(test_unfinished), cmocka_unit_test(test_data),
-                                       cmocka_unit_test(test_synth_ranges), cmocka_unit_test(test_tensors)};
+                                       cmocka_unit_test(test_synth_ranges), cmocka_unit_test(test_tensors),
+                                       cmocka_unit_test(test_onnx)};
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "io/zip.h"
 #include "io/zip_format.h"
 #include "pth_cases.h"
 #include "scratch.h"
@@ -634,6 +635,63 @@ static void test_write(void **state) {
     free(path);
 }
 
+/* Every type that torch knows comes back as it was. */
+static void test_write_types(void **state) {
+    (void)state;
+    static const StoredType types[] = {STORED_F32, STORED_F64, STORED_F16, STORED_BF16, STORED_U8, STORED_I8,
+                                       STORED_I16, STORED_I32, STORED_I64, STORED_BOOL, STORED_C64};
+    static const uint8_t bytes[16] = {1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0};
+    StoredTensor t[COUNTOF(types)];
+    char names[COUNTOF(types)][8], *path = path_join(scratch_folder, "types.pth");
+    for (size_t i = 0; i < COUNTOF(types); i++) {
+        snprintf(names[i], sizeof names[i], "t%02zu", i);
+        t[i] = (StoredTensor){.name = names[i], .dtype = types[i], .rank = 1, .shape = {2}, .data = bytes};
+    }
+    TensorFile f;
+    Err err = {0};
+    if (!pth_write(path, NULL, t, COUNTOF(t), NULL, 0, &err)) fail_msg("%s", err.text);
+    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+    assert_int_equal(f.tensor_count, COUNTOF(t));
+    for (size_t i = 0; i < COUNTOF(types); i++) {
+        uint8_t got[16] = {0};
+        const StoredTensor *is = tensor_file_find(&f, names[i]);
+        assert_non_null(is);
+        assert_int_equal(is->dtype, types[i]);
+        assert_true(is->bytes <= sizeof got);
+        if (!file_reader_read(f.reader, got, is->at, is->bytes, &err)) fail_msg("%s", err.text);
+        assert_memory_equal(got, bytes, is->bytes);
+    }
+    tensor_file_close(&f);
+    unlink(path);
+    free(path);
+}
+
+/* From 65,535 entries on an archive says their number in 64 bits. */
+static void test_write_many_entries(void **state) {
+    (void)state;
+    enum { COUNT = 65537 };
+    char(*names)[8] = mem_zalloc(COUNT, sizeof *names), *path = path_join(scratch_folder, "many.zip");
+    ZipWriter w;
+    FileReader r;
+    Zip z;
+    Err err = {0};
+    if (!zip_writer_open(&w, path, &err)) fail_msg("%s", err.text);
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "%d", i);
+        if (!zip_writer_add(&w, names[i], names[i], 1, &err)) fail_msg("%s", err.text);
+    }
+    if (!zip_writer_finish(&w, &err) || !file_reader_open(&r, path, &err)) fail_msg("%s", err.text);
+    if (!zip_open(&z, &r, &err)) fail_msg("%s", err.text);
+    assert_int_equal(z.count, COUNT);
+    char last = 0;
+    if (!zip_read(&z, zip_find(&z, "65536"), &last, &err)) fail_msg("%s", err.text);
+    assert_int_equal(last, '6');
+    zip_close(&z);
+    file_reader_close(&r);
+    unlink(path);
+    free(names), free(path);
+}
+
 /* Wherever the disk is full: an I/O error, and nothing stays, neither the file nor its beginning. */
 static void test_write_to_a_full_disk(void **state) {
     (void)state;
@@ -674,6 +732,7 @@ int main(void) {
         cmocka_unit_test(test_zip64),    cmocka_unit_test(test_damage),        cmocka_unit_test(test_appended),
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_write_types), cmocka_unit_test(test_write_many_entries),
         cmocka_unit_test(test_write_to_a_full_disk),
     };
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);

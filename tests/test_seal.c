@@ -91,6 +91,29 @@ static void test_order_and_format(void **state) {
     }
 }
 
+/* One tensor needs no order; a shape that no memory holds has no digest. */
+static void test_one_and_impossible(void **state) {
+    (void)state;
+    char digest[SHA256_TEXT_SIZE], text[2 * SHA256_TEXT_SIZE];
+    Sha256 s;
+    sha256_init(&s);
+    sha256_add(&s, tensors[0].data, sizeof weights);
+    sha256_text(&s, digest);
+    snprintf(text, sizeof text, "%s F32 [2,3] head.weight\n", digest);
+    sha256_init(&s);
+    sha256_add(&s, text, strlen(text));
+    sha256_text(&s, text);
+    OK(seal_digest_tensors(digest, tensors, 1, &err));
+    assert_string_equal(digest, text);
+    StoredTensor wrong = {.name = "huge", .dtype = STORED_F32, .rank = 2, .shape = {1ll << 40, 1ll << 40}, .data = weights};
+    Seal seal;
+    Err e = {0};
+    assert_false(seal_make(&seal, &wrong, 1, pairs, COUNTOF(pairs), &e));
+    seal_free(&seal);
+    assert_int_equal(e.code, EXIT_INPUT);
+    if (!strstr(e.text, "tensor \"huge\" has a shape")) fail_msg("%s", e.text);
+}
+
 static void test_unsealed(void **state) {
     (void)state;
     TensorFile f;
@@ -175,6 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_definition),
         cmocka_unit_test(test_order_and_format),
+        cmocka_unit_test(test_one_and_impossible),
         cmocka_unit_test(test_unsealed),
         cmocka_unit_test(test_every_bit),
     };

@@ -362,6 +362,52 @@ static void test_angles(void **state) {
     }
 }
 
+/* What is called angles and is not, a scalar that nobody asked for, a head without a shape of one. */
+static void test_shapes_of_nothing_known(void **state) {
+    (void)state;
+    static const float values[5000] = {0};
+    static const StoredTensor odd[] = {
+        {.name = "layers.0.RoPE.angle", .dtype = STORED_F32, .rank = 2, .shape = {2, 2}, .data = values},
+        {.name = "layers.0.RoPE.angle", .dtype = STORED_F32, .rank = 1, .shape = {3}, .data = values},
+        {.name = "layers.0.RoPE.angle", .dtype = STORED_F32, .rank = 1, .shape = {4098}, .data = values},
+    };
+    WeightsReport report;
+    State s;
+    for (size_t i = 0; i < COUNTOF(odd); i++) {
+        write_changed("", "", &odd[i], 1);
+        assert_false(load(&report, &s, 5, HEAD_STRICT, NULL));
+        assert_int_equal(err.code, EXIT_INPUT);
+        assert_non_null(strstr(err.text, "layers.0.RoPE.angle: not the angles of a rotary embedding"));
+        state_free(&s);
+    }
+    static const StoredTensor scalar = {.name = "step", .dtype = STORED_F32, .data = values};
+    write_changed("", "", &scalar, 1);
+    assert_false(load(&report, &s, 5, HEAD_STRICT, NULL));
+    expect_heard("unexpected  step    scalar            -\n");
+    state_free(&s);
+}
+
+/* A wrapper's prefix that no rule knows is named; names of a MAViT are none. */
+static void test_prefixes_are_named(void **state) {
+    (void)state;
+    static const float values[1] = {0};
+    static const struct {
+        const char *name, *prefix;
+    } names[] = {{"encoder.head.weight", "begin with \"encoder.\""},
+                 {"a.b.patch_embed.proj.0.weight", "begin with \"a.b.\""},
+                 {".head.weight", NULL}, {"overhead.weight", NULL}, {"head.weight.0", NULL}};
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        StoredTensor one = {.name = names[i].name, .dtype = STORED_F32, .rank = 1, .shape = {1}, .data = values};
+        TensorFile f;
+        OK(safetensors_write(changed, &one, 1, NULL, 0, &err));
+        OK(tensor_file_open(&f, changed, NULL, &err));
+        err = (Err){0};
+        assert_int_equal(weights_check_names(&f, &err), names[i].prefix == NULL);
+        if (names[i].prefix && !strstr(err.text, names[i].prefix)) fail_msg("%s", err.text);
+        tensor_file_close(&f);
+    }
+}
+
 /* int(dim * mlp_ratio) as Python has it: 60 * 1.05 is 63, with 1.05 as a float 62. */
 static void test_hidden_channels(void **state) {
     (void)state;
@@ -417,6 +463,8 @@ int main(void) {
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_backbone),
         cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_shapes_of_nothing_known),
+        cmocka_unit_test(test_prefixes_are_named),
         cmocka_unit_test(test_hidden_channels),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -151,7 +151,7 @@ static inline vf vf_exp2(vf x) {
     p = p * r + 2.40221197e-1f;
     p = p * r + 6.93146967e-1f;
     p = p * r + 1.00000007f;
-    return (vf)((vi)p + ((vi)t << 23));
+    return (vf)((vu)p + ((vu)t << 23));
 }
 
 #define LOG2E 1.44269504f

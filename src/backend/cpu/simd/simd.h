@@ -29,6 +29,7 @@
 
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(VL * 4))); /* bits of numbers: what is no number may overflow */
 
 static inline vf vf_set(float x) { return x - (vf){0}; }
 static inline vf vf_load(const float *p) {
@@ -72,7 +73,7 @@ static inline float vf_sum(vf v) {
 static inline vf vf_exp(vf x) {
     x = vf_min(vf_max(x, vf_set(-87.33654f)), vf_set(88.37626f));
     vf t = x * 1.44269504f + 12582912.0f; /* round to nearest by the 1.5 * 2^23 trick */
-    vi n = (vi)t - 0x4b400000;
+    vu n = (vu)t - 0x4b400000u;
     vf k = t - 12582912.0f;
     vf r = x - k * 0.693359375f;
     r = r - k * -2.12194440e-4f;
