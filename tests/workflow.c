@@ -88,7 +88,8 @@ int workflow_run(const Workflow *w, const char *settings) {
     char command[4096], path[SCRATCH_PATH + 8];
     const char *binary = getenv("MALA");
     snprintf(command, sizeof command,
-             "T=%s; rm -rf $T/now; mkdir $T/now; timeout 120 env LD_PRELOAD=%s %s \"%s\" %s >$T/out 2>$T/err", folder,
+             "T=%s; rm -rf $T/now; mkdir $T/now; timeout 120 env LD_PRELOAD=%s "
+             "ASAN_OPTIONS=verify_asan_link_order=0 %s \"%s\" %s >$T/out 2>$T/err", folder,
              faults, settings, binary ? binary : "./mala", w->arguments);
     int status = system(command);
     snprintf(path, sizeof path, "%s/out", folder), read_text(output, sizeof output, path);

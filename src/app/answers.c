@@ -122,7 +122,7 @@ bool answers_flush(Answers *a, Err *err) {
     size_t count = a->used;
     a->used = 0;
     if (a->to_file) return file_writer_append(&a->file, a->text, count, err);
-    if (fwrite(a->text, 1, count, stdout) == count && fflush(stdout) == 0) return true;
+    if ((count == 0 || fwrite(a->text, 1, count, stdout) == count) && fflush(stdout) == 0) return true;
     return err_set(err, EXIT_IO, "standard output: writing failed: %s - %s", strerror(errno),
                    errno == EPIPE ? "whoever reads it has gone" : "check space on the device");
 }
