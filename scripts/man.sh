@@ -32,8 +32,8 @@ items() { # SECTION, COLUMN that texts begin at
 roff() { sed 's/\\/\\e/g; s/-/\\-/g; s/^\([.'"'"']\)/\\\&\1/'; }
 paragraphs() { roff | awk -F '\t' '{ print ".TP\n.B " $1 "\n" $2 }'; }
 
-"$mala" help >"$work/help"
-items commands 17 <"$work/help" >"$work/commands"
+"$mala" help >"$work/program"
+items commands 17 <"$work/program" >"$work/commands"
 cut -f 1 "$work/commands" | while read -r command; do
     case $command in help | version) continue ;; esac
     "$mala" help "$command" >"$work/$command"

@@ -67,6 +67,7 @@ check "the manual's flags" in_page --config --batch-size --topk --quiet $flags
 check "the manual's exit codes" in_page 0 2 75 $exits
 # shellcheck disable=SC2086
 check "the manual's environment" in_page MALA_ISA NO_COLOR $variables
+check "no command has the program's usage" sh -c "! grep 'mala <command>' '$scratch/page'"
 check "nothing is left to fill in" sh -c "! grep '@[A-Z]*@' '$page' '$prefix/lib/pkgconfig/mala.pc'"
 if command -v groff >/dev/null; then
     check "groff has nothing to say" sh -c "[ -z \"\$(groff -man -Tutf8 -ww '$page' 2>&1 >/dev/null)\" ]"

@@ -154,6 +154,14 @@ static void test_common_flags(void **state) {
     assert_true(parse(&cli, "--version", &err));
     assert_int_equal(cli.action, CLI_VERSION);
     cli_free(&cli);
+    static const char *const lists[] = {"help help", "help version", "help -h", "-h --help", "version --help"};
+    for (size_t i = 0; i < COUNTOF(lists); i++) { /* the two that are no commands of a table are in its list */
+        assert_true(parse(&cli, lists[i], &err));
+        assert_int_equal(cli.action, CLI_HELP);
+        assert_null(cli.command);
+        assert_false(cli.help_config);
+        cli_free(&cli);
+    }
     assert_true(parse(&cli, "help env", &err));
     assert_int_equal(cli.action, CLI_HELP);
     assert_string_equal(cli.command->name, "doctor");
@@ -166,6 +174,11 @@ static void test_refusals(void **state) {
     FAILS("trian", "unknown command \"trian\" - did you mean \"train\"?");
     FAILS("zebra", "unknown command \"zebra\" - 'mala help' lists them");
     FAILS("help trian", "unknown command \"trian\" - did you mean \"train\"?");
+    FAILS("verson", "unknown command \"verson\" - did you mean \"version\"?");
+    FAILS("help train eval", "unexpected \"eval\" - 'mala help' lists the commands");
+    FAILS("help config x", "unexpected \"x\" - 'mala help' lists the commands");
+    FAILS("version x", "unexpected \"x\" - 'mala help' lists the commands");
+    FAILS("--version --help x", "unexpected \"x\" - 'mala help' lists the commands");
     FAILS("--lr 1 train", "\"--lr\" where a command belongs - 'mala help' lists them");
     FAILS("train --epoch 3", "unknown flag \"--epoch\" - did you mean \"--epochs\"?");
     FAILS("train --epoch=3", "unknown flag \"--epoch\" - did you mean \"--epochs\"?");

@@ -214,9 +214,9 @@ static void test_an_empty_list(void **state) {
         snprintf(command, sizeof command, "printf '%s' >empty.txt", lists[i]);
         shell(command);
         EXPECT(3, "infer $T/empty.txt " WEIGHTS);
-        expect_text(errors, "empty.txt: holds no picture - ");
+        expect_text(errors, "empty.txt: holds no picture - give JPEG, PNG, WebP, GIF or BMP files");
         EXPECT(3, "infer - " WEIGHTS "<$T/empty.txt");
-        expect_text(errors, "standard input: holds no picture - ");
+        expect_text(errors, "standard input: holds no picture - give JPEG, PNG, WebP, GIF or BMP files");
         EXPECT(3, "infer $T/a.jpg - " WEIGHTS "<$T/empty.txt");
     }
     shell("echo a.jpg >LIST.TXT");

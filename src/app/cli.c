@@ -276,9 +276,10 @@ static bool parse_word(Cli *cli, const char *word, bool assignments, Err *err) {
 static const CliCommand *find_command(const CliCommand *commands, int count, const char *name, Err *err) {
     for (int i = 0; i < count; i++)
         if (!strcmp(commands[i].name, name) || word_in(commands[i].also, name, strlen(name))) return &commands[i];
-    const char **names = mem_zalloc((size_t)count, sizeof *names);
+    const char **names = mem_zalloc((size_t)count + 2, sizeof *names);
     for (int i = 0; i < count; i++) names[i] = commands[i].name;
-    const char *near = text_nearest(name, names, (size_t)count);
+    names[count] = "help", names[count + 1] = "version";
+    const char *near = text_nearest(name, names, (size_t)count + 2);
     free(names);
     if (near)
         err_set(err, EXIT_USAGE, "command line: unknown command \"%s\" - did you mean \"%s\"?", name, near);
@@ -291,21 +292,27 @@ static bool is_one_of(const char *word, const char *a, const char *b, const char
     return !strcmp(word, a) || !strcmp(word, b) || !strcmp(word, c);
 }
 
+static bool asks_version(const char *word) { return is_one_of(word, "version", "--version", "-V"); }
+static bool asks_help(const char *word) { return is_one_of(word, "help", "--help", "-h"); }
+
+/* "help", "help train", "help config", "version": the two are commands of the list, and have no help but the list. */
+static bool parse_question(Cli *out, int argc, char **argv, Err *err) {
+    const char *about = argc > 2 ? argv[2] : "help";
+    if (asks_version(argv[1]) && (argc == 2 || !asks_help(about))) out->action = CLI_VERSION;
+    int most = out->action == CLI_VERSION ? 2 : 3;
+    if (argc > most)
+        return err_set(err, EXIT_USAGE, "command line: unexpected \"%s\" - 'mala help' lists the commands", argv[most]);
+    out->help_config = !strcmp(about, "config");
+    if (out->action == CLI_VERSION || out->help_config || asks_help(about) || asks_version(about)) return true;
+    out->command = find_command(out->commands, out->command_count, about, err);
+    return out->command != NULL;
+}
+
 bool cli_parse(Cli *out, const CliCommand *commands, int count, int argc, char **argv, Err *err) {
     *out = (Cli){.argc = argc, .argv = argv, .level = LOG_INFO, .color = COLOR_AUTO, .action = CLI_HELP,
                  .commands = commands, .command_count = count};
     if (argc < 2) return err_set(err, EXIT_USAGE, "command line: no command - 'mala help' lists them");
-    if (is_one_of(argv[1], "version", "--version", "-V")) {
-        out->action = CLI_VERSION;
-        return true;
-    }
-    if (is_one_of(argv[1], "help", "--help", "-h")) {
-        if (argc < 3) return true;
-        out->help_config = !strcmp(argv[2], "config");
-        if (out->help_config) return true;
-        out->command = find_command(commands, count, argv[2], err);
-        return out->command != NULL;
-    }
+    if (asks_version(argv[1]) || asks_help(argv[1])) return parse_question(out, argc, argv, err);
     if (argv[1][0] == '-')
         return err_set(err, EXIT_USAGE, "command line: \"%s\" where a command belongs - 'mala help' lists them",
                        argv[1]);

@@ -8,7 +8,7 @@
 
 #define DATASET_PATH_MAX 4096 /* bytes of a full path, its '\0' included: what the kernel opens */
 /* Ends the message of whoever is given nothing: a folder, a list in a file or in a pipe. */
-#define DATASET_NO_PICTURE "holds no picture - give JPEG, PNG or WebP files"
+#define DATASET_NO_PICTURE "holds no picture - give JPEG, PNG, WebP, GIF or BMP files"
 
 typedef struct {
     char *root;      /* paths are relative to this folder, except those that begin with '/' */
