@@ -1,6 +1,7 @@
 /* mala - trains, evaluates and runs MAViT. This file only finds the command and turns its error into an exit code. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "app/commands.h"
 #include "backend/cpu/library.h"
@@ -35,6 +36,7 @@ int main(int argc, char **argv) {
     }
     if (ok && (fflush(stdout) != 0 || ferror(stdout)))
         ok = err_set(&err, EXIT_IO, "standard output: writing failed - check space on the device");
+    if (ferror(stdout)) signals_unread(STDOUT_FILENO);
     if (argc < 2) cli_help(stderr, &cli, commands, COUNTOF(commands), terminal_columns(stderr));
     if (!ok) log_error(&log, &err);
     log_close(&log);

@@ -63,6 +63,7 @@ typedef struct {
     const char *preload; /* "storm" */
     const char *faults;  /* for faults_io.so */
     int input, output;   /* descriptors to use instead; 0: /dev/null, and the file `out` */
+    int errors;          /* the same; 0: the file `err` */
 } Start;
 
 static void set_up_child(const Start *s) {
@@ -76,7 +77,7 @@ static void set_up_child(const Start *s) {
     if (chdir(folder) != 0) _exit(126);
     dup2(s->input ? s->input : open("/dev/null", O_RDONLY), 0);
     dup2(s->output ? s->output : open("out", O_WRONLY | O_CREAT | O_TRUNC, 0666), 1);
-    dup2(open("err", O_WRONLY | O_CREAT | O_TRUNC, 0666), 2);
+    dup2(s->errors ? s->errors : open("err", O_WRONLY | O_CREAT | O_TRUNC, 0666), 2);
     for (int fd = 3; fd < 20; fd++) close(fd);
     for (int fd = 0; fd < 3; fd++)
         if (s->closed >> fd & 1) close(fd);
@@ -244,6 +245,25 @@ static void test_what_saves_nothing_ends_by_the_signal(void **state) {
     shell("rm -rf many");
 }
 
+/* Whatever ends the program but SIGKILL and its own faults: nothing is left half written. */
+static void test_what_ends_it_leaves_nothing(void **state) {
+    (void)state;
+    const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU, SIGQUIT, SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM,
+                           SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGRTMIN, SIGRTMAX};
+    for (size_t i = 0; i < COUNTOF(numbers); i++) {
+        int pipes[2];
+        char temporary[64];
+        assert_int_equal(pipe(pipes), 0);
+        pid_t pid = start_as((Start){.input = pipes[0]}, "infer - --weights done --out answers --csv --quiet");
+        snprintf(temporary, sizeof temporary, "answers.tmp.%d.0", (int)pid);
+        await_growth(pid, temporary, -1); /* and waits for names */
+        kill(pid, numbers[i]);
+        expect_end(128 + numbers[i], pid);
+        expect_no_temporaries();
+        close(pipes[0]), close(pipes[1]);
+    }
+}
+
 /* ---- what does not ---- */
 
 static void test_what_was_ignored_stays_ignored(void **state) {
@@ -296,6 +316,23 @@ static void test_a_reader_that_has_gone(void **state) {
         if (ignored) expect_text(errors, "standard output: writing failed");
         assert_int_equal(strchr(errors, '\n') != NULL, ignored);
     }
+}
+
+/* `mala train 2>&1 | tee log`: Ctrl-C ends both, and tee first. What cannot be said any more ends nothing. */
+static void test_nobody_reads_what_is_said(void **state) {
+    (void)state;
+    int pipes[2];
+    shell("rm -rf run");
+    assert_int_equal(pipe(pipes), 0);
+    close(pipes[0]);
+    pid_t pid = start_as((Start){.errors = pipes[1]},
+                         "train data.path=data output=run " SMALL "sched.epochs=100000 -j 1");
+    close(pipes[1]);
+    await_growth(pid, "run/results.csv", await_growth(pid, "run/results.csv", 0));
+    kill(pid, SIGINT);
+    assert_int_equal(end_of(pid, NULL), 75);
+    shell("grep -q 'stopped by signal 2 at step' run/log.txt");
+    EXPECT(0, "verify $T/run/weights/last.safetensors");
 }
 
 /* ---- descriptors ---- */
@@ -430,10 +467,12 @@ int main(void) {
         cmocka_unit_test(test_a_signal_that_comes_twice_is_one),
         cmocka_unit_test(test_a_second_signal_ends_at_once),
         cmocka_unit_test(test_what_saves_nothing_ends_by_the_signal),
+        cmocka_unit_test(test_what_ends_it_leaves_nothing),
         cmocka_unit_test(test_what_was_ignored_stays_ignored),
         cmocka_unit_test(test_a_scripts_job_can_be_stopped),
         cmocka_unit_test(test_jobs_can_be_suspended),
         cmocka_unit_test(test_a_reader_that_has_gone),
+        cmocka_unit_test(test_nobody_reads_what_is_said),
         cmocka_unit_test(test_closed_descriptors),
         cmocka_unit_test(test_one_thread_takes_signals),
         cmocka_unit_test(test_stops_in_a_storm),

@@ -1,5 +1,6 @@
 #include "base/signals.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,12 +14,16 @@
 
 static const int stops[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU};
 
-/* What a thread brings upon itself must reach it: a fault, a write to a pipe that nobody reads, a job in the background
- * that wants the terminal (reading would fail instead of waiting). SIGXFSZ is none of them: blocked, a write beyond the
- * limit fails with EFBIG, as one to a full disk does, and what began it cleans up. */
-static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPIPE, SIGTTIN, SIGTTOU};
+/* These and those of real time end a program, too, and ask nothing: what it was writing is removed before. Beside them
+ * only SIGKILL and a thread's own faults do. */
+static const int ends[] = {SIGQUIT, SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT};
 
-static sigset_t taken, mask; /* what the thread waits for; that, and what was blocked when the program started */
+/* What a thread brings upon itself must reach it: a fault, a job in the background that wants the terminal (reading
+ * would fail instead of waiting). SIGXFSZ and SIGPIPE are none of them: blocked, a write beyond the limit fails with
+ * EFBIG, one that nobody reads with EPIPE, as one to a full disk does, and what began it cleans up or goes on. */
+static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGTTIN, SIGTTOU};
+
+static sigset_t asking, taken, mask; /* stops; what the thread waits for; that, and what was blocked at the start */
 static bool background; /* a job for which SIGINT of the terminal is not meant */
 static atomic_int stop;
 static atomic_bool listening;
@@ -43,6 +48,7 @@ static void *take(void *arg) {
         siginfo_t from;
         int number = sigwaitinfo(&taken, &from);
         if (number < 0 || (number == SIGINT && background && from.si_code > 0)) continue; /* > 0: of the kernel */
+        if (!sigismember(&asking, number)) end_by(number);
         bool asked = atomic_load(&stop) != 0;
         if (!asked && atomic_load(&listening)) {
             first = time_now();
@@ -59,17 +65,21 @@ static bool has(int number, void (*action)(int)) {
     return sigaction(number, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == action;
 }
 
-/* Those that would end the process: neither ignored, nor blocked, nor caught by somebody else. Linux keeps a blocked
- * signal for who waits for it, also where its action is to be ignored. */
-static void choose(const sigset_t *before) {
+/* If it would end the process: neither ignored, nor blocked, nor caught by somebody else. Linux keeps a blocked signal
+ * for who waits for it, also where its action is to be ignored. */
+static void choose(int number, const sigset_t *before) {
+    bool deadly = has(number, SIG_DFL) || (number == SIGINT && background);
+    if (!deadly || sigismember(before, number)) return;
+    sigaddset(&taken, number), sigaddset(&mask, number);
+}
+
+static void choose_all(const sigset_t *before) {
     background = has(SIGINT, SIG_IGN) && has(SIGQUIT, SIG_IGN);
-    sigemptyset(&taken);
+    sigemptyset(&asking), sigemptyset(&taken);
     mask = *before;
-    for (size_t i = 0; i < COUNTOF(stops); i++) {
-        bool ends = has(stops[i], SIG_DFL) || (stops[i] == SIGINT && background);
-        if (!ends || sigismember(before, stops[i])) continue;
-        sigaddset(&taken, stops[i]), sigaddset(&mask, stops[i]);
-    }
+    for (size_t i = 0; i < COUNTOF(stops); i++) sigaddset(&asking, stops[i]), choose(stops[i], before);
+    for (size_t i = 0; i < COUNTOF(ends); i++) choose(ends[i], before);
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++) choose(number, before);
 }
 
 bool signals_begin(Err *err) {
@@ -77,8 +87,9 @@ bool signals_begin(Err *err) {
     pthread_t thread;
     sigfillset(&outside);
     for (size_t i = 0; i < COUNTOF(own); i++) sigdelset(&outside, own[i]);
+    if (!has(SIGPIPE, SIG_DFL)) sigdelset(&outside, SIGPIPE); /* the handler of somebody else waits for it */
     pthread_sigmask(SIG_BLOCK, &outside, &before);
-    choose(&before);
+    choose_all(&before);
     int code = thread_create(&thread, STACK_BYTES, take, NULL);
     if (code == 0) pthread_detach(thread);
     return code == 0 || err_set(err, EXIT_MEMORY, "signals: cannot start the thread that takes them: %s - end other "
@@ -88,3 +99,8 @@ bool signals_begin(Err *err) {
 void signals_listen(bool on) { atomic_store(&listening, on); }
 
 int signals_stop(void) { return atomic_load_explicit(&stop, memory_order_relaxed); }
+
+void signals_unread(int fd) {
+    struct pollfd end = {.fd = fd};
+    if (sigismember(&taken, SIGPIPE) && poll(&end, 1, 0) == 1 && (end.revents & POLLERR)) end_by(SIGPIPE);
+}
