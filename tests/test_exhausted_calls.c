@@ -156,12 +156,11 @@ static void test_encoders(void **state) {
 static char data[SCRATCH_PATH + 8];
 
 static bool read_data(void *arg, Err *err) {
-    (void)arg;
     Dataset set = {0};
     Loader *loader = NULL;
     const Batch *batch;
     if (!dataset_open_folder(&set, data, "train", NULL, 0, err)) return false;
-    LoaderOptions options = loader_defaults(5, 32, 32, true);
+    LoaderOptions options = loader_defaults(5, 32, 32, arg == NULL); /* with an argument: as evaluation reads */
     options.keep_bytes = 1 << 20;
     bool ok = loader_open(&loader, &options, &set, err);
     for (uint32_t epoch = 1; ok && epoch <= 2; epoch++) {
@@ -179,6 +178,7 @@ static bool read_data(void *arg, Err *err) {
 static void test_loader(void **state) {
     (void)state;
     each_fails("loader", true, read_data, NULL);
+    each_fails("loader of evaluation", true, read_data, data);
 }
 
 static bool list_data(void *arg, Err *err) {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <limits.h>
 #include <setjmp.h>
 
 #include <cmocka.h>
@@ -419,6 +420,26 @@ static void test_real_pictures(void **state) {
     pack_close(pack);
 }
 
+/* Sizes whose bytes no number holds: a picture's, a batch's, those of all batches that are decoded ahead. */
+static void test_batches_beyond_memory(void **state) {
+    Scene *s = *state;
+    static const struct {
+        int side, batch, ahead;
+    } sizes[] = {{INT_MAX, INT_MAX, 1}, {INT_MAX, 2, 1}, {1 << 30, 4, 1 << 20}};
+    for (size_t i = 0; i < COUNTOF(sizes); i++)
+        for (int train = 0; train < 2; train++) {
+            LoaderOptions o = options_of(train, sizes[i].batch, 0);
+            Loader *l = NULL;
+            Err err = {0};
+            o.ahead = sizes[i].ahead;
+            o.train_transform.width = o.train_transform.height = sizes[i].side;
+            o.eval_transform.width = o.eval_transform.height = sizes[i].side;
+            assert_false(loader_open(&l, &o, &s->data, &err));
+            assert_int_equal(err.code, EXIT_MEMORY);
+            assert_non_null(strstr(err.text, "memory: no room for batches of "));
+        }
+}
+
 /* A child has none of its parent's threads; it waits for none, and says so. */
 static void test_a_forked_child_does_not_wait(void **state) {
     Scene *s = *state;
@@ -454,6 +475,7 @@ int main(void) {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
         TEST(test_bad_files_that_stop),       TEST(test_a_forked_child_does_not_wait),
+        TEST(test_batches_beyond_memory),
         TEST(test_files_that_cannot_be_opened), TEST(test_pictures_that_may_not_be_read),
         cmocka_unit_test(test_real_pictures),
     };
