@@ -143,6 +143,36 @@ static void test_steps(void **state) {
     free(path), free(told);
 }
 
+/* Errors say the name that was asked for: neither where a link leads, nor what it becomes below another folder. */
+static void test_the_name_that_is_told(void **state) {
+    Scene *s = *state;
+    static const char *const names[] = {"a", "link"};
+    Err err = {0};
+    char before[4096];
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(s->folder), 0);
+    assert_true(file_write("a", "old", 3, &err));
+    assert_int_equal(symlink("a", "link"), 0);
+    for (size_t i = 0; i < COUNTOF(names); i++) {
+        FileWriter outer, inner;
+        char expected[64];
+        err = (Err){0};
+        assert_true(file_writer_open(&outer, names[i], &err));
+        assert_true(file_writer_open(&inner, outer.temporary, &err));
+        int read_only = open("a", O_RDONLY);
+        assert_true(dup2(read_only, inner.fd) == inner.fd);
+        close(read_only);
+        assert_false(file_writer_append(&inner, "new", 3, &err));
+        file_writer_discard(&inner);
+        assert_false(file_writer_fail(&outer, &err));
+        snprintf(expected, sizeof expected, "%s: cannot be written: ", names[i]);
+        assert_memory_equal(err.text, expected, strlen(expected));
+        assert_int_equal(names_in("."), 2);
+    }
+    assert_int_equal(unlink("link"), 0);
+    assert_int_equal(chdir(before), 0);
+}
+
 static void test_only_new(void **state) {
     Scene *s = *state;
     Err err = {0};
@@ -354,7 +384,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_write_then_read),     TEST(test_old_file_until_commit), TEST(test_failed_write_keeps_old),
         TEST(test_two_writers_at_once), TEST(test_write_refused),         TEST(test_write_through_link),
-        TEST(test_steps),               TEST(test_only_new),
+        TEST(test_steps),               TEST(test_the_name_that_is_told), TEST(test_only_new),
         TEST(test_read_refused),        TEST(test_limit),                 TEST(test_reader),
         TEST(test_folders),             TEST(test_join),                  TEST(test_only_temporaries_are_removed),
     };

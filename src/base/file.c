@@ -164,6 +164,11 @@ static bool sync_folder(const char *folder, Err *err) {
     return ok;
 }
 
+static void writer_free(FileWriter *w) {
+    free(w->path), free(w->target), unfinished_free(w->temporary);
+    *w = (FileWriter){.fd = -1};
+}
+
 bool file_writer_open(FileWriter *w, const char *path, Err *err) {
     *w = (FileWriter){.fd = -1};
     struct stat st;
@@ -171,20 +176,20 @@ bool file_writer_open(FileWriter *w, const char *path, Err *err) {
     if (exists && !S_ISREG(st.st_mode))
         return err_set(err, EXIT_IO, "%s: is not a regular file and will not be replaced - give another path", path);
     /* through a symbolic link to the file it names: the link stays */
-    w->path = exists ? path_real(path) : mem_strdup(path);
-    if (!w->path) return file_fail(err, path, "cannot be examined", errno);
+    w->target = exists ? path_real(path) : mem_strdup(path);
+    if (!w->target) return file_fail(err, path, "cannot be examined", errno);
 
-    size_t capacity = strlen(w->path) + 48;
+    size_t capacity = strlen(w->target) + 48;
+    w->path = mem_strdup(path);
     w->temporary = unfinished_new(capacity);
     for (int k = 0; k < TEMPORARY_TRIES && w->fd < 0; k++) { /* a run that died may have left names behind */
-        snprintf(w->temporary, capacity, "%s.tmp.%ld.%d", w->path, (long)getpid(), k);
+        snprintf(w->temporary, capacity, "%s.tmp.%ld.%d", w->target, (long)getpid(), k);
         w->fd = unfinished_create(w->temporary);
         if (w->fd < 0 && errno != EEXIST) break;
     }
     if (w->fd >= 0) return true;
     file_fail(err, path, "cannot be created", errno);
-    free(w->path), unfinished_free(w->temporary);
-    *w = (FileWriter){.fd = -1};
+    writer_free(w);
     return false;
 }
 
@@ -196,8 +201,7 @@ void file_writer_discard(FileWriter *w) {
     if (!w->temporary) return;
     if (w->fd >= 0) close(w->fd);
     unlink(w->temporary);
-    free(w->path), unfinished_free(w->temporary);
-    *w = (FileWriter){.fd = -1};
+    writer_free(w);
 }
 
 bool file_writer_fail(FileWriter *w, Err *err) {
@@ -228,7 +232,7 @@ static int rename_to_nothing(const char *from, const char *to) {
 }
 
 static bool publish(const FileWriter *w, Err *err) {
-    if ((w->only_new ? rename_to_nothing : rename)(w->temporary, w->path) == 0) return true;
+    if ((w->only_new ? rename_to_nothing : rename)(w->temporary, w->target) == 0) return true;
     if (w->only_new && errno == EEXIST)
         return err_set(err, EXIT_USAGE, "%s: exists, it was written meanwhile - give another name", w->path);
     return file_fail(err, w->path, "cannot be replaced", errno);
@@ -236,16 +240,15 @@ static bool publish(const FileWriter *w, Err *err) {
 
 bool file_writer_commit(FileWriter *w, Err *err) {
     CHECK(w->temporary, "commit of a writer that is not open");
-    char *folder = parent_of(w->path); /* once it has its name nothing may be lacking */
+    char *folder = parent_of(w->target); /* once it has its name nothing may be lacking */
     if (!file_writer_finish(w, err) || !publish(w, err)) {
         file_writer_discard(w);
         free(folder);
         return false;
     }
-    unfinished_free(w->temporary);
     bool ok = w->quick || sync_folder(folder, err);
-    free(folder), free(w->path);
-    *w = (FileWriter){.fd = -1};
+    free(folder);
+    writer_free(w);
     return ok;
 }
 

@@ -27,7 +27,7 @@ bool file_write_quickly(const char *path, const void *bytes, size_t count, Err *
  * `temporary` by name in between, as often as it likes, and is seen under its own name when all of it holds. */
 typedef struct {
     int fd; /* -1: finished */
-    char *path, *temporary;
+    char *path, *target, *temporary; /* as the caller said it, for messages; what is replaced; what is written */
     bool quick;    /* set after opening: does not wait for the disk */
     bool only_new; /* set after opening: what is there by the time of the commit is not replaced */
 } FileWriter;
