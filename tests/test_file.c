@@ -337,6 +337,7 @@ static void test_folders(void **state) {
     char *file = path_join(deep, "a"), *below = path_join(deep, "a/q");
     assert_false(dir_make(file, &err));
     assert_int_equal(err.code, EXIT_IO);
+    assert_non_null(strstr(err.text, "File exists - give another name"));
     err = (Err){0};
     assert_false(dir_make(below, &err));
     assert_int_equal(err.code, EXIT_IO);

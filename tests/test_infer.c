@@ -150,6 +150,14 @@ static void test_csv_and_json_files(void **state) {
     free(csv);
     EXPECT(2, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv");
     expect_text(errors, "answers.csv: exists - add --force");
+    EXPECT(2, "infer $T/a.jpg --csv --force --out - " WEIGHTS);
+    expect_text(errors, "\"-\": standard output is no place to write whole files to - name a file; ./- is one");
+    EXPECT(2, "infer $T/a.jpg --out '' " WEIGHTS);
+    expect_text(errors, "--out needs a value: --out FILE");
+    EXPECT(2, "infer $T/a.jpg --weights ''");
+    expect_text(errors, "--weights needs a value: --weights FILE");
+    EXPECT(2, "infer '' $T/a.jpg " WEIGHTS);
+    expect_text(errors, "an argument is empty - is a variable unset?");
     setenv("ONEDNN_VERBOSE", "1", 1); /* a library that would write among the answers */
     EXPECT(0, "infer $T/a.jpg " WEIGHTS "--json --topk 1");
     unsetenv("ONEDNN_VERBOSE");

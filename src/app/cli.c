@@ -160,8 +160,17 @@ static bool take_assignment(Cli *cli, const char *text, Err *err) {
     return ok;
 }
 
-/* What a flag does; value: "" when it has none. */
+static bool fail_needs_value(const CliFlag *f, Err *err) {
+    return err_set(err, EXIT_USAGE, "command line: --%s needs a value: --%s %s", f->name, f->name, f->argument);
+}
+
+static bool names_path(const CliFlag *f) {
+    return f->argument && (!strcmp(f->argument, "FILE") || !strcmp(f->argument, "DIR"));
+}
+
+/* What a flag does; value: "" when it has none. A path that is empty comes from a variable that nobody has set. */
 static bool take_flag(Cli *cli, const CliFlag *f, const char *value, Err *err) {
+    if (names_path(f) && !*value) return fail_needs_value(f, err);
     if (f->key) {
         char typed[64];
         snprintf(typed, sizeof typed, "--%s", f->name);
@@ -182,10 +191,6 @@ static bool take_flag(Cli *cli, const CliFlag *f, const char *value, Err *err) {
     cli->given = mem_resize(cli->given, (size_t)cli->given_count + 1, sizeof *cli->given);
     cli->given[cli->given_count++] = (CliGiven){f, value};
     return true;
-}
-
-static bool fail_needs_value(const CliFlag *f, Err *err) {
-    return err_set(err, EXIT_USAGE, "command line: --%s needs a value: --%s %s", f->name, f->name, f->argument);
 }
 
 /* The next word as a flag's value; what looks like a flag is none, but "-" and "-1" are. */
@@ -268,6 +273,7 @@ static bool parse_word(Cli *cli, const char *word, bool assignments, Err *err) {
     if (!cli->command->arguments)
         return err_set(err, EXIT_USAGE, "command line: unexpected \"%s\" - 'mala help %s' shows what it takes", word,
                        cli->command->name);
+    if (!*word) return err_set(err, EXIT_USAGE, "command line: an argument is empty - is a variable unset?");
     cli->arguments = mem_resize(cli->arguments, (size_t)cli->argument_count + 1, sizeof *cli->arguments);
     cli->arguments[cli->argument_count++] = word;
     return true;

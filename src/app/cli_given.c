@@ -60,6 +60,9 @@ bool cli_weights(const Cli *cli, const char **out, int count, Err *err) {
 /* Pipes and devices are left to the writer, which refuses them. */
 bool cli_may_write(const Cli *cli, const char *path, Err *err) {
     struct stat st;
+    if (!strcmp(path, "-"))
+        return err_set(err, EXIT_USAGE, "command line: \"-\": standard output is no place to write whole files to - "
+                       "name a file; ./- is one");
     if (cli_flag(cli, "force") || lstat(path, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))) return true;
     return err_set(err, EXIT_USAGE, "%s: exists - add --force to replace it, or give another name", path);
 }

@@ -25,6 +25,9 @@ bool file_fail(Err *err, const char *path, const char *what, int code) {
                          : code == EACCES || code == EPERM   ? "check its permissions"
                          : code == ENOENT || code == ENOTDIR ? "check the path"
                          : code == EMFILE || code == ENFILE  ? "raise the limit of open files"
+                         : code == EEXIST || code == EISDIR  ? "give another name"
+                         : code == ENAMETOOLONG              ? "give a shorter name"
+                         : code == EROFS                     ? "choose another place"
                          : code == ENOMEM                    ? "close other programs"
                                                              : "check the disk";
     bool first = err && !err->code;
