@@ -49,6 +49,13 @@ static void test_nothing_is_replaced(void **state) {
     refused_until_forced("hub/config.json", "export $T/run $T/hub/");
     shell("rm -r hub && mkdir hub");
     refused_until_forced("hub/model.safetensors", "export $T/run $T/hub/");
+    shell("cp run/config.json config.before"); /* not with --force, either */
+    EXPECT(2, "export $T/run $T/run/ --force");
+    expect_text(errors, "/run/: is a run's folder, whose config.json would be lost - name another folder");
+    shell("mkdir -p late/weights && cp run/weights/last.safetensors late/weights/");
+    EXPECT(2, "export $T/run $T/late --to hf");
+    expect_text(errors, "/late: is a run's folder");
+    shell("cmp run/config.json config.before && test ! -e run/model.safetensors -a ! -e late/config.json");
     shell("echo mine >mine && ln -s mine link.pth");
     EXPECT(2, "export $T/run $T/link.pth"); /* a link's file is somebody's, too */
     EXPECT(2, "synth $T/data --train 1 --val 1 --scenes 0 --size 32 --quiet"); /* not with --force, either */

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "app/export_weights.h"
 #include "base/file.h"
 #include "base/strings.h"
 #include "lib/hub.h"
+#include "lib/model_file.h"
 
 static const CliFlag flags[] = {
     {"to", 0, "FORMAT", "onnx, safetensors, pth or hf, a folder for a model hub (by OUT's name)", "format", NULL, NULL},
@@ -196,9 +198,20 @@ static bool write_export(const Export *e, const ModelFile *file, Verification *v
     return ok;
 }
 
-/* A folder's files are those of hub.h. */
+static bool holds(const char *folder, const char *name) {
+    char *path = path_join(folder, name);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+/* A folder's files are those of hub.h. Its config.json would take the place of a run's, without which the run cannot be
+ * told or trained again: --force is not meant for that. */
 static bool may_write(const Export *e, const Cli *cli, Err *err) {
     if (e->format != TO_HUB) return cli_may_write(cli, e->path, err);
+    if (holds(e->path, RUN_BEST) || holds(e->path, RUN_LAST))
+        return err_set(err, EXIT_USAGE, "%s: is a run's folder, whose config.json would be lost - name another folder",
+                       e->path);
     char *weights = path_join(e->path, HUB_WEIGHTS), *config = path_join(e->path, "config.json");
     bool ok = cli_may_write(cli, weights, err) && cli_may_write(cli, config, err);
     free(weights), free(config);

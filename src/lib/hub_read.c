@@ -90,7 +90,8 @@ static bool take_count(Reader *r, const JsonToken *t, Err *err) {
     if (t->kind != JSON_NUMBER || !t->is_uint || t->integer > 1000000)
         return json_fail(&r->json, t, err, "num_classes: expected a whole number up to 1000000");
     if (h->num_classes >= 0 && h->num_classes != (int64_t)t->integer)
-        return json_fail(&r->json, t, err, "num_classes: is %lld elsewhere", (long long)h->num_classes);
+        return json_fail(&r->json, t, err, "num_classes: another one in this file is %lld - correct one of them",
+                         (long long)h->num_classes);
     h->num_classes = (int64_t)t->integer;
     return true;
 }
