@@ -415,8 +415,10 @@ static void test_names_are_classes(void **state) {
     TensorFile f;
     OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
     static const char *const lists[] = {"[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"a\",\"h\",\"i\",\"j\",\"k\",\"l\"]",
-                                        "[\"a\",\"b\",\"c\",\"d\",\"\",\"f\",\"g\",\"h\",\"i\",\"j\",\"k\",\"l\"]"};
-    static const char *const messages[] = {"classes 0 and 6 are both named \"a\"", "class 4 has an empty name"};
+                                        "[\"a\",\"b\",\"c\",\"d\",\"\",\"f\",\"g\",\"h\",\"i\",\"j\",\"k\",\"l\"]",
+                                        "{\"a\": 0}"};
+    static const char *const messages[] = {"classes 0 and 6 are both named \"a\"", "class 4 has an empty name",
+                                           "odd.safetensors: mala.classes:1:1: expected an array"};
     for (size_t i = 0; i < COUNTOF(lists); i++) {
         StoredPair pairs[] = {{"mala.config", tensor_file_metadata(&f, "mala.config")}, {"mala.classes", lists[i]}};
         OK(safetensors_write(file_in("odd.safetensors"), f.tensors, f.tensor_count, pairs, COUNTOF(pairs), &err));

@@ -72,8 +72,9 @@ static bool walk_unsure(Dataset *d, const char *name, const char *path, int32_t 
 }
 
 /* The pictures in and below root/below, in byte order of their names. Files with a picture's extension are not looked
- * at: asking the file system about every picture of a large set takes minutes on a shared disk. Links are, except where
- * there are no labels: who wants answers is told of each picture that has none, and gets the others. */
+ * at: asking the file system about every picture of a large set takes minutes on a shared disk. Links are, and folders
+ * are folders whatever their name. Without labels all else of such a name counts as a picture: who wants answers is
+ * told of each that has none, and gets the others. */
 static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *err) {
     char *folder = path_join(d->root, below);
     DirList list;
@@ -84,7 +85,7 @@ static bool walk(Dataset *d, const char *below, int32_t label, int depth, Err *e
     else if ((ok = dir_list(&list, folder, err))) {
         for (size_t i = 0; i < list.count && ok; i++) {
             char *name = path_join(below, list.names[i]), *path = path_join(folder, list.names[i]);
-            bool sure = is_picture_name(name) && (label < 0 || dir_list_regular(&list, i));
+            bool sure = is_picture_name(name) && (dir_list_regular(&list, i) || (label < 0 && !path_is_dir(path)));
             ok = sure ? add(d, name, label, err) : walk_unsure(d, name, path, label, depth, err);
             free(name), free(path);
         }

@@ -165,9 +165,11 @@ bool model_classes_read(char ***names, int *count, const TensorFile *file, Err *
     const char *text = tensor_file_metadata(file, "mala.classes");
     JsonReader r;
     JsonToken t;
+    char where[512];
     *names = NULL, *count = 0;
     if (!text) return true;
-    bool ok = json_open(&r, text, strlen(text), (JsonSource){.name = file->path, .code = EXIT_INPUT}, err) &&
+    snprintf(where, sizeof where, "%.400s: mala.classes", file->path);
+    bool ok = json_open(&r, text, strlen(text), (JsonSource){.name = where, .code = EXIT_INPUT}, err) &&
               json_expect(&r, &t, JSON_ARRAY, err);
     while (ok && (ok = json_next(&r, &t, err)) && t.kind != JSON_ARRAY_END) {
         if (t.kind != JSON_STRING) ok = json_fail(&r, &t, err, "class names must be strings");
