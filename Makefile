@@ -212,7 +212,7 @@ tsan:
 	build/tsan/tests/test_loader
 
 # Branches and lines of the rooms that read and write files, by the tests that matter to them (V=1: what is not taken).
-COVERAGE_TESTS := file list image jpeg png webp dataset loader resize synth pth safetensors tensor_file seal weights onnx \
+COVERAGE_TESTS := file list image jpeg webp dataset loader resize synth pth safetensors tensor_file seal weights onnx \
                   onnx_numbers draws json sha256 malformed malformed_images model_files bitmaps parallel \
                   exhausted_calls failing_calls
 .PHONY: coverage run-coverage
