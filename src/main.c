@@ -7,6 +7,7 @@
 #include "backend/cpu/library.h"
 #include "base/descriptors.h"
 #include "base/signals.h"
+#include "base/thread.h"
 
 static bool finished;
 
@@ -24,7 +25,7 @@ int main(int argc, char **argv) {
     cpu_library_crash_is_memory();
     (void)unsetenv("ONEDNN_VERBOSE"), (void)unsetenv("DNNL_VERBOSE"); /* it would talk into the results */
     (void)atexit(ended_by_library);
-    bool started = descriptors_secure(&err) && signals_begin(&err);
+    bool started = descriptors_secure(&err) && thread_stack_suffices(&err) && signals_begin(&err);
     bool ok = cli_parse(&cli, commands, COUNTOF(commands), argc, argv, &err) && started;
     log_init(&log, stderr, cli.level, cli.color);
     if (ok && cli.action == CLI_HELP) {

@@ -32,6 +32,8 @@ static int mala_under(const char *before, const char *arguments) {
     snprintf(command, sizeof command, "T=%s; (%s \"%s\" %s) >$T/out 2>$T/err", folder, before,
              binary ? binary : "./mala", arguments);
     int status = system(command);
+    snprintf(command, sizeof command, "%s/err", folder);
+    read_text(errors, sizeof errors, command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
@@ -82,9 +84,26 @@ static void test_few_descriptors(void **state) {
     shell("test ! -e $T/few-4");
 }
 
+/* A stack that would end in the middle of the work is told before it; a soft limit alone is raised. */
+static void test_small_stack(void **state) {
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* its own frames are larger */
+#endif
+    const char *train = "train data.path=$T/data output=$T/stack --exist-ok --quiet --epochs 1 " SMALL;
+    for (int kilobytes = 64; kilobytes <= 1024; kilobytes += kilobytes) {
+        char before[64];
+        snprintf(before, sizeof before, "ulimit -s %d; exec", kilobytes);
+        assert_int_equal(mala_under(before, train), kilobytes < 1024 ? 5 : 0);
+        if (kilobytes < 1024) expect_text(errors, "are needed - raise it: ulimit -s 1024");
+        snprintf(before, sizeof before, "ulimit -S -s %d; exec", kilobytes);
+        assert_int_equal(mala_under(before, train), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_address_space),
                                        cmocka_unit_test(test_address_space_that_ends_in_a_step),
-                                       cmocka_unit_test(test_few_descriptors)};
+                                       cmocka_unit_test(test_few_descriptors), cmocka_unit_test(test_small_stack)};
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 
+#include "base/base.h"
+
 /* As pthread_create, with a stack of so many bytes whatever `ulimit -s` or the C library has for a default; larger
  * where the process's thread-local storage alone would fill it. */
 int thread_create(pthread_t *out, size_t stack_bytes, void *(*run)(void *arg), void *arg);
@@ -12,6 +14,11 @@ int thread_create(pthread_t *out, size_t stack_bytes, void *(*run)(void *arg), v
  * thread that computes. The caller's own mask is as it was. Its stack is THREAD_STACK bytes. */
 #define THREAD_STACK (2 << 20)
 int thread_start(pthread_t *out, void *(*run)(void *arg), void *arg);
+
+/* Has the main thread the stack that the program needs, STACK_LEAST bytes? It would be killed in the middle of its work
+ * by `ulimit -s 64`. EXIT_MEMORY where the limit is lower and cannot be raised. */
+#define STACK_LEAST (1 << 20)
+bool thread_stack_suffices(Err *err);
 
 /* A child of fork() has the memory of its parent and none of its threads, and locks may be held there by threads that
  * it has not. Who owns threads remembers its getpid(); where that is another one now, they are gone: use no lock, join
