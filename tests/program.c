@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,12 @@
 
 char output[1 << 20], errors[1 << 20];
 char folder[SCRATCH_PATH];
+
+/* A run of the tests below nohup or as a script's background job inherits ignored signals; the program must not. */
+__attribute__((constructor)) static void take_signals(void) {
+    const int asking[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
+    for (size_t i = 0; i < sizeof asking / sizeof asking[0]; i++) signal(asking[i], SIG_DFL);
+}
 
 void folder_make(void) { scratch_make(folder); }
 
