@@ -132,7 +132,10 @@ static void test_unknown_keys(void **state) {
     TEXT_FAILS("{\"lr\": 1}", "1:2: unknown key \"lr\" - did you mean \"optim.lr\"?");
     TEXT_FAILS("{\"train\": {\"Batch_size\": 1}}", "1:12: unknown key \"train.Batch_size\" - did you mean "
                                                    "\"train.batch_size\"?");
-    TEXT_FAILS("{\"Optim\": {\"lr\": 1}}", "1:2: unknown key \"Optim\" - 'mala help config' lists what there is");
+    TEXT_FAILS("{\"Optim\": {\"lr\": 1}}", "1:2: unknown section \"Optim\" - did you mean \"optim\"?");
+    TEXT_FAILS("{\"optimizer\": {}}", "1:2: unknown section \"optimizer\" - did you mean \"optim\"?");
+    TEXT_FAILS("{\"zebra\": {}}", "1:2: unknown section \"zebra\" - 'mala help config' lists what there is");
+    TEXT_FAILS("{\"Train\": {}}", "1:2: unknown section \"Train\" - did you mean \"train\"?");
     TEXT_FAILS("{\"train\": {\"epochs\": 1}}", "1:12: unknown key \"train.epochs\" - did you mean \"sched.epochs\"?");
     TEXT_FAILS("{\"optim.lr\": 1}", "1:2: key \"optim.lr\" has a dot - write \"optim\": {\"lr\": ...}");
     TEXT_FAILS("{\"optim\": {\"optim.lr\": 1}}", "1:12: key \"optim.lr\" has a dot - write \"optim\": {\"lr\": ...}");
@@ -219,7 +222,7 @@ static void test_semantics(void **state) {
     TEXT_FAILS("{\"base\": \"x.json\"}", "1:10: base: not possible here");
     OVERRIDE_FAILS("base=x.json", "base: for config files only - use --config FILE");
     assert_string_equal(override_error("model.name=custom"),
-                        "config: model.dims: a custom model needs it - give a list of 4");
+                        "command line: model.name: custom needs model.dims - give a list of 4");
 }
 
 static void test_presets(void **state) {
@@ -420,7 +423,8 @@ static void test_training_checks(void **state) {
     assert_string_equal(training_error(NULL, 0),
                         "config: data.path: not given - name the data set's directory with --data DIR");
     assert_string_equal(training_error((char *[]){"data.path=/nowhere"}, 1),
-                        "command line: data.path: \"/nowhere\" is no directory");
+                        "command line: data.path: \"/nowhere\" is no directory - name one that holds train/ and val/, "
+                        "in each a folder per class");
     snprintf(output, sizeof output, "output=%s/runs", scratch_folder);
     char *list[] = {path, output, "sched.epochs=8", "sched.warmup_epochs=0.8"};
     assert_string_equal(training_error(list, 4), "accepted");

@@ -216,6 +216,27 @@ static bool is_section(const OptionSet *set, const char *name) {
     return false;
 }
 
+/* A section is meant that is spelled nearly so, or whose name begins this one: "optimizer" is "optim". */
+static bool fail_section(const OptionSet *set, const Place *place, const char *name, Err *err) {
+    enum { SECTIONS_MOST = 32, SECTION_SIZE = 40 };
+    char sections[SECTIONS_MOST][SECTION_SIZE];
+    const char *names[SECTIONS_MOST], *near = NULL;
+    size_t count = 0;
+    for (int i = 0; i < set->count && count < SECTIONS_MOST; i++) {
+        const char *row = set->table[i].name, *dot = strchr(row, '.');
+        int length = dot ? (int)(dot - row) : 0;
+        bool same = dot && count > 0 && strlen(names[count - 1]) == (size_t)length &&
+                    !strncmp(names[count - 1], row, (size_t)length);
+        if (!dot || same) continue;
+        snprintf(sections[count], SECTION_SIZE, "%.*s", length, row);
+        if (!strncmp(name, row, (size_t)length)) near = sections[count];
+        names[count] = sections[count], count++;
+    }
+    if (!near) near = text_nearest(name, names, count);
+    if (near) return fail_key(place, err, "unknown section \"%.100s\" - did you mean \"%s\"?", name, near);
+    return fail_key(place, err, "unknown section \"%.100s\" - 'mala help config' lists what there is", name);
+}
+
 static bool read_member(OptionSet *set, Place place, const char *section, const cJSON *node, Err *err) {
     char name[200];
     snprintf(name, sizeof name, "%s%s%.150s", section ? section : "", section ? "." : "", node->string);
@@ -225,6 +246,7 @@ static bool read_member(OptionSet *set, Place place, const char *section, const 
         return fail_key(&place, err, "key \"%s\" has a dot - write \"%.*s\": {\"%s\": ...}", node->string,
                         (int)(dot - node->string), node->string, dot + 1);
     const Option *o = dot ? NULL : option_find(set->table, set->count, name);
+    if (!o && !section && cJSON_IsObject(node)) return fail_section(set, &place, name, err);
     return o ? store(set, o, &place, node, err) : fail_unknown(set, &place, name, "key", err);
 }
 

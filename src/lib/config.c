@@ -93,7 +93,7 @@ static bool check_model(const Config *c, Err *err) {
     const int *lists[] = {c->model.dims, c->model.depths, c->model.heads};
     for (size_t i = 0; i < COUNTOF(needed); i++)
         if (c->model.name == MODEL_CUSTOM && lists[i][0] == AUTO_INT)
-            return options_fail(&c->options, needed[i], err, "a custom model needs it - give a list of 4");
+            return options_fail(&c->options, "model.name", err, "custom needs %s - give a list of 4", needed[i]);
     MavitConfig m = config_mavit(c, 0);
     for (int i = 0; i < MAVIT_STAGES; i++) {
         const char *blame = options_given(&c->options, "model.heads") ? "model.heads" : "model.dims";
@@ -157,7 +157,9 @@ bool config_check_data(const Config *c, Err *err) {
     PathKind kind;
     if (!path_kind(&kind, c->data.path, err)) return false;
     if (kind != PATH_FOLDER)
-        return options_fail(&c->options, "data.path", err, "\"%s\" is no directory", c->data.path);
+        return options_fail(&c->options, "data.path", err,
+                            "\"%s\" is no directory - name one that holds train/ and val/, in each a folder per class",
+                            c->data.path);
     return true;
 }
 
