@@ -393,6 +393,9 @@ static void test_import(void **state) {
     EXPECT(0, "import $T/run/weights/best.safetensors $T/bare.pth --key ''");
     EXPECT(2, "infer $T/data/val --weights $T/bare.pth");
     expect_text(errors, "does not say its architecture");
+    shell("printf '\\2\\0\\0\\0\\0\\0\\0\\0{}' >empty.safetensors");
+    EXPECT(3, "infer $T/data/val --weights $T/empty.safetensors");
+    expect_text(errors, "/empty.safetensors: is no MAViT: \"patch_embed.proj.0.weight\" is not among its 0 tensors - ");
     EXPECT(0, "import $T/bare.pth $T/bare.safetensors");
     EXPECT(2, "verify $T/bare.safetensors");
     EXPECT(0, "import $T/bare.pth $T/back.safetensors --force --config $T/run/config.json --classes $T/run/classes.txt");

@@ -141,6 +141,8 @@ static void test_foreign(void **state) {
         {H("\xFD\x37zXZ\0\0\4\xe6"), "is compressed with xz"},
         {H("GGUF\3\0\0\0\0\0"), "is a GGUF model"},
         {H("\x89PNG\r\n\x1a\n\0\0"), "is a picture"},
+        {H("\x08\x07\x12\x04mala\x1a\x00"), "is an ONNX model"},
+        {H("\x08\x0a\x12\x07pytorch"), "is an ONNX model"},
     };
     for (size_t i = 0; i < COUNTOF(files); i++) {
         put_bytes(files[i].bytes, files[i].count);

@@ -98,6 +98,9 @@ static const struct {
     {"\xff\xd8\xff", 3, "is a picture, not a model"},
 };
 
+/* A ModelProto begins with its ir_version and the name of what wrote it. */
+static bool is_onnx(const uint8_t *head) { return head[0] == 0x08 && head[1] < 0x80 && head[2] == 0x12; }
+
 static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) {
     uint8_t head[TAR_MAGIC_AT + 5] = {0};
     const size_t count = MIN(sizeof head, f->reader->count);
@@ -107,6 +110,9 @@ static bool read_any(TensorFile *f, const TensorFileOptions *options, Err *err) 
     for (size_t i = 0; i < COUNTOF(foreign); i++)
         if (count >= foreign[i].count && memcmp(head, foreign[i].magic, foreign[i].count) == 0)
             return err_set(err, EXIT_INPUT, "%s: %s", f->path, foreign[i].what);
+    if (is_onnx(head))
+        return err_set(err, EXIT_INPUT, "%s: is an ONNX model, which is not read - use the weights that it was made from",
+                       f->path);
     if (memcmp(head + TAR_MAGIC_AT, "ustar", 5) == 0)
         return err_set(err, EXIT_INPUT,
                        "%s: is a tar archive, as PyTorch's first checkpoints were, which is not read - " RESAVE,

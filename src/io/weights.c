@@ -94,6 +94,13 @@ bool weights_check_names(const TensorFile *file, Err *err) {
     return true;
 }
 
+bool weights_check_kind(const TensorFile *file, Err *err) {
+    if (!weights_check_names(file, err)) return false;
+    if (tensor_file_find(file, "patch_embed.proj.0.weight")) return true;
+    return err_set(err, EXIT_INPUT, "%s: is no MAViT: \"patch_embed.proj.0.weight\" is not among its %zu tensors - "
+                   "name a file of MAViT's weights", file->path, file->tensor_count);
+}
+
 /* The angles follow from the size of a head. A file of halves has them rounded, one of another embedding has others. */
 static bool check_angles(const TensorFile *file, const StoredTensor *t, Err *err) {
     void *angle;

@@ -32,6 +32,8 @@ typedef struct {
 /* Has the file no tensor of a MAViT's name only because an unknown prefix stands before all of them? False: EXIT_INPUT
  * with the prefix. */
 bool weights_check_names(const TensorFile *file, Err *err);
+/* weights_check_names, and whether there is a tensor that every MAViT has. */
+bool weights_check_kind(const TensorFile *file, Err *err);
 
 /* Compares names and shapes of the file with the state's. "...num_batches_tracked" of released checkpoints is known and
  * not needed; "...RoPE.angle" neither, but has to hold the angles of this model's rotary embedding. Missing, mis-shaped

@@ -366,7 +366,7 @@ static bool open_file(ModelFile *out, const char *path, const char *config_file,
 /* What was opened says what it is. */
 static bool is_described(ModelFile *m, Err *err) {
     if (m->described) return true;
-    if (weights_check_names(&m->file, err))
+    if (weights_check_kind(&m->file, err))
         err_set(err, EXIT_USAGE, "%s: does not say its architecture, nor has it the shapes of a released size - give "
                 "model.dims, model.depths and model.heads", m->file.path);
     model_file_close(m);
