@@ -35,8 +35,7 @@ int main(int argc, char **argv) {
     } else if (ok) {
         ok = cli.command->run(&cli, &log, &err);
     }
-    if (ok && (fflush(stdout) != 0 || ferror(stdout)))
-        ok = err_set(&err, EXIT_IO, "standard output: writing failed - check space on the device");
+    ok = ok && standard_output_write(NULL, 0, &err);
     if (ferror(stdout)) signals_unread(STDOUT_FILENO);
     if (argc < 2) cli_help(stderr, &cli, commands, COUNTOF(commands), terminal_columns(stderr));
     if (!ok) log_error(&log, &err);

@@ -1,11 +1,11 @@
 #include "app/answers.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/descriptors.h"
 #include "base/json.h"
 #include "base/strings.h"
 #include "data/imagenet_names.h"
@@ -122,9 +122,7 @@ bool answers_flush(Answers *a, Err *err) {
     size_t count = a->used;
     a->used = 0;
     if (a->to_file) return file_writer_append(&a->file, a->text, count, err);
-    if ((count == 0 || fwrite(a->text, 1, count, stdout) == count) && fflush(stdout) == 0) return true;
-    return err_set(err, EXIT_IO, "standard output: writing failed: %s - %s", strerror(errno),
-                   errno == EPIPE ? "whoever reads it has gone" : "check space on the device");
+    return standard_output_write(a->text, count, err);
 }
 
 bool answers_commit(Answers *a, Err *err) {

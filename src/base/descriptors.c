@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,4 +15,13 @@ bool descriptors_secure(Err *err) {
                            fd, strerror(errno));
     }
     return true;
+}
+
+bool standard_output_write(const char *text, size_t count, Err *err) {
+    errno = 0;
+    if (!ferror(stdout) && (count == 0 || fwrite(text, 1, count, stdout) == count) && fflush(stdout) == 0) return true;
+    if (errno == 0) /* an earlier write's, which nobody has asked for the reason */
+        return err_set(err, EXIT_IO, "standard output: writing failed - is there space, and does anybody read it?");
+    return err_set(err, EXIT_IO, "standard output: writing failed: %s - %s", strerror(errno),
+                   errno == EPIPE ? "whoever reads it has gone" : "check space on the device");
 }
