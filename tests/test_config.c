@@ -218,6 +218,8 @@ static void test_semantics(void **state) {
                "1:27: model.layer_scale: either all four or none may be auto");
     TEXT_FAILS("{\"aug\": {\"scale\": [0.9, 0.5]}}", "1:19: aug.scale: 0.9 is above 0.5 - the smaller one comes first");
     TEXT_FAILS("{\"aug\": {\"ratio\": [2, 0.5]}}", "1:19: aug.ratio: 2 is above 0.5 - the smaller one comes first");
+    TEXT_FAILS("{\"train\": {\"deterministic\": false}}",
+               "1:29: train.deterministic: false is not possible - every run is deterministic here");
     TEXT_FAILS("{\"output\": \"\"}", "1:12: output: empty - name a directory");
     TEXT_FAILS("{\"base\": \"x.json\"}", "1:10: base: not possible here");
     OVERRIDE_FAILS("base=x.json", "base: for config files only - use --config FILE");

@@ -146,6 +146,8 @@ static bool check_values(Config *c, Err *err) {
     int index;
     if (config_device(c, &index) == DEVICE_UNKNOWN)
         return options_fail(o, "device", err, "\"%s\" is none of auto, cpu, cuda, cuda:N", c->device);
+    if (!c->train.deterministic)
+        return options_fail(o, "train.deterministic", err, "false is not possible - every run is deterministic here");
     if (c->output[0] == '\0') return options_fail(o, "output", err, "empty - name a directory");
     return check_lists(o, "model.dims", c->model.dims, err) && check_lists(o, "model.depths", c->model.depths, err) &&
            check_lists(o, "model.heads", c->model.heads, err) && check_model(c, err) && check_size(c, err);

@@ -114,7 +114,7 @@ const Option config_table[] = {
          "grad_checkpointing use_checkpoint gradient_checkpointing",
          "activations that are not kept for the gradient but computed once more, to the same bits: none, or those that "
          "cost a pass over memory; auto: cheap on a GPU, else none"),
-    BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads"),
+    BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads; always so"),
 
     INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, 65536, "val_batch_size", "images per step; auto: train's"),
     {"eval.precision", OPTION_ENUM, 0, OPTION_UNSAVED, AT(eval.precision), "auto", 0, 0, PRECISIONS, NULL,
