@@ -692,6 +692,30 @@ static void test_write_many_entries(void **state) {
     free(names), free(path);
 }
 
+/* What is written can be read: as many tensors as an archive of the reader's holds, and none more. */
+static void test_write_as_many_as_are_read(void **state) {
+    (void)state;
+    const size_t most = ZIP_MAX_ENTRIES - 3; /* pickle, byte order and version are entries, too */
+    char(*names)[8] = mem_zalloc(most + 1, sizeof *names), *path = path_join(scratch_folder, "most.pth");
+    StoredTensor *t = mem_zalloc(most + 1, sizeof *t);
+    for (size_t i = 0; i <= most; i++) {
+        snprintf(names[i], sizeof names[i], "%zu", i);
+        t[i] = (StoredTensor){.name = names[i], .dtype = STORED_U8, .rank = 1, .shape = {1}, .data = names[i]};
+    }
+    TensorFile f;
+    Err err = {0};
+    assert_false(pth_write(path, NULL, t, most + 1, NULL, 0, &err));
+    if (!strstr(err.text, "most.pth: not written: more than 199997 tensors")) fail_msg("%s", err.text);
+    assert_int_equal(access(path, F_OK), -1);
+    err = (Err){0};
+    if (!pth_write(path, NULL, t, most, NULL, 0, &err)) fail_msg("%s", err.text);
+    if (!tensor_file_open(&f, path, NULL, &err)) fail_msg("%s", err.text);
+    assert_int_equal(f.tensor_count, most);
+    tensor_file_close(&f);
+    unlink(path);
+    free(names), free(path), free(t);
+}
+
 /* Wherever the disk is full: an I/O error, and nothing stays, neither the file nor its beginning. */
 static void test_write_to_a_full_disk(void **state) {
     (void)state;
@@ -733,6 +757,7 @@ int main(void) {
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
         cmocka_unit_test(test_write_types), cmocka_unit_test(test_write_many_entries),
+        cmocka_unit_test(test_write_as_many_as_are_read),
         cmocka_unit_test(test_write_to_a_full_disk),
     };
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);

@@ -107,11 +107,14 @@ static void put_pickle(Bytes *b, const char *key, const StoredTensor *tensors, s
 
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
+/* What both the archive's reader and that of the tensors take: each has an entry, and three are beside them. */
+enum { WRITTEN_MOST = MIN(PTH_MAX_TENSORS, ZIP_MAX_ENTRIES - 3) };
+
 /* Copies of the tensors with their sizes set. */
 static bool check_all(StoredTensor *out, const char *path, const StoredTensor *tensors, size_t count, Err *err) {
     const char **names = mem_zalloc(count, sizeof *names);
-    bool ok = count <= PTH_MAX_TENSORS ||
-              err_set(err, EXIT_INPUT, "%s: not written: more than %d tensors", path, PTH_MAX_TENSORS);
+    bool ok = count <= WRITTEN_MOST ||
+              err_set(err, EXIT_INPUT, "%s: not written: more than %d tensors", path, WRITTEN_MOST);
     for (size_t i = 0; ok && i < count; i++) {
         out[i] = tensors[i];
         names[i] = out[i].name;
