@@ -1,7 +1,7 @@
 /* test_op_shapes.c - what every op takes and refuses: for each row of the op table operands that fit, with the shapes
- * and types that come of them, and some that do not for each reason that the row can give. A shape is written as
- * "2x9x8x3", "." for a single number, "-" for an absent operand, with i: u: k: h: b: before it for i32, u8, u64, f16
- * and bf16. */
+ * and types that come of them and the multiply-adds, and some that do not for each reason that the row can give. A
+ * shape is written as "2x9x8x3", "." for a single number, "-" for an absent operand, with i: u: k: h: b: before it for
+ * i32, u8, u64, f16 and bf16. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +18,7 @@ typedef struct {
     const char *in;
     const char *out;    /* of what fits */
     const char *misfit; /* of what does not: a part of the reason */
+    double macs;        /* of what fits: outputs times what each sums, counted by hand; what is no product counts 0 */
     Attr attr;
 } Row;
 
@@ -48,9 +49,9 @@ static const Row rows[] = {
     {OP_cast, "i:4", .misfit = "x must be f32", .attr = {.cast = {DT_BF16}}},
     {OP_cast, "4", .misfit = "casts lead to", .attr = {.cast = {DT_I32}}},
 
-    {OP_conv2d, "2x9x8x3 5x3x3x3 5", .out = "2x5x4x5", CONV},
-    {OP_conv2d, "b:2x9x8x3 b:5x3x3x3 5", .out = "b:2x5x4x5", CONV},
-    {OP_conv2d, "1x2x4x3 5x3x4x4 5", .out = "1x1x2x5", CONV_OF(4, 2, 1)},
+    {OP_conv2d, "2x9x8x3 5x3x3x3 5", .out = "2x5x4x5", .macs = 5400, CONV},
+    {OP_conv2d, "b:2x9x8x3 b:5x3x3x3 5", .out = "b:2x5x4x5", .macs = 5400, CONV},
+    {OP_conv2d, "1x2x4x3 5x3x4x4 5", .out = "1x1x2x5", .macs = 480, CONV_OF(4, 2, 1)},
     {OP_conv2d, "9x8x3 5x3x3x3 5", .misfit = "x must be (B,H,W,I)", CONV},
     {OP_conv2d, "2x9x8x3 5x3x9 5", .misfit = "w (O,I,k,k)", CONV},
     {OP_conv2d, "2x9x8x3 5x3x1x3 5", .misfit = "w (O,I,k,k)", CONV},
@@ -63,21 +64,21 @@ static const Row rows[] = {
     {OP_conv2d, "2x9x8x3 5x3x3x3 5", .misfit = "pad must be in", CONV_OF(3, 2, -1)},
     {OP_conv2d, "2x2x8x3 5x3x3x3 5", .misfit = "smaller than the kernel", CONV_OF(3, 1, 0)},
     {OP_conv2d, "2x8x2x3 5x3x3x3 5", .misfit = "smaller than the kernel", CONV_OF(3, 1, 0)},
-    {OP_conv2d_packed, "2x9x8x4 5x3x3x4 5", .out = "2x5x4x5", CONV},
+    {OP_conv2d_packed, "2x9x8x4 5x3x3x4 5", .out = "2x5x4x5", .macs = 7200, CONV},
     {OP_conv2d_packed, "2x9x8x4 5x3x3 5", .misfit = "w must be (O,k,k,I)", CONV},
     {OP_conv2d_packed, "2x9x8x4 5x4x3x3 5", .misfit = "w (O,I,k,k)", CONV},
     {OP_conv2d_packed, "2x9x8x4 5x3x3x3 5", .misfit = "as many input channels", CONV},
     {OP_pack_conv, "6x3x5x7", .out = "6x5x7x3"},
     {OP_pack_conv, "6x3x5", .misfit = "w must be (O,I,k,k)"},
-    {OP_conv2d_dx, "2x5x4x5 5x3x3x3", .out = "2x9x8x3", CONV_DX(9, 8)},
+    {OP_conv2d_dx, "2x5x4x5 5x3x3x3", .out = "2x9x8x3", .macs = 5400, CONV_DX(9, 8)},
     {OP_conv2d_dx, "5x4x5 5x3x3x3", .misfit = "dy must be (B,H',W',O)", CONV_DX(9, 8)},
     {OP_conv2d_dx, "2x5x4x5 5x3x5x5", .misfit = "w (O,I,k,k)", CONV_DX(9, 8)},
     {OP_conv2d_dx, "2x5x4x5 4x3x3x3", .misfit = "as many output channels", CONV_DX(9, 8)},
     {OP_conv2d_dx, "2x5x4x5 5x3x3x3", .misfit = "the size of y", CONV_DX(11, 8)},
     {OP_conv2d_dx, "2x5x4x5 5x3x3x3", .misfit = "the size of y", CONV_DX(9, 9)},
     {OP_conv2d_dx, "2x5x4x5 5x3x3x3", .misfit = "must be positive", CONV_OF(3, 0, 1)},
-    {OP_conv2d_dw, "2x5x4x5 2x9x8x3", .out = "5x3x3x3 5", CONV},
-    {OP_conv2d_dw, "b:2x5x4x5 b:2x9x8x3", .out = "5x3x3x3 5", CONV},
+    {OP_conv2d_dw, "2x5x4x5 2x9x8x3", .out = "5x3x3x3 5", .macs = 5400, CONV},
+    {OP_conv2d_dw, "b:2x5x4x5 b:2x9x8x3", .out = "5x3x3x3 5", .macs = 5400, CONV},
     {OP_conv2d_dw, "2x5x4x5 3x9x8x3", .misfit = "dy must be (B,H',W',O)", CONV},
     {OP_conv2d_dw, "5x4x5 5x9x8x3", .misfit = "dy must be (B,H',W',O)", CONV},
     {OP_conv2d_dw, "2x5x4x5 2x9x24", .misfit = "dy must be (B,H',W',O)", CONV},
@@ -85,10 +86,10 @@ static const Row rows[] = {
     {OP_conv2d_dw, "2x5x5x5 2x9x8x3", .misfit = "the size of y", CONV},
     {OP_conv2d_dw, "2x5x4x5 2x9x8x3", .misfit = "pad must be in", CONV_OF(3, 2, 3)},
 
-    {OP_linear, "2x7x4 6x4 6", .out = "2x7x6"},
-    {OP_linear, "7x4 6x4x1x1 -", .out = "7x6"},
-    {OP_linear, "7x4 6x4 1x6x1x1", .out = "7x6"},
-    {OP_linear, "h:7x4 h:6x4 h:6", .out = "h:7x6"},
+    {OP_linear, "2x7x4 6x4 6", .out = "2x7x6", .macs = 336},
+    {OP_linear, "7x4 6x4x1x1 -", .out = "7x6", .macs = 168},
+    {OP_linear, "7x4 6x4 1x6x1x1", .out = "7x6", .macs = 168},
+    {OP_linear, "h:7x4 h:6x4 h:6", .out = "h:7x6", .macs = 168},
     {OP_linear, ". 6x1 6", .misfit = "x must have a channel dimension"},
     {OP_linear, "7x4 24 6", .misfit = "w must be (O,I) or"},
     {OP_linear, "7x4 6x4x3x1 6", .misfit = "w must be (O,I) or"},
@@ -100,13 +101,13 @@ static const Row rows[] = {
     {OP_linear, "7x4 6x4 b:6", .misfit = "must have one type"},
     {OP_linear, "b:7x4 h:6x4 b:6", .misfit = "must have one type"},
     {OP_linear, "i:7x4 i:6x4 i:6", .misfit = "features must be f32, bf16 or f16"},
-    {OP_linear_dx, "2x7x6 6x4", .out = "2x7x4"},
-    {OP_linear_dx, "7x6 6x4x1x1", .out = "7x4"},
+    {OP_linear_dx, "2x7x6 6x4", .out = "2x7x4", .macs = 336},
+    {OP_linear_dx, "7x6 6x4x1x1", .out = "7x4", .macs = 168},
     {OP_linear_dx, ". 1x4", .misfit = "dy must have channels"},
     {OP_linear_dx, "7x6 24", .misfit = "w must be (O,I) or"},
     {OP_linear_dx, "7x6 5x4", .misfit = "as many rows as dy has channels"},
-    {OP_linear_dw, "2x7x6 14x4", .out = "6x4 6"},
-    {OP_linear_dw, "h:7x6 h:7x4", .out = "6x4 6"},
+    {OP_linear_dw, "2x7x6 14x4", .out = "6x4 6", .macs = 336},
+    {OP_linear_dw, "h:7x6 h:7x4", .out = "6x4 6", .macs = 168},
     {OP_linear_dw, "8x6 7x4", .misfit = "must have the same rows"},
     {OP_linear_dw, ". 1x4", .misfit = "must have the same rows"},
     {OP_linear_dw, "1x4 .", .misfit = "must have the same rows"},
@@ -114,8 +115,8 @@ static const Row rows[] = {
     {OP_transpose, "6x4x1x1 -", .out = "4x6"},
     {OP_transpose, "24 -", .misfit = "w must be (O,I) or"},
     {OP_transpose, "6x4 4", .misfit = "scale must have as many elements"},
-    {OP_linear_packed, "7x4 4x6 6 7x6", .out = "7x6"},
-    {OP_linear_packed, "2x7x4 4x6 - -", .out = "2x7x6"},
+    {OP_linear_packed, "7x4 4x6 6 7x6", .out = "7x6", .macs = 168},
+    {OP_linear_packed, "2x7x4 4x6 - -", .out = "2x7x6", .macs = 336},
     {OP_linear_packed, ". 1x6 - -", .misfit = "x must have channels"},
     {OP_linear_packed, "7x4 4x6x1x1 - -", .misfit = "w^T must be (I,O)"},
     {OP_linear_packed, "7x5 4x6 - -", .misfit = "as many rows as x has channels"},
@@ -123,8 +124,8 @@ static const Row rows[] = {
     {OP_linear_packed, "7x4 4x6 - 7x4", .misfit = "x0 must have the shape of y"},
     {OP_linear_packed, "7x4 4x6 - 1x7x6", .misfit = "x0 must have the shape of y"},
 
-    {OP_dwconv, "2x5x7x4 4x1x3x3 4", .out = "2x5x7x4", DW(3)},
-    {OP_dwconv, "b:2x5x7x4 4x1x3x3 4", .out = "b:2x5x7x4", DW(3)},
+    {OP_dwconv, "2x5x7x4 4x1x3x3 4", .out = "2x5x7x4", .macs = 2520, DW(3)},
+    {OP_dwconv, "b:2x5x7x4 4x1x3x3 4", .out = "b:2x5x7x4", .macs = 2520, DW(3)},
     {OP_dwconv, "2x5x7x4 4x1x2x2 4", .misfit = "kernel must be odd", DW(2)},
     {OP_dwconv, "2x5x7x4 4x1x3x3 4", .misfit = "kernel must be odd", DW(-1)},
     {OP_dwconv, "5x7x4 4x1x3x3 4", .misfit = "pictures must be (B,H,W,C)", DW(3)},
@@ -134,14 +135,14 @@ static const Row rows[] = {
     {OP_dwconv, "2x5x7x4 4x1x3x5 4", .misfit = "w must be (C,1,k,k)", DW(3)},
     {OP_dwconv, "2x5x7x4 4x3x3 4", .misfit = "w must be (C,1,k,k)", DW(3)},
     {OP_dwconv, "2x5x7x4 4x1x3x3 3", .misfit = "b must have as many elements", DW(3)},
-    {OP_dwconv_dx, "2x5x7x4 4x1x3x3", .out = "2x5x7x4", DW(3)},
+    {OP_dwconv_dx, "2x5x7x4 4x1x3x3", .out = "2x5x7x4", .macs = 2520, DW(3)},
     {OP_dwconv_dx, "2x5x7x4 5x1x3x3", .misfit = "w must be (C,1,k,k)", DW(3)},
     {OP_dwconv_dx, "5x7x4 4x1x3x3", .misfit = "pictures must be", DW(3)},
-    {OP_dwconv_dw, "2x5x7x4 2x5x7x4", .out = "4x1x3x3 4", DW(3)},
+    {OP_dwconv_dw, "2x5x7x4 2x5x7x4", .out = "4x1x3x3 4", .macs = 2520, DW(3)},
     {OP_dwconv_dw, "2x5x7x4 2x5x6x4", .misfit = "must have the same shape", DW(3)},
     {OP_dwconv_dw, "5x7x4 5x7x4", .misfit = "pictures must be", DW(3)},
     {OP_dwconv_dw, "2x5x7x4 2x5x7x4", .misfit = "kernel must be odd", DW(4)},
-    {OP_dwconv_gelu_bwd, "2x5x7x4 2x5x7x4 4x1x3x3", .out = "2x5x7x4 4x1x3x3 4", DW(3)},
+    {OP_dwconv_gelu_bwd, "2x5x7x4 2x5x7x4 4x1x3x3", .out = "2x5x7x4 4x1x3x3 4", .macs = 5040, DW(3)},
     {OP_dwconv_gelu_bwd, "2x5x7x4 2x5x6x4 4x1x3x3", .misfit = "must have the same shape", DW(3)},
     {OP_dwconv_gelu_bwd, "2x5x7x4 2x5x7x4 4x1x5x5", .misfit = "w must be (C,1,k,k)", DW(3)},
 
@@ -265,10 +266,10 @@ static const Row rows[] = {
     {OP_ema, "9 9 2 16", .misfit = "norm must be one number"},
     {OP_ema, "9 9 1 1", .misfit = "hyper must be"},
 
-    {OP_attention, "2x3x5x32 8x1x5x5 8", .out = "2x3x5x8 2x3x5x8 2x2x6x4", HEADS(2)},
-    {OP_attention, "2x3x5x32 8x1x5x5 8", .out = "2x3x5x8 2x3x5x8 2x2x15", SOFTMAX_HEADS(2)},
-    {OP_attention, "h:2x3x5x32 8x1x5x5 8", .out = "h:2x3x5x8 h:2x3x5x8 2x2x6x4", HEADS(2)},
-    {OP_attention, "1x1x1x2048 512x1x5x5 512", .out = "1x1x1x512 1x1x1x512 1x1x514x512", HEADS(1)},
+    {OP_attention, "2x3x5x32 8x1x5x5 8", .out = "2x3x5x8 2x3x5x8 2x2x6x4", .macs = 7920, HEADS(2)},
+    {OP_attention, "2x3x5x32 8x1x5x5 8", .out = "2x3x5x8 2x3x5x8 2x2x15", .macs = 13200, SOFTMAX_HEADS(2)},
+    {OP_attention, "h:2x3x5x32 8x1x5x5 8", .out = "h:2x3x5x8 h:2x3x5x8 2x2x6x4", .macs = 7920, HEADS(2)},
+    {OP_attention, "1x1x1x2048 512x1x5x5 512", .out = "1x1x1x512 1x1x1x512 1x1x514x512", .macs = 537088, HEADS(1)},
     {OP_attention, "2x15x32 8x1x5x5 8", .misfit = "qkvo must be (B,H,W,4C)", HEADS(2)},
     {OP_attention, "2x3x5x30 8x1x5x5 8", .misfit = "qkvo must be (B,H,W,4C)", HEADS(2)},
     {OP_attention, "2x3x5x32 8x1x5x5 8", .misfit = "heads must divide", HEADS(3)},
@@ -279,8 +280,10 @@ static const Row rows[] = {
     {OP_attention, "2x3x5x32 8x1x3x3 8", .misfit = "w must be (C,1,5,5)", HEADS(2)},
     {OP_attention, "2x3x5x32 32x1x5x5 8", .misfit = "w must be (C,1,5,5)", HEADS(2)},
     {OP_attention, "2x3x5x32 8x1x5x5 7", .misfit = "b must be (C)", HEADS(2)},
-    {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x6x4", .out = "2x3x5x32 8x1x5x5 8", HEADS(2)},
-    {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x15", .out = "2x3x5x32 8x1x5x5 8", SOFTMAX_HEADS(2)},
+    {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x6x4", .out = "2x3x5x32 8x1x5x5 8", .macs = 15840,
+     HEADS(2)},
+    {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x15", .out = "2x3x5x32 8x1x5x5 8", .macs = 30000,
+     SOFTMAX_HEADS(2)},
     {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x15", .misfit = "stats must be those", HEADS(2)},
     {OP_attention_bwd, "2x5x3x8 2x3x5x32 8x1x5x5 8 2x3x5x8 2x2x6x4", .misfit = "dy must be (B,H,W,C)", HEADS(2)},
     {OP_attention_bwd, "2x3x5x8 2x3x5x32 8x1x5x5 8 2x5x3x8 2x2x6x4", .misfit = "mix must be (B,H,W,C)", HEADS(2)},
@@ -354,6 +357,9 @@ static void test_operands_that_fit_and_that_do_not(void **state) {
             if (reason[0]) fail_msg("%s %s: %s", name, row->in, reason);
             print_outputs(got, sizeof got, g, out, op_def[row->op]->n_out);
             if (strcmp(got, row->out) != 0) fail_msg("%s %s: gives %s, not %s", name, row->in, got, row->out);
+            double (*count_macs)(const Graph *, const Node *) = op_def[row->op]->macs;
+            double macs = count_macs ? count_macs(g, &g->nodes[0]) : 0;
+            if (macs != row->macs) fail_msg("%s %s: %.0f multiply-adds, not %.0f", name, row->in, macs, row->macs);
         } else {
             if (!reason[0]) fail_msg("%s %s: taken, where \"%s\" was expected", name, row->in, row->misfit);
             if (!strstr(reason, row->misfit)) fail_msg("%s %s: \"%s\", not \"%s\"", name, row->in, reason, row->misfit);
@@ -395,6 +401,49 @@ static void test_operands_that_are_not_there(void **state) {
     graph_free(g);
 }
 
+static void test_a_cast_to_the_type_that_is_there_is_no_node(void **state) {
+    (void)state;
+    Graph *g = graph_new();
+    Val x = graph_input(g, "x", DT_F32, SHAPE(3, 4));
+    assert_int_equal(op_cast(g, x, DT_F32), x);
+    assert_int_equal(g->n_nodes, 0);
+    Val half = op_cast(g, x, DT_F16);
+    assert_int_not_equal(half, x);
+    assert_int_equal(op_cast(g, half, DT_F16), half);
+    assert_int_equal(g->n_nodes, 1);
+    graph_free(g);
+}
+
+static Err declare_again(Graph *g, ParamSpec spec, Val *out) {
+    static Rescue rescue;
+    Rescue *before = rescue_use(&rescue);
+    rescue.err = (Err){0};
+    if (setjmp(rescue.at) == 0) *out = graph_param(g, spec);
+    rescue_use(before);
+    return rescue.err;
+}
+
+/* The same name is the same parameter, of one shape; under another scope it is another one. */
+static void test_a_parameter_declared_twice(void **state) {
+    (void)state;
+    Graph *g = graph_new();
+    Val out = NO_VAL, w = graph_param(g, (ParamSpec){.name = "w", .shape = SHAPE(6, 4)});
+    assert_int_equal(declare_again(g, (ParamSpec){.name = "w", .shape = SHAPE(6, 4)}, &out).code, 0);
+    assert_int_equal(out, w);
+    assert_int_equal(g->n_params, 1);
+    static const Shape other[] = {{2, {4, 6}}, {2, {6, 5}}, {2, {7, 4}}, {1, {6}}, {3, {6, 4, 1}}};
+    for (size_t i = 0; i < COUNTOF(other); i++) {
+        Err e = declare_again(g, (ParamSpec){.name = "w", .shape = other[i]}, &out);
+        assert_int_equal(e.code, EXIT_BUG);
+        assert_non_null(strstr(e.text, "w declared twice with different shapes"));
+    }
+    graph_push(g, "block");
+    assert_int_equal(declare_again(g, (ParamSpec){.name = "w", .shape = SHAPE(5)}, &out).code, 0);
+    assert_int_not_equal(out, w);
+    assert_int_equal(g->n_params, 2);
+    graph_free(g);
+}
+
 /* Decayed parameters, then the others, then, by themselves, statistics: each in order, from a multiple of 16 on. */
 static void test_flat_layout(void **state) {
     (void)state;
@@ -425,6 +474,8 @@ int main(void) {
         cmocka_unit_test(test_operands_that_fit_and_that_do_not),
         cmocka_unit_test(test_every_op_stands_in_the_table),
         cmocka_unit_test(test_operands_that_are_not_there),
+        cmocka_unit_test(test_a_cast_to_the_type_that_is_there_is_no_node),
+        cmocka_unit_test(test_a_parameter_declared_twice),
         cmocka_unit_test(test_flat_layout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

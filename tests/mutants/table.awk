@@ -23,6 +23,18 @@ function wrong(text) {
     bad++
 }
 
+# Of test_ops a name that fits no case would run nothing, and pass whatever the fault.
+function has_case(name,    command, line, n, part) {
+    command = "cat tests/cases/*.c"
+    while (cases == 0 && (command | getline line) > 0)
+        if (split(line, part, /(\.name = |CASE\()"/) > 1) case_names = case_names "\n" part[2]
+    cases = 1
+    close(command)
+    n = split(case_names, part, "\n")
+    while (n > 0 && !index(substr(part[n], 1, index(part[n], "\"")), name)) n--
+    return n > 0
+}
+
 # Tests are names of programs, each with a test of its own behind a colon where one is meant, or with an argument behind
 # an equals sign.
 function check_tests(    n, i, part, name, source) {
@@ -34,6 +46,7 @@ function check_tests(    n, i, part, name, source) {
         if (!(source in text_of)) text_of[source] = read_file(source)
         if (text_of[source] == "") wrong(source " is not there")
         else if (part[i] ~ /:/ && !index(text_of[source], name[2])) wrong(source " has no " name[2])
+        else if (name[1] ~ /_ops$/ && part[i] ~ /=/ && !has_case(name[2])) wrong("no case of tests/cases is called " name[2])
     }
 }
 
