@@ -3,6 +3,7 @@
 #   make tsan    the loader's tests under ThreadSanitizer
 #   make soak    every allocation of thirteen workflows and of the library fails in turn, 240 runs are stopped by
 #                signals at random times, 25 mutants are planted: hours
+#   make races   looks for threads of CUDA kernels that meet in memory
 #   make mutants plants the faults of tests/mutants/ one by one: does a test notice? ROOM=app, ALL=1, SAMPLE=25
 #   make coverage  branches and lines that the tests of files and pictures take
 #   make fuzz    libFuzzer on the readers of checkpoints, configs, lists and pictures; SECONDS=60 each
@@ -64,9 +65,9 @@ SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
 PLAIN_SRC := $(filter-out src/main.c src/backend/cuda_absent.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
 OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
 LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
-TEST_SRC := $(wildcard tests/test_*.c)
+TEST_SRC := $(filter-out tests/test_cuda_races.c,$(wildcard tests/test_*.c))
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
-TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out $(TEST_SRC) tests/op_run.c,$(wildcard tests/*.c)))
+TEST_LIB := $(patsubst tests/%.c,$(B)/tests/%.o,$(filter-out tests/test_%.c tests/op_run.c,$(wildcard tests/*.c)))
 TEST_CASES := $(patsubst tests/%.c,$(B)/tests/%.o,$(wildcard tests/cases/*.c)) $(B)/tests/op_run.o
 
 .DEFAULT_GOAL := all
@@ -156,21 +157,31 @@ $(B)/tests/%.o: tests/%.c $(B)/flags | deps
 EMU_FLAGS := -std=c++20 -D_GNU_SOURCE -DMALA_EMULATE -Isrc -Itests/emulate -MMD -MP -g $(OPT) -fPIE -Wall -Wextra \
              -Wshadow -Wno-missing-field-initializers $(SAN)
 EMU_OBJ := $(patsubst src/%.cu,$(B)/emulate/%.o,$(wildcard src/backend/cuda/*.cu)) $(CUDA_HOST_OBJ) \
-           $(patsubst tests/emulate/%.cpp,$(B)/emulate/tests/%.o,$(wildcard tests/emulate/*.cpp))
+           $(patsubst tests/emulate/%.cpp,$(B)/emulate/tests/%.o,$(filter-out %/races.cpp,$(wildcard tests/emulate/*.cpp)))
+# the same with every access to memory told to tests/emulate/races.cpp
+RACES_OBJ := $(patsubst $(B)/emulate/backend/%,$(B)/races/backend/%,$(EMU_OBJ)) $(B)/emulate/tests/races.o
 
 $(B)/emulate/%.o: src/%.cu $(B)/flags | test-deps
 	@mkdir -p $(@D)
 	@echo "c++   $<"
 	$(Q)$(CXX) $(EMU_FLAGS) -x c++ -c -o $@ $<
 
+$(B)/races/%.o: src/%.cu $(B)/flags | test-deps
+	@mkdir -p $(@D)
+	@echo "c++   $< (races)"
+	$(Q)$(CXX) $(EMU_FLAGS) -fsanitize=thread -x c++ -c -o $@ $<
+
 $(B)/emulate/tests/%.o: tests/emulate/%.cpp $(B)/flags | test-deps
 	@mkdir -p $(@D)
 	@echo "c++   $<"
 	$(Q)$(CXX) $(EMU_FLAGS) -c -o $@ $<
 
-$(B)/tests/test_ops $(B)/tests/test_cuda_ops: $(TEST_CASES)
+$(B)/tests/test_ops $(B)/tests/test_cuda_ops $(B)/tests/test_cuda_races: $(TEST_CASES)
 EMULATED_TESTS := $(filter $(B)/tests/test_cuda%,$(TESTS))
 $(EMULATED_TESTS): $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(OBJ) $(EMU_OBJ)
+	@echo "link  $@"
+	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
+$(B)/tests/test_cuda_races: $(B)/tests/test_cuda_races.o $(TEST_LIB) $(OBJ) $(RACES_OBJ)
 	@echo "link  $@"
 	$(Q)$(CC) $(PIE) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lstdc++ -lcmocka
 # mala itself on the emulated device, for the dry run of scripts/gpu_test.sh
@@ -210,6 +221,12 @@ asan:
 tsan:
 	$(Q)$(MAKE) B=build/tsan OPT=-O1 SAN="-fsanitize=thread" build/tsan/tests/test_loader
 	build/tsan/tests/test_loader
+
+# Do threads of a CUDA kernel meet in memory, and is each barrier needed? tests/emulate/races.h; two minutes, and .ci/run
+# runs it.
+.PHONY: races
+races: $(B)/tests/test_cuda_races
+	@scripts/run_tests.sh $<
 
 # Branches and lines of the rooms that read and write files, by the tests that matter to them (V=1: what is not taken).
 COVERAGE_TESTS := file list image jpeg webp dataset loader resize synth pth safetensors tensor_file seal weights onnx \

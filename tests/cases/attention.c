@@ -27,6 +27,7 @@ const OpCase attention_cases[] = {
     CASES("9x11, a head of 96", 1, 9, 11, 1, 96),
     CASES("16x8, 16 heads of 64: images in two groups", 3, 16, 8, 16, 64),
     CASE("mala 56x14, one head", 1, 56, 14, 1, 64, ATTN_MALA),
+    CASE("mala 3x17, 43 pictures, 16 heads of 4: several tiles to a block", 43, 3, 17, 16, 4, ATTN_MALA),
     CASE("softmax 14x14, one head", 1, 14, 14, 1, 64, ATTN_SOFTMAX),
     CASE("softmax 19x29", 1, 19, 29, 1, 8, ATTN_SOFTMAX),
     {0}};

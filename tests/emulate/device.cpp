@@ -180,6 +180,7 @@ static void *take(size_t bytes, bool device) {
     mprotect(map, page, PROT_NONE);
     mprotect(map + page + whole, page, PROT_NONE);
     pieces()[memory] = Piece{map, whole + 2 * page, bytes, device, current};
+    if (emu_watch && device) emu_watch->memory(memory, bytes, true);
     return memory;
 }
 
@@ -192,6 +193,7 @@ static void give_back(void *memory, bool device) {
     for (size_t i = p.bytes; i < ROUND_UP(p.bytes, (size_t)256); i++)
         CHECK(((unsigned char *)memory)[i] == SLACK, "emulation: a write %zu bytes behind an allocation of %zu", i - p.bytes,
               p.bytes);
+    if (emu_watch && device) emu_watch->memory(memory, p.bytes, false);
     munmap(p.map, p.map_bytes);
     pieces().erase(at);
     if (device) counts.now -= p.bytes;

@@ -59,7 +59,8 @@ struct Fiber {
     Context context;
     EmuThread seen;
     Waiting waiting;
-    int parity; /* which of the warp's two slots the next exchange uses */
+    int parity;  /* which of the warp's two slots the next exchange uses */
+    bool orders; /* the exchange that it waits in is a barrier of the warp: nothing else orders memory among lanes */
 };
 
 /* What a lane hands to its warp. */
@@ -107,6 +108,7 @@ struct Block {
 };
 
 __thread const EmuThread *emu_here;
+EmuWatch *emu_watch;
 
 static Block *this_block() {
     static thread_local std::unique_ptr<Block> block;
@@ -129,16 +131,17 @@ static void fiber_main() {
 }
 
 char *shared_memory() { return this_block()->shared; }
-void barrier() { wait_for(AT_BARRIER); }
 
-static int index_of(const Fiber *f) { return (int)(f - this_block()->fibers.data()); }
+void barrier(const char *file, int line) {
+    if (!emu_watch || !emu_watch->skips(file, line, false)) wait_for(AT_BARRIER);
+}
 
 /* What all lanes of the warp hand in; it stands until the next exchange but one. */
 static const Handed *exchange(const Handed &mine, Product **product = NULL) {
     Block *b = this_block();
     Fiber *f = b->current;
     Handed *slot = b->slot[f->parity];
-    int me = index_of(f);
+    int me = f->seen.index;
     Product *made = &b->product[f->parity][me / WARP];
     f->parity ^= 1;
     slot[me] = mine;
@@ -150,9 +153,17 @@ static const Handed *exchange(const Handed &mine, Product **product = NULL) {
 
 float warp_from(float x, int lane) { return exchange(Handed{x})[lane % WARP].x; }
 
-float warp_xor(float x, int mask) { return warp_from(x, (index_of(this_block()->current) % WARP) ^ mask); }
+static int this_lane() { return this_block()->current->seen.index % WARP; }
 
-static int this_lane() { return index_of(this_block()->current) % WARP; }
+float warp_xor(float x, int mask) { return warp_from(x, this_lane() ^ mask); }
+
+void warp_barrier(const char *file, int line) {
+    if (emu_watch && emu_watch->skips(file, line, true)) return;
+    Fiber *f = this_block()->current;
+    f->orders = true;
+    exchange(Handed());
+    f->orders = false;
+}
 
 void emu_load_tiles(uint32_t *to, const void *row, bool turned) {
     const Block *b = this_block();
@@ -165,8 +176,11 @@ void emu_load_tiles(uint32_t *to, const void *row, bool turned) {
     const int lane = this_lane(), across = lane % 4 * 2, down = lane / 4;
     for (int tile = 0; tile < 4; tile++) {
         uint16_t x[2];
-        for (int i = 0; i < 2; i++)
-            memcpy(&x[i], all[tile * 8 + (turned ? across + i : down)].row + 2 * (turned ? down : across + i), 2);
+        for (int i = 0; i < 2; i++) {
+            const char *element = all[tile * 8 + (turned ? across + i : down)].row + 2 * (turned ? down : across + i);
+            if (emu_watch) emu_watch->read(element, 2);
+            memcpy(&x[i], element, 2);
+        }
         to[tile] = x[0] | (uint32_t)x[1] << 16;
     }
 }
@@ -202,6 +216,7 @@ void emu_mma(float *c, const float *a, const float *b) {
 static bool release_warp(Block *b, int first) {
     for (int i = 0; i < WARP; i++)
         if (b->fibers[first + i].waiting != IN_WARP) return false;
+    if (emu_watch && b->fibers[first].orders) emu_watch->warp_barrier_passed(first / WARP);
     for (int i = 0; i < WARP; i++) b->fibers[first + i].waiting = RUNNING;
     return true;
 }
@@ -210,6 +225,7 @@ static bool release_warp(Block *b, int first) {
 static bool release_block(Block *b) {
     for (int i = 0; i < b->count; i++)
         if (b->fibers[i].waiting != AT_BARRIER) return false;
+    if (emu_watch) emu_watch->barrier_passed();
     for (int i = 0; i < b->count; i++) b->fibers[i].waiting = RUNNING;
     return true;
 }
@@ -236,12 +252,14 @@ static void run_block(Block *b, dim3 block_index, dim3 grid, dim3 size, size_t s
     b->count = (int)(size.x * size.y * size.z);
     b->shared = b->shared_end - (shared_bytes + 15) / 16 * 16;
     memset(b->shared, emu_mode ? 0x5a : 0xff, (size_t)(b->shared_end - b->shared));
+    if (emu_watch) emu_watch->block(b->shared, b->shared_end);
     for (int i = 0; i < b->count; i++) {
         unsigned t = (unsigned)i;
         Fiber *f = &b->fibers[i];
-        f->seen = {dim3(t % size.x, t / size.x % size.y, t / size.x / size.y), block_index, size, grid};
+        f->seen = {dim3(t % size.x, t / size.x % size.y, t / size.x / size.y), block_index, size, grid, i};
         f->waiting = RUNNING;
         f->parity = 0;
+        f->orders = false;
         context_make(&f->context, b->stacks + (size_t)i * STACK_BYTES, fiber_main);
     }
     do {
@@ -276,6 +294,7 @@ void emu_run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes, 
     CHECK(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x < 1u << 31 && grid.y < 65536 && grid.z < 65536,
           "%s: a grid of %u x %u x %u", name, grid.x, grid.y, grid.z);
     CHECK(shared_bytes <= SHARED_LIMIT, "%s: %zu bytes of shared memory", name, shared_bytes);
+    if (emu_watch) emu_watch->launch(name);
     Grid g = {grid, block, shared_bytes, &thread, name};
     parallel_for((int)(grid.x * grid.y * grid.z), run_grid_block, &g);
 }

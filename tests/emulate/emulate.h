@@ -5,7 +5,8 @@
  *   - shared memory that is read before it is written, and a barrier that is missing, change the results between the
  *     two modes: mode 0 runs threads and blocks in order and fills shared memory with 0xff, mode 1 runs them backwards
  *     and fills it with 0x5a; in both a warp runs on to the next barrier before another begins, so that what a barrier
- *     should keep apart happens in either order. A kernel that keeps the rules gives the same bits in both;
+ *     should keep apart happens in either order. A kernel that keeps the rules gives the same bits in both.
+ *     races.h finds all that no barrier orders, also among the lanes of a warp;
  *   - a barrier or a warp_*() that not all reach, a block that is no multiple of 32 or too large, too much shared
  *     memory, a grid beyond the limits: abort, naming the node. */
 #ifndef MALA_EMULATE_H
@@ -49,6 +50,7 @@ template <> inline f16 from_float<f16>(float x) { return f16{f16_from_f32(x)}; }
 
 struct EmuThread {
     dim3 thread, block, block_size, grid_size;
+    int index; /* in its block */
 };
 extern __thread const EmuThread *emu_here;
 #define threadIdx (emu_here->thread)
@@ -56,11 +58,11 @@ extern __thread const EmuThread *emu_here;
 #define blockDim (emu_here->block_size)
 #define gridDim (emu_here->grid_size)
 
-void barrier();
+void barrier(const char *file = __builtin_FILE(), int line = __builtin_LINE());
+void warp_barrier(const char *file = __builtin_FILE(), int line = __builtin_LINE());
 /* hands x to the warp and returns what `lane` handed in */
 float warp_from(float x, int lane);
 float warp_xor(float x, int mask);
-static inline void warp_barrier() { warp_from(0, 0); }
 char *shared_memory();
 
 /* ---- tensor cores, as mma.cuh says and PTX's ldmatrix and mma.sync are written down ---- */
@@ -81,9 +83,22 @@ template <class T> inline void warp_mma(float *c, const uint32_t (&a)[4], uint32
 
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 
-/* ---- launching ---- */
+/* ---- who looks on (races.cpp); with a team of one thread alone ---- */
 
-/* 0 or 1, see above. Not while work is queued. */
+struct EmuWatch {
+    virtual ~EmuWatch() {}
+    virtual void launch(const char *node) = 0;
+    virtual void block(const char *shared, const char *shared_end) = 0;
+    /* Whether this barrier is to be left out. */
+    virtual bool skips(const char *file, int line, bool of_warp) = 0;
+    virtual void barrier_passed() = 0;
+    virtual void warp_barrier_passed(int warp) = 0;
+    virtual void read(const void *at, size_t bytes) = 0;
+    virtual void memory(const void *at, size_t bytes, bool taken) = 0; /* of the device */
+};
+extern EmuWatch *emu_watch; /* NULL: nobody */
+
+/* ---- launching ---- */
 
 /* Device work on the compute stream (device.cpp): done now, later, or recorded by a capture, as a GPU would. */
 void emu_submit(std::function<void()> work);

@@ -327,7 +327,7 @@ __global__ void __launch_bounds__(2 * D, 1)
     }
     float *sums = parts + (head * gridDim.x + blockIdx.x) * (ROW_MATRIX + D) * D;
     UNROLL for (int i = 0; i < D / 16; i++) dmatrix[i].store(sums + (ROW_MATRIX + warp * 16) * D + i * 16, D);
-    barrier();
+    /* whoever is late reads part and kv_g, no tile of upstream or turned */
     store_row_sums<D>(sums, (float *)turned, sum_k, sum_v);
 }
 

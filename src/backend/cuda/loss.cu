@@ -7,10 +7,10 @@
 
 #define THREADS 256
 
+/* scratch: WARP floats of shared memory that nobody has used */
 __device__ static inline float block_max(float x, float *scratch) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     x = warp_max(x);
-    barrier();
     if (lane == 0) scratch[warp] = x;
     barrier();
     return warp_max(lane < THREADS / WARP ? scratch[lane] : -FLT_MAX);

@@ -15,8 +15,7 @@ template <class T, int V> __global__ void mean_pool(T *y, const T *x, Columns s)
         UNROLL for (int r = 0; r < 4; r++)
             UNROLL for (int k = 0; k < V; k++) sum.x[k] += to_float(v[r].x[k]);
     }
-    columns_block_sum(means, sum, s, t, scratch);
-    barrier();
+    columns_block_sum(means, sum, s, t, scratch); /* gives each thread those that it divides */
     for (int c = threadIdx.x; c < s.across * V && t.first_channel + c < s.channels; c += COLUMN_THREADS)
         y[(int64_t)blockIdx.z * s.channels + t.first_channel + c] = from_float<T>(means[c] / (float)s.rows);
 }
