@@ -200,10 +200,43 @@ static void test_damaged_bmp(void **state) {
     buffer_free(&b);
 }
 
+/* A colour whose bits have gaps, are more than 8 or none is not made up. */
+static void test_bmp_of_unknown_masks(void **state) {
+    (void)state;
+    static const struct {
+        int bits;
+        uint32_t mask[3];
+        bool known;
+    } rows[] = {{32, {0xff0000, 0xff00, 0xff}, true},   {32, {0xfd0000, 0xff00, 0xff}, false},
+                {32, {0xff0000, 0xa500, 0xff}, false},  {32, {0xff0000, 0xff00, 0x81}, false},
+                {32, {0x1ff0000, 0xff00, 0xff}, false}, {32, {0xff0000, 0, 0xff}, false},
+                {16, {0xf800, 0x7e0, 0x1f}, true},      {16, {0xf800, 0x7a0, 0x1f}, false}};
+    uint32_t values[6] = {0x123456, 0x789abc, 0xdef012, 0x345678, 0x9abcde, 0xf01234};
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        if (rows[i].bits == 16)
+            for (size_t k = 0; k < COUNTOF(values); k++) values[k] &= 0xffff;
+        BmpSpec s = {.width = 3, .height = 2, .bits = rows[i].bits, .header = 56, .mask = rows[i].mask,
+                     .values = values};
+        if (rows[i].known) {
+            check_bmp(&s, rows[i].mask);
+            continue;
+        }
+        Buffer b = bmp_make(&s);
+        Image image;
+        Err err = {0};
+        assert_false(image_decode(&image, b.bytes, b.count, "F", &err));
+        assert_int_equal(err.code, EXIT_INPUT);
+        assert_string_equal(err.text, "F: is a BMP that cannot be read (a kind of pixels that mala does not read) - "
+                                      "convert it to PNG");
+        buffer_free(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gif), cmocka_unit_test(test_gif_of_another_program),
                                        cmocka_unit_test(test_gif_beyond_its_palette),
                                        cmocka_unit_test(test_damaged_gif), cmocka_unit_test(test_bmp),
-                                       cmocka_unit_test(test_damaged_bmp)};
+                                       cmocka_unit_test(test_damaged_bmp),
+                                       cmocka_unit_test(test_bmp_of_unknown_masks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,6 +118,40 @@ static void test_names_decide(void **state) {
     expect_error(&err, EXIT_INPUT, "val/d: no class of the training set has this name");
 }
 
+/* The first of them that is missing, not the first of all. */
+static void test_a_missing_class_is_named(void **state) {
+    (void)state;
+    static const char *const classes[] = {"a", "b", "c", "d", "e"};
+    Err err = {0};
+    Dataset d;
+    put_picture("val/a/x.jpg");
+    put_picture("val/c/x.jpg");
+    put_picture("val/e/x.jpg");
+    assert_true(dataset_open_folder(&d, scratch_folder, "val", classes, 5, &err));
+    expect_announced(&d, "holds no picture of 2 of 5 classes, such as \"b\"", true);
+    dataset_close(&d);
+}
+
+/* 16 folders, that of the class or the one that was given among them; one more is refused. */
+static void test_how_deep_folders_are_nested(void **state) {
+    (void)state;
+    Err err = {0};
+    Dataset d;
+    char *val = path_join(scratch_folder, "val"), *bottom = path_join(val, "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16");
+    put_picture("val/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/x.jpg");
+    d = must_open("val");
+    assert_int_equal(d.count, 1);
+    dataset_close(&d);
+    assert_false(dataset_open_pictures(&d, val, &err)); /* "val" is the first here */
+    expect_error(&err, EXIT_INPUT, "/15/16: is nested more than 16 folders deep - is a link leading back?");
+    put_picture("val/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/x.jpg");
+    expect_refused("val", "/15/16/17: is nested more than 16 folders deep - is a link leading back?");
+    assert_true(dataset_open_pictures(&d, bottom, &err));
+    expect_paths(&d, "17/x.jpg x.jpg ");
+    dataset_close(&d);
+    free(val), free(bottom);
+}
+
 static void test_folders_that_make_no_sense(void **state) {
     (void)state;
     Err err = {0};
@@ -376,6 +410,25 @@ static void test_shared_pictures(void **state) {
     assert_int_equal(shared("train", "val").shared, 2);
 }
 
+/* Pictures as long as each other, as uncompressed ones are, cost the reading of their ends: were each compared as a
+ * whole with all the others, no more than the first few would be looked at. */
+static void test_shared_pictures_that_are_as_long(void **state) {
+    (void)state;
+    enum { PICTURES = 30 };
+    for (int i = 0; i < PICTURES; i++) {
+        char name[64], bytes[16];
+        snprintf(bytes, sizeof bytes, "\xff\xd8\xff%08d", i);
+        snprintf(name, sizeof name, "train/a/%02d.jpg", i);
+        put_file(name, bytes, strlen(bytes));
+        snprintf(name, sizeof name, "val/a/%02d.jpg", i);
+        put_file(name, bytes, strlen(bytes));
+    }
+    SplitShared s = shared("train", "val");
+    assert_int_equal(s.looked, PICTURES);
+    assert_int_equal(s.shared, PICTURES);
+    assert_int_equal(s.train, s.val);
+}
+
 /* Pictures that are gone or empty by the time of the comparison are of nobody; more than are looked at are not said. */
 static void test_shared_pictures_that_change(void **state) {
     (void)state;
@@ -510,6 +563,8 @@ int main(void) {
         TEST(test_names_of_splits),       TEST(test_what_evaluation_takes),
         TEST(test_missing_splits_and_classes), TEST(test_shared_pictures_that_change),
         TEST(test_shared_pictures),       TEST(test_lists),
+        TEST(test_a_missing_class_is_named), TEST(test_how_deep_folders_are_nested),
+        TEST(test_shared_pictures_that_are_as_long),
         TEST(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -298,6 +298,28 @@ static void test_cuttings_are_drawn_evenly(void **state) {
     image_free(&image), resizer_free(&r);
 }
 
+/* A ratio of 4 fits where w = sqrt(4 * area) rounds to at most the width. Of ten tries as many fail as come of that,
+ * and what is cut then is the widest of that ratio, in the centre: 255 / 4 = 63.75 rows, 64, below the first 58. */
+static void test_ten_tries_come_before_the_widest_cutting(void **state) {
+    (void)state;
+    enum { DRAWS = 10000 };
+    Image image = ruler();
+    Resizer r = {0};
+    TrainTransform t = {.width = OUT, .height = OUT, .scale_min = 0.2, .scale_max = 1, .ratio_min = 4, .ratio_max = 4,
+                        .filter = FILTER_BILINEAR};
+    double largest = (WIDTH + 0.5) * (WIDTH + 0.5) / 4 / (WIDTH * HEIGHT), fits = (largest - 0.2) / 0.8;
+    uint8_t widest[3 * OUT * OUT], out[3 * OUT * OUT];
+    OK(resize(&r, widest, &image, (Box){0, 58, WIDTH, 64}, OUT, OUT, (Box){0, 0, OUT, OUT}, t.filter, &err));
+    int met = 0;
+    for (int i = 0; i < DRAWS; i++) {
+        Rng rng = rng_make(7, RNG_AUGMENT, (uint64_t)i, 0);
+        OK(transform_train(&r, out, &image, &t, &rng, &err));
+        met += memcmp(out, widest, sizeof out) == 0;
+    }
+    expect_share(met, DRAWS, pow(1 - fits, 10), "the widest");
+    image_free(&image), resizer_free(&r);
+}
+
 /* The released recipe: its numbers, and that cuttings keep to them. */
 static void test_default_cuttings(void **state) {
     (void)state;
@@ -490,6 +512,7 @@ int main(void) {
         cmocka_unit_test(test_kept_pictures_end_at_their_limit),
         cmocka_unit_test(test_what_is_not_kept_takes_no_room),
         cmocka_unit_test(test_cuttings_are_drawn_evenly),
+        cmocka_unit_test(test_ten_tries_come_before_the_widest_cutting),
         cmocka_unit_test(test_default_cuttings),
         cmocka_unit_test(test_padded_crops_are_drawn_evenly),
         cmocka_unit_test(test_initial_weights_are_normal_and_cut_at_2),

@@ -158,10 +158,54 @@ static void test_few_bytes_that_promise_much(void **state) {
 #endif
 }
 
+/* A JPEG of four components, 8 x 8 pixels for each colour: their one coefficient keeps the colour as it is. */
+static Buffer made_of_four(const uint8_t colours[][4], int count) {
+    struct jpeg_compress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    unsigned char *bytes = NULL;
+    unsigned long size = 0;
+    Buffer b = {0};
+    uint8_t *row = mem_zalloc((size_t)count * 8, 4);
+    for (int i = 0; i < 8 * count; i++) memcpy(row + 4 * i, colours[i / 8], 4);
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_mem_dest(&jpeg, &bytes, &size);
+    jpeg.image_width = (JDIMENSION)(8 * count), jpeg.image_height = 8;
+    jpeg.input_components = 4;
+    jpeg.in_color_space = JCS_CMYK;
+    jpeg_set_defaults(&jpeg); /* with Adobe's marker */
+    jpeg_set_quality(&jpeg, 100, TRUE);
+    jpeg_start_compress(&jpeg, TRUE);
+    for (int y = 0; y < 8; y++) jpeg_write_scanlines(&jpeg, &(JSAMPROW){row}, 1);
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    buffer_put(&b, bytes, size);
+    free(bytes), free(row);
+    return b;
+}
+
+/* Cyan, magenta, yellow and key as files hold them, 255 less the ink; each colour times the key, of 255. */
+static void test_print_colours_become_light(void **state) {
+    (void)state;
+    static const uint8_t stored[][4] = {{255, 255, 255, 255}, {255, 128, 0, 255}, {204, 51, 102, 100},
+                                        {10, 20, 30, 0},      {0, 255, 255, 255}, {255, 0, 255, 51}};
+    static const uint8_t want[][3] = {{255, 255, 255}, {255, 128, 0}, {80, 20, 40},
+                                      {0, 0, 0},       {0, 255, 255}, {51, 0, 51}};
+    Buffer b = made_of_four(stored, COUNTOF(stored));
+    Image image = decoded(&b, "four components");
+    assert_int_equal(image.width, 8 * COUNTOF(stored));
+    assert_int_equal(image.height, 8);
+    for (int i = 0; i < image.width * image.height; i++)
+        assert_memory_equal(image.pixels + 3 * i, want[i % image.width / 8], 3);
+    image_free(&image);
+    buffer_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_oddities_of_headers), cmocka_unit_test(test_coefficient_range_of_a_sequential_scan),
         cmocka_unit_test(test_bytes_between_segments), cmocka_unit_test(test_padding_behind_the_last_scan),
-        cmocka_unit_test(test_damage_inside_a_scan), cmocka_unit_test(test_few_bytes_that_promise_much)};
+        cmocka_unit_test(test_damage_inside_a_scan), cmocka_unit_test(test_few_bytes_that_promise_much),
+        cmocka_unit_test(test_print_colours_become_light)};
     return cmocka_run_group_tests(tests, make_pictures, free_pictures);
 }

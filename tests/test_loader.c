@@ -215,6 +215,21 @@ static void test_each_sample_once(void **state) {
     }
 }
 
+/* Unless told otherwise, training takes whole batches alone, and evaluation every sample. */
+static void test_training_leaves_out_the_short_batch_by_default(void **state) {
+    Scene *s = *state;
+    for (int train = 0; train < 2; train++) {
+        LoaderOptions o = loader_defaults(4, SIDE, SIDE, train);
+        Loader *l = must_open(&o, &s->data);
+        int counts[8] = {0}, batches = 0;
+        loader_start_epoch(l, 0, 0);
+        for (const Batch *b; batches < 8 && (b = must_next(l));) counts[batches++] = b->count;
+        assert_int_equal(batches, train ? 5 : 6);
+        for (int i = 0; i < batches; i++) assert_int_equal(counts[i], i < 5 ? 4 : 1);
+        loader_close(l);
+    }
+}
+
 static void test_batches_hold_the_pictures(void **state) {
     Scene *s = *state;
     Err err = {0};
@@ -475,7 +490,7 @@ int main(void) {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
         TEST(test_bad_files_that_stop),       TEST(test_a_forked_child_does_not_wait),
-        TEST(test_batches_beyond_memory),
+        TEST(test_batches_beyond_memory), TEST(test_training_leaves_out_the_short_batch_by_default),
         TEST(test_files_that_cannot_be_opened), TEST(test_pictures_that_may_not_be_read),
         cmocka_unit_test(test_real_pictures),
     };

@@ -128,11 +128,30 @@ static void test_eval_geometry(void **state) {
         assert_int_equal(window.x, row[5]);
         assert_int_equal(window.y, row[6]);
     }
-    EvalTransform wide = {.width = 128, .height = 64, .crop_pct = 1};
-    transform_eval_geometry(&width, &height, &window, 100, 100, &wide);
-    assert_int_equal(width, 128);
-    assert_int_equal(height, 128);
-    assert_int_equal(window.y, 32);
+}
+
+/* What covers an oblong, its other side as Python's round() gives it: 100 * 1.28 = 128, 151 * 0.5 = 75.5 is 76 and
+ * 101 * 0.5 = 50.5 is 50, 101 * 1.5 = 151.5 is 152 and 103 * 1.5 = 154.5 is 154, 200 / 3 = 66.67 is 67. */
+static void test_eval_geometry_of_oblongs(void **state) {
+    (void)state;
+    static const int rows[][8] = { /* of an image of that size, a window of that: scaled to, window at */
+        {100, 100, 128, 64, 128, 128, 0, 32}, {151, 200, 60, 100, 76, 100, 8, 0}, {101, 200, 40, 100, 50, 100, 5, 0},
+        {101, 100, 90, 150, 152, 150, 31, 0}, {103, 100, 90, 150, 154, 150, 32, 0}, {300, 200, 100, 40, 100, 67, 0, 14},
+        {200, 151, 100, 60, 100, 76, 0, 8},   {100, 101, 150, 90, 150, 152, 0, 31}, {200, 300, 40, 100, 67, 100, 14, 0},
+    };
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        const int *row = rows[i];
+        int width, height;
+        Box window;
+        EvalTransform t = {.width = row[2], .height = row[3], .crop_pct = 1};
+        transform_eval_geometry(&width, &height, &window, row[0], row[1], &t);
+        assert_int_equal(width, row[4]);
+        assert_int_equal(height, row[5]);
+        assert_int_equal(window.x, row[6]);
+        assert_int_equal(window.y, row[7]);
+        assert_int_equal(window.width, row[2]);
+        assert_int_equal(window.height, row[3]);
+    }
 }
 
 /* int(size / crop_pct) for every share in hundredths: what whole numbers give, not what 0.8 as a float does. In 15 of
@@ -154,20 +173,28 @@ static void test_eval_size_of_every_share(void **state) {
     assert_int_equal(less, 15);
 }
 
-/* Ratios, too: of a strip, all that a ratio of 1.1 allows is cut out, and 15 * 1.1 = 16.5 is 16 to even. */
+/* Ratios, too: of a strip that lies, all that a ratio of 1.1 allows is cut out, and 15 * 1.1 = 16.5 is 16 to even; of
+ * one that stands, all that 0.9 allows, and 15 / 0.9 = 16.67 is 17. */
 static void test_cutting_of_a_ratio(void **state) {
     (void)state;
+    static const struct {
+        int width, height;
+        double ratio;
+        Box widest;
+    } rows[] = {{40, 15, 1.1, {12, 0, 16, 15}}, {15, 40, 0.9, {0, 11, 15, 17}}};
     Err err = {0};
     Resizer r = {0};
-    Image image = made_picture(40, 15);
-    uint8_t expected[3 * 8 * 8], out[3 * 8 * 8];
-    TrainTransform t = {.width = 8, .height = 8, .scale_min = 1, .scale_max = 1, .ratio_min = 1.1, .ratio_max = 1.1};
-    Rng rng = rng_make(6, RNG_TEST, 0, 0);
-    Box widest = {12, 0, 16, 15};
-    assert_true(resize(&r, expected, &image, widest, 8, 8, (Box){0, 0, 8, 8}, t.filter, &err));
-    assert_true(transform_train(&r, out, &image, &t, &rng, &err));
-    assert_memory_equal(out, expected, sizeof out);
-    image_free(&image);
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        Image image = made_picture(rows[i].width, rows[i].height);
+        uint8_t expected[3 * 8 * 8], out[3 * 8 * 8];
+        TrainTransform t = {.width = 8, .height = 8, .scale_min = 1, .scale_max = 1, .ratio_min = rows[i].ratio,
+                            .ratio_max = rows[i].ratio};
+        Rng rng = rng_make(6, RNG_TEST, 0, 0);
+        assert_true(resize(&r, expected, &image, rows[i].widest, 8, 8, (Box){0, 0, 8, 8}, t.filter, &err));
+        assert_true(transform_train(&r, out, &image, &t, &rng, &err));
+        assert_memory_equal(out, expected, sizeof out);
+        image_free(&image);
+    }
     resizer_free(&r);
 }
 
@@ -344,6 +371,7 @@ int main(void) {
         cmocka_unit_test(test_pillows_bytes),
         cmocka_unit_test(test_boxes_and_windows),
         cmocka_unit_test(test_eval_geometry),
+        cmocka_unit_test(test_eval_geometry_of_oblongs),
         cmocka_unit_test(test_eval_size_of_every_share),
         cmocka_unit_test(test_cutting_of_a_ratio),
         cmocka_unit_test(test_strips),

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define DEPTH_MAX 16 /* folders below a class; deeper is a link that leads back */
+#define DEPTH_MAX 16 /* folders in each other, from a class on; deeper is a link that leads back */
 #define LIST_MAX_BYTES ((size_t)1 << 31)
 
 /* Names that say enough. */
