@@ -76,6 +76,9 @@ static void test_numbers_below_are_even(void **state) {
         }
         for (uint32_t x = 0; below[k] > 1 && x < below[k]; x++) expect_share(met[x], 20000, 1.0 / below[k], "below");
     }
+    /* of a word's upper 24 bits, so that the largest does not round to 1 */
+    assert_true(rng_unit(0xffffffff) == 1 - 0x1p-24f && rng_unit(0x80000000) == 0.5f && rng_unit(0x80000080) == 0.5f);
+    assert_true(rng_unit(0xff) == 0 && rng_unit(0x100) == 0x1p-24f);
     Histogram h = {0};
     for (int i = 0; i < 20000; i++) {
         float x = rng_uniform(&r);

@@ -138,6 +138,9 @@ static void test_strings(void **state) {
     assert_string_equal(token.text, "A\"\\/\b\f\n\r\t\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xe2\x82\xac");
     assert_int_equal(token.count, strlen(token.text));
     json_close(&r);
+    token = only_token("\"\\ud7ff\\ue000\\ud800\\udc00\\udbff\\udfff\"", &r); /* U+D7FF, E000, 10000, 10FFFF */
+    assert_string_equal(token.text, "\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
+    json_close(&r);
 
     REFUSES("\"a\x80\"", "1:3: invalid UTF-8 in a string");
     REFUSES("\"\xc0\x80\"", "1:2: invalid UTF-8 in a string");
@@ -152,7 +155,11 @@ static void test_strings(void **state) {
     REFUSES("\"\\u0000\"", "1:2: U+0000 is not allowed in a string");
     REFUSES("\"\\ud800\"", "1:2: half of a surrogate pair");
     REFUSES("\"\\ud800\\u0041\"", "1:2: half of a surrogate pair");
+    REFUSES("\"\\ud800\\ue000\"", "1:2: half of a surrogate pair"); /* what follows is beyond the lower halves */
+    REFUSES("\"\\ud800\\udbff\"", "1:2: half of a surrogate pair"); /* and before them */
     REFUSES("\"\\udc00\"", "1:2: half of a surrogate pair");
+    REFUSES("\"\\udc00\\udc00\"", "1:2: half of a surrogate pair"); /* two lower ones are no character */
+    REFUSES("\"\\udfff\\udfff\"", "1:2: half of a surrogate pair");
     REFUSES("\"a\nb\"", "1:3: control character 0x0a in a string - write it as an escape");
     REFUSES("\"a\0b\"", "1:3: control character 0x00 in a string - write it as an escape");
     REFUSES("{\"a\\u001b\": 1}", "1:4: control character 0x1b in a key");
@@ -393,6 +400,10 @@ static void test_nearest(void **state) {
     assert_string_equal(text_nearest("epoch", words, COUNTOF(words)), "epochs");
     assert_string_equal(text_nearest("Batch-Size", words, COUNTOF(words)), "batch_size");
     assert_string_equal(text_nearest("rl", words, COUNTOF(words)), "lr");
+    static const char *const near[] = {"batchsize", "batch_size", "LX", "lr", "epochs", "epics"};
+    assert_string_equal(text_nearest("batch-size", near, COUNTOF(near)), "batch_size"); /* nothing, before one byte */
+    assert_string_equal(text_nearest("LR", near, COUNTOF(near)), "lr");
+    assert_string_equal(text_nearest("epoch", near, COUNTOF(near)), "epochs"); /* one byte, before two of a later one */
     assert_null(text_nearest("zebra", words, COUNTOF(words)));
     assert_null(text_nearest("", words, COUNTOF(words)));
 }
