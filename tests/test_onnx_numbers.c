@@ -184,6 +184,21 @@ static void test_attention_of_every_kind(void **state) {
     }
 }
 
+/* Heads of 8 and of 4 channels on maps of one size: each turned by its own angles. */
+static Val build_heads_of_two_sizes(Graph *g, Val x, int kind) {
+    int64_t c = graph_value(g, x)->shape.dim[3] / 4;
+    Val few = op_attention(g, x, parameter(g, "w.weight", SHAPE(c, 1, 5, 5)), parameter(g, "w.bias", SHAPE(c)),
+                           (AttentionKind)kind, 2);
+    Val many = op_attention(g, x, parameter(g, "v.weight", SHAPE(c, 1, 5, 5)), parameter(g, "v.bias", SHAPE(c)),
+                            (AttentionKind)kind, 4);
+    return op_add(g, few, many);
+}
+
+static void test_attention_with_heads_of_two_sizes(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) check_op(kinds[kind], build_heads_of_two_sizes, kind, 4 * 16, -2, 2);
+}
+
 /* phi(q) and phi(k) of some 1e-3: z, of some 1e-5, is no more than ten times its epsilon */
 static void test_attentions_epsilon(void **state) {
     (void)state;
@@ -353,6 +368,7 @@ static int teardown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention_of_every_kind),
+        cmocka_unit_test(test_attention_with_heads_of_two_sizes),
         cmocka_unit_test(test_attentions_epsilon),
         cmocka_unit_test(test_norms_and_their_epsilons),
         cmocka_unit_test(test_convolutions),

@@ -304,6 +304,45 @@ static void test_patches(void **state) {
     }
 }
 
+/* What lies before the first entry belongs to none, however rightly the directory counts it. */
+static void test_bytes_before_the_first_entry(void **state) {
+    (void)state;
+    for (int hidden = 0; hidden < 2; hidden++) {
+        Buffer b = {0}, pickle = {0};
+        Entry e[PTH_ENTRIES];
+        Places places;
+        buffer_put_pickle(&pickle, "x8002 " W(MATRIX));
+        pth_entries(e, &pickle);
+        if (hidden) buffer_put(&b, "PK\3\4hidden", 10);
+        buffer_put_zip(&b, &places, e, PTH_ENTRIES);
+        for (int i = 0; i < PTH_ENTRIES; i++) memcpy(b.bytes + places.central[i] + 42, &places.local[i], 4);
+        memcpy(b.bytes + places.end + 16, &places.central[0], 4);
+        expect("before", verdict(&b), hidden ? "the archive does not begin with its first entry" : "accepted");
+        buffer_free(&pickle);
+        buffer_free(&b);
+    }
+}
+
+/* Both headers of a storage say that it is longer than what is there: into the next entry, or into the directory. */
+static void test_entries_beyond_the_next(void **state) {
+    (void)state;
+    for (int entry = 2; entry < PTH_ENTRIES; entry++)
+        for (uint32_t more = 0; more < 2; more++) {
+            Buffer b = {0}, pickle = {0};
+            Entry e[PTH_ENTRIES];
+            Places places;
+            buffer_put_pickle(&pickle, "x8002 " W(MATRIX));
+            pth_entries(e, &pickle);
+            buffer_put_zip(&b, &places, e, PTH_ENTRIES);
+            const uint32_t sizes[2] = {(uint32_t)e[entry].bytes + more, (uint32_t)e[entry].bytes + more};
+            memcpy(b.bytes + places.central[entry] + 20, sizes, 8);
+            memcpy(b.bytes + places.local[entry] + 18, sizes, 8);
+            expect(e[entry].name, verdict(&b), more ? "overlaps what follows it" : "accepted");
+            buffer_free(&pickle);
+            buffer_free(&b);
+        }
+}
+
 /* Other entries in place of the usual ones, or beside them. */
 static void test_entries(void **state) {
     (void)state;
@@ -756,6 +795,7 @@ int main(void) {
         cmocka_unit_test(test_zip64),    cmocka_unit_test(test_damage),        cmocka_unit_test(test_appended),
         cmocka_unit_test(test_legacy),   cmocka_unit_test(test_sparse),        cmocka_unit_test(test_golden),
         cmocka_unit_test(test_metadata), cmocka_unit_test(test_write),
+        cmocka_unit_test(test_bytes_before_the_first_entry), cmocka_unit_test(test_entries_beyond_the_next),
         cmocka_unit_test(test_write_types), cmocka_unit_test(test_write_many_entries),
         cmocka_unit_test(test_write_as_many_as_are_read),
         cmocka_unit_test(test_write_to_a_full_disk),

@@ -138,6 +138,52 @@ static void test_unsealed(void **state) {
     }
 }
 
+/* Metadata that are sealed, but know of no tensors: those would pass whatever they are. The digest by the words of
+ * seal.h, not by its code. */
+static void test_sealed_metadata_alone(void **state) {
+    (void)state;
+    static const char sealed[] = "1:a2:bc9:mala.arch7:mavit_t";
+    char digest[SHA256_TEXT_SIZE];
+    Sha256 s;
+    sha256_init(&s);
+    sha256_add(&s, sealed, strlen(sealed));
+    sha256_text(&s, digest);
+    const StoredPair with[] = {{"mala.arch", "mavit_t"}, {"a", "bc"}, {SEAL_METADATA, digest}};
+    TensorFile f;
+    Err found = {0};
+    OK(safetensors_write(file_in("alone"), tensors, COUNTOF(tensors), with, COUNTOF(with), &err));
+    OK(tensor_file_open(&f, file_in("alone"), NULL, &err));
+    assert_false(seal_check_metadata(&f, &found));
+    assert_int_equal(found.code, EXIT_INPUT);
+    if (!strstr(found.text, "its metadata lack mala.tensors_sha256 - ")) fail_msg("%s", found.text);
+    tensor_file_close(&f);
+}
+
+/* A tensor that is read in several pieces, the last of them smaller, has the digest of its bytes. */
+static void test_a_tensor_of_several_pieces(void **state) {
+    (void)state;
+    enum { BYTES = 3 * 65536 + 7 };
+    uint8_t *bytes = mem_zalloc(BYTES, 1);
+    for (int i = 0; i < BYTES; i++) bytes[i] = (uint8_t)(i * 7 + i / 251);
+    const StoredTensor large = {.name = "large", .dtype = STORED_U8, .rank = 1, .shape = {BYTES}, .data = bytes};
+    char want[SHA256_TEXT_SIZE], line[2 * SHA256_TEXT_SIZE], is[SHA256_TEXT_SIZE];
+    Sha256 s;
+    sha256_init(&s);
+    sha256_add(&s, bytes, BYTES);
+    sha256_text(&s, want);
+    snprintf(line, sizeof line, "%s U8 [%d] large\n", want, BYTES);
+    sha256_init(&s);
+    sha256_add(&s, line, strlen(line));
+    sha256_text(&s, want);
+    TensorFile f;
+    OK(safetensors_write(file_in("large"), &large, 1, NULL, 0, &err));
+    OK(tensor_file_open(&f, file_in("large"), NULL, &err));
+    OK(seal_digest_tensors(is, f.tensors, f.tensor_count, &err));
+    assert_string_equal(is, want);
+    tensor_file_close(&f);
+    free(bytes);
+}
+
 /* ---- flipped bits ---- */
 
 static bool same_content(const TensorFile *a, const TensorFile *b) {
@@ -200,6 +246,8 @@ int main(void) {
         cmocka_unit_test(test_order_and_format),
         cmocka_unit_test(test_one_and_impossible),
         cmocka_unit_test(test_unsealed),
+        cmocka_unit_test(test_sealed_metadata_alone),
+        cmocka_unit_test(test_a_tensor_of_several_pieces),
         cmocka_unit_test(test_every_bit),
     };
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);

@@ -219,8 +219,28 @@ static void test_prefixes(void **state) {
     }
 }
 
+/* Names that the prefixes alone kept apart: which of the two was meant is not guessed. */
+static void test_names_that_become_one(void **state) {
+    (void)state;
+    static const char *const stored[][2] = {{"module.w", "w"}, {"_orig_mod.w", "module.w"}, {"w", "module.module.w"}};
+    for (size_t i = 0; i < 2 * COUNTOF(stored); i++) {
+        Err err = {0};
+        StoredTensor t[2] = {{.name = stored[i / 2][0], .dtype = STORED_U8, .rank = 0, .data = "x"},
+                             {.name = stored[i / 2][1], .dtype = STORED_U8, .rank = 0, .data = "y"}};
+        TensorFile f;
+        char path[200];
+        snprintf(path, sizeof path, "%s/twice", scratch_folder);
+        assert_true(i % 2 ? pth_write(path, "model", t, 2, NULL, 0, &err)
+                          : safetensors_write(path, t, 2, NULL, 0, &err));
+        assert_false(tensor_file_open(&f, path, NULL, &err));
+        assert_int_equal(err.code, EXIT_INPUT);
+        if (!strstr(err.text, "/twice: two tensors are named \"w\"")) fail_msg("%s", err.text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_changed), cmocka_unit_test(test_copied),
-                                       cmocka_unit_test(test_faulty_reads), cmocka_unit_test(test_prefixes)};
+                                       cmocka_unit_test(test_faulty_reads), cmocka_unit_test(test_prefixes),
+                                       cmocka_unit_test(test_names_that_become_one)};
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

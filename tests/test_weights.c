@@ -271,6 +271,28 @@ static void test_misfits(void **state) {
     state_free(&s);
 }
 
+/* Counters of batches are known by the end of their name; what only has that in it is not. */
+static void test_counters_are_known_by_their_last_name(void **state) {
+    (void)state;
+    static const float value[1] = {3};
+    static const struct {
+        const char *name;
+        bool known;
+    } rows[] = {{"layers.0.blocks.0.norm.num_batches_tracked", true},
+                {"layers.0.num_batches_tracked.weight", false},
+                {"num_batches_tracked_too", false}};
+    for (size_t i = 0; i < COUNTOF(rows); i++) {
+        StoredTensor more[] = {{.name = rows[i].name, .dtype = STORED_F32, .rank = 0, .data = value}};
+        WeightsReport report;
+        State s;
+        err = (Err){0};
+        write_changed("", "", more, 1);
+        assert_int_equal(load(&report, &s, 5, HEAD_STRICT, NULL), rows[i].known);
+        if (!rows[i].known) assert_non_null(strstr(err.text, "0 tensors missing, 0 of another shape, 1 unexpected"));
+        state_free(&s);
+    }
+}
+
 static void test_long_table(void **state) {
     (void)state;
     WeightsReport report;
@@ -457,6 +479,7 @@ int main(void) {
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_misfits),
+        cmocka_unit_test(test_counters_are_known_by_their_last_name),
         cmocka_unit_test(test_roles_are_those_asked_for),
         cmocka_unit_test(test_roles_copied_within_the_device),
         cmocka_unit_test(test_long_table),
