@@ -10,16 +10,16 @@ typedef struct {
     Graph *to;
     DType compute;
     bool training;
-    Val *map;    /* [values of from]: the value's id in to */
-    Val *wide;   /* [values of from]: the value in f32, once it was asked for; else NO_VAL */
-    Val *narrow; /* [values of from]: likewise in the compute type */
+    Val *map;   /* [values of from]: the value's id in to */
+    Val *other; /* [values of from]: the value in the other type that readers want, once one has asked; else NO_VAL */
 } Lower;
 
-/* A value of the old graph in the type that a reader wants. */
+/* A value of the old graph in the type that a reader wants: the compute type or the one that it had. By the typing rule
+ * it is of one of these itself, so that there is one other. */
 static Val typed(Lower *l, Val v, DType want) {
     const Value *x = graph_value(l->to, l->map[v]);
     if (x->dtype == want) return l->map[v];
-    Val *slot = want == DT_F32 ? &l->wide[v] : &l->narrow[v];
+    Val *slot = &l->other[v];
     if (*slot == NO_VAL && l->training && x->kind == V_STATE && x->role == ROLE_WEIGHT) {
         *slot = graph_state(l->to, ROLE_CAST, x->param);
         l->to->values[*slot].dtype = want;
@@ -74,9 +74,8 @@ Graph *precision_lower(const Graph *g, DType compute, bool training, Val *keep, 
     CHECK(dtype_is_float(compute), "no compute type: %s", dtype_name(compute));
     size_t n = (size_t)g->n_values;
     Lower l = {.from = g, .to = graph_new(), .compute = compute, .training = training,
-               .map = mem_zalloc(n, sizeof(Val)), .wide = mem_zalloc(n, sizeof(Val)),
-               .narrow = mem_zalloc(n, sizeof(Val))};
-    for (size_t v = 0; v < n; v++) l.map[v] = l.wide[v] = l.narrow[v] = NO_VAL;
+               .map = mem_zalloc(n, sizeof(Val)), .other = mem_zalloc(n, sizeof(Val))};
+    for (size_t v = 0; v < n; v++) l.map[v] = l.other[v] = NO_VAL;
     if (training && compute != DT_F32) cast_weights(&l);
     /* in the order of ids, so that without casts they stay; a node comes with its first output */
     int32_t next = 0;
@@ -88,7 +87,6 @@ Graph *precision_lower(const Graph *g, DType compute, bool training, Val *keep, 
     CHECK(next == g->n_nodes, "a graph with an optimizer is lowered already");
     for (int i = 0; i < n_keep; i++) keep[i] = typed(&l, keep[i], graph_value(g, keep[i])->dtype);
     free(l.map);
-    free(l.wide);
-    free(l.narrow);
+    free(l.other);
     return l.to;
 }
