@@ -409,8 +409,7 @@ static void test_failures_are_said(void **state) {
     static const struct {
         EmuFailure what;
         const char *says;
-    } cases[] = {{EMU_FAIL_UPLOAD, "cudaErrorLaunchFailure"}, {EMU_FAIL_WAIT, "cudaErrorIllegalAddress"},
-                 {EMU_FAIL_CAPTURE, "cudaErrorStreamCaptureImplicit"}};
+    } cases[] = {{EMU_FAIL_UPLOAD, "cudaErrorLaunchFailure"}, {EMU_FAIL_WAIT, "cudaErrorIllegalAddress"}};
     for (size_t i = 0; i < COUNTOF(cases); i++) {
         Small s;
         float x[SIZE], y[SIZE];
@@ -428,6 +427,54 @@ static void test_failures_are_said(void **state) {
         assert_int_equal(err.code, EXIT_DEVICE);
         assert_says(cases[i].says);
         small_close(&s);
+    }
+}
+
+/* A library may call in a step what no recording holds: its launch is refused, and the recording with it. */
+static bool (*real_capture_end)(Backend *b, void **captured, Err *e);
+static bool refused_capture_end(Backend *b, void **captured, Err *e) {
+    cuda_launch_failed(b, "layers.0.gelu", 9);
+    emu_fail_next(EMU_FAIL_CAPTURE);
+    return real_capture_end(b, captured, e);
+}
+
+static void test_what_cannot_be_recorded_is_launched_step_by_step(void **state) {
+    (void)state;
+    static float want[STEPS][SIZE];
+    run_simply(want);
+    for (int refused = 0; refused < 2; refused++) {
+        Small s;
+        Log log;
+        float x[SIZE], y[SIZE];
+        char *said = NULL;
+        size_t count;
+        FILE *out = open_memstream(&said, &count);
+        log_init(&log, out, LOG_INFO, COLOR_NEVER);
+        small_open(&s, (PlanOptions){.log = &log});
+        int64_t before = emu_counts().graph_launches;
+        real_capture_end = s.backend.capture_end;
+        if (refused)
+            s.backend.capture_end = refused_capture_end;
+        else
+            emu_fail_next(EMU_FAIL_CAPTURE);
+        for (int i = 0; i < SIZE; i++) x[i] = 0.25f;
+        OK(plan_upload(s.plan, s.bias, x, sizeof x, &err));
+        for (int step = 0; step < STEPS; step++) {
+            fill(x, step);
+            OK(plan_upload(s.plan, s.x, x, sizeof x, &err));
+            plan_run(s.plan);
+            OK(plan_download(s.plan, s.y, y, sizeof y, &err));
+            assert_memory_equal(y, want[step], sizeof y);
+        }
+        assert_int_equal(emu_counts().graph_launches, before);
+        small_close(&s);
+        log_close(&log);
+        fclose(out);
+        const char *warning = strstr(said, "steps are launched one by one, which is slower: they cannot be recorded (");
+        assert_non_null(warning);
+        assert_non_null(strstr(warning, refused ? "layers.0.gelu" : "cudaErrorStreamCaptureImplicit"));
+        assert_null(strstr(warning + 1, "steps are launched"));
+        free(said);
     }
 }
 
@@ -588,6 +635,7 @@ int main(void) {
         cmocka_unit_test_setup(test_timed_run, reset),
         cmocka_unit_test_setup(test_out_of_memory, reset),
         cmocka_unit_test_setup(test_failures_are_said, reset),
+        cmocka_unit_test_setup(test_what_cannot_be_recorded_is_launched_step_by_step, reset),
         cmocka_unit_test_setup(test_failed_launch_is_kept, reset),
         cmocka_unit_test_setup(test_plan_without_memory, reset),
         cmocka_unit_test_setup(test_training, reset),

@@ -30,6 +30,7 @@ typedef struct {
     Val images; /* the network's input, and what is brought there with upload */
     const uint8_t *pixels;
     size_t pixel_bytes;
+    Log *log;
 } Bench;
 
 static int by_size(const void *a, const void *b) {
@@ -181,7 +182,7 @@ static void print_json(const Bench *b, const Plan *p, const char *device, const 
     json_write_key(&w, "device"), json_write_string(&w, device);
     json_write_key(&w, "batch"), json_write_int(&w, b->batch);
     json_write_key(&w, "upload"), json_write_bool(&w, b->upload);
-    json_write_key(&w, "capture"), json_write_bool(&w, !b->no_capture);
+    json_write_key(&w, "capture"), json_write_bool(&w, p->pipe.captured != NULL);
     json_write_key(&w, "ms"), json_write_double(&w, median);
     json_write_key(&w, "ms_best"), json_write_double(&w, ms[0]);
     json_write_key(&w, "images_per_s"), json_write_double(&w, 1e3 * b->batch / median);
@@ -198,7 +199,7 @@ static void print_json(const Bench *b, const Plan *p, const char *device, const 
 
 static bool measure(const Bench *b, Plan *p, const char *device, double macs, Err *err) {
     double *ms = mem_zalloc((size_t)b->rounds, sizeof *ms), *seconds = mem_zalloc((size_t)p->n_steps, sizeof *seconds);
-    p->options.no_capture = b->no_capture;
+    p->options.no_capture = b->no_capture, p->options.log = b->log;
     bool ok = time_rounds(b, p, ms, err);
     for (int i = 0; ok && i < b->rounds && (b->ops || b->steps); i++) ok = plan_run_timed(p, seconds, err);
     if (ok) {
@@ -353,7 +354,8 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .no_capture = cli_flag(cli, "no-capture"),
                    .upload = cli_flag(cli, "upload"),
                    .what = what,
-                   .network = network};
+                   .network = network,
+                   .log = log};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         MemoryRun run = {.config = &config, .backend = &backend, .classes = classes, .train = training,
                          .batch = b.batch, .eval_most = training ? 0 : b.batch};

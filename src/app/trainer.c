@@ -164,7 +164,8 @@ static bool open_network(Trainer *t, Err *err) {
     Val keep[] = {t->graph.loss, t->graph.norm};
     if (!state_new(&t->state, t->graph.graph, &t->backend, classify_train_roles(&t->spec), err) ||
         !start_weights(t, err) ||
-        !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){0}, err))
+        !plan_new(&t->plan, t->graph.graph, &t->backend, &t->state, keep, COUNTOF(keep), (PlanOptions){.log = t->log},
+                  err))
         return false;
     int eval_batch = (int)MIN((size_t)config_eval_batch(c), t->val_data.count);
     return predictor_open_random(&t->predictor, c, t->spec.model.classes, &t->backend, eval_batch, false, err);

@@ -91,7 +91,8 @@ struct Backend {
     bool (*elapsed)(Backend *b, BackendMark *from, BackendMark *to, double *seconds, Err *err);
 
     /* optional: record what is launched on STREAM_COMPUTE between begin and end, then replay it as one. Addresses are
-     * recorded, contents are not: what a replay reads is what lies there then. */
+     * recorded, contents are not: what a replay reads is what lies there then. Where begin or end fails, nothing was
+     * done, nothing is left of it, and launching goes on as before. */
     bool (*capture_begin)(Backend *b, Err *err);
     bool (*capture_end)(Backend *b, void **captured, Err *err);
     bool (*capture_launch)(Backend *b, void *captured, Err *err);

@@ -12,9 +12,9 @@ static bool predictor_graph(Predictor *p, const Config *c, int classes, Backend 
     return state_new(&p->state, p->graph.graph, backend, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, err);
 }
 
-static bool predictor_plan(Predictor *p, Backend *backend, Err *err) {
+static bool predictor_plan(Predictor *p, Backend *backend, Log *log, Err *err) {
     Val keep[] = {p->graph.logits, p->graph.prob};
-    return plan_new(&p->plan, p->graph.graph, backend, &p->state, keep, COUNTOF(keep), (PlanOptions){0}, err);
+    return plan_new(&p->plan, p->graph.graph, backend, &p->state, keep, COUNTOF(keep), (PlanOptions){.log = log}, err);
 }
 
 bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batch, bool float_images, Err *err) {
@@ -23,7 +23,7 @@ bool predictor_open(Predictor *p, const ModelFile *m, Backend *backend, int batc
     *p = (Predictor){0};
     if (!model_file_has_classifier(m, err)) return false;
     if (predictor_graph(p, &m->config, m->class_count, backend, batch, float_images, err) &&
-        weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, err)) {
+        weights_attach(&report, &p->state, &m->file, &policy, err) && predictor_plan(p, backend, m->log, err)) {
         weights_describe(&report, m->log);
         return true;
     }
@@ -36,7 +36,7 @@ bool predictor_open_random(Predictor *p, const Config *c, int classes, Backend *
     static const uint64_t seed = 0;
     bool ok = predictor_graph(p, c, classes, backend, batch, false, err);
     if (ok && on_demand) state_attach(&p->state, state_initial_source(&seed));
-    if (ok && (on_demand || state_init(&p->state, seed, err)) && predictor_plan(p, backend, err)) return true;
+    if (ok && (on_demand || state_init(&p->state, seed, err)) && predictor_plan(p, backend, NULL, err)) return true;
     predictor_close(p);
     return false;
 }

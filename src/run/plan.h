@@ -9,12 +9,14 @@
 #ifndef MALA_PLAN_H
 #define MALA_PLAN_H
 
+#include "base/log.h"
 #include "run/state.h"
 
 typedef struct {
     bool no_reuse;   /* every activation its own memory: for tests, and to inspect values after a run */
     bool no_capture; /* launch every step of every run by itself, also where the backend could replay them as one */
     bool measure;    /* find out the sizes and stop: no memory, no device, nothing to run; state may be NULL */
+    Log *log;        /* is told what runs do without; NULL: nobody is */
 } PlanOptions;
 
 typedef struct {
@@ -76,7 +78,8 @@ void plan_free(Plan *p);
  * are read as they are needed, those that only constants are made of into memory that the next ones overwrite. False:
  * what the source says. */
 bool plan_refresh(Plan *p, Err *err);
-/* Queues a run. From the second on, a backend that can capture replays what it recorded of one. */
+/* Queues a run. From the second on, a backend that can capture replays what it recorded of one; where recording fails,
+ * steps are launched one by one from then on, slower and to the same bits, and options.log has a warning. */
 void plan_run(Plan *p);
 
 /* False, with what went wrong, when a run has failed. */

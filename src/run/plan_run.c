@@ -140,21 +140,32 @@ static bool move_staged(Plan *p, Err *err) {
     return ok && b->mark(b, s->moved, STREAM_COMPUTE, err);
 }
 
+/* Records a run, of which nothing is done yet. Where that cannot be, by a library that does in a step what no recording
+ * holds, it is not tried again. */
+static void capture(Plan *p) {
+    Backend *b = p->backend;
+    Err err = {0};
+    bool ok = b->capture_begin(b, &err);
+    if (ok) {
+        run_range(p, p->n_constant_steps, p->n_steps);
+        ok = b->capture_end(b, &p->pipe.captured, &err);
+    }
+    p->options.no_capture = !ok;
+    if (!ok && p->options.log)
+        log_warning(p->options.log, "steps are launched one by one, which is slower: they cannot be recorded (%s)",
+                    err.text);
+}
+
 /* The first run is launched step by step: libraries may then set up what a capture could not hold. */
 static bool launch(Plan *p, Err *err) {
     Backend *b = p->backend;
     PlanPipe *s = &p->pipe;
-    bool capture = b->capture_begin && !p->options.no_capture && s->runs > 0;
-    if (!capture) {
-        run_range(p, p->n_constant_steps, p->n_steps);
-        return true;
+    if (b->capture_begin && !p->options.no_capture && s->runs > 0) {
+        if (!s->captured) capture(p);
+        if (s->captured) return b->capture_launch(b, s->captured, err);
     }
-    if (!s->captured) {
-        if (!b->capture_begin(b, err)) return false;
-        run_range(p, p->n_constant_steps, p->n_steps);
-        if (!b->capture_end(b, &s->captured, err)) return false;
-    }
-    return b->capture_launch(b, s->captured, err);
+    run_range(p, p->n_constant_steps, p->n_steps);
+    return true;
 }
 
 void plan_run(Plan *p) {

@@ -165,13 +165,21 @@ static bool cuda_elapsed(Backend *b, BackendMark *from, BackendMark *to, double 
 
 /* ---- capture ---- */
 
-static bool cuda_capture_begin(Backend *b, Err *err) { return device_capture_begin(stream_of(b, STREAM_COMPUTE), err); }
+static bool cuda_capture_begin(Backend *b, Err *err) {
+    return no_launch_failed(b, err) && device_capture_begin(stream_of(b, STREAM_COMPUTE), err);
+}
 
+/* What a launch met in a recording that failed is its failure alone: nothing was done, and the first such launch says
+ * why. In one that succeeds, it is the device's. */
 static bool cuda_capture_end(Backend *b, void **captured, Err *err) {
     DeviceGraph graph = NULL;
-    bool ok = device_capture_end(stream_of(b, STREAM_COMPUTE), &graph, err);
+    Err *launch = &cuda_of(b)->failed, ended = {0};
+    bool ok = device_capture_end(stream_of(b, STREAM_COMPUTE), &graph, &ended);
     *captured = graph;
-    return ok;
+    if (ok) return true;
+    if (launch->code) ended = *launch;
+    *launch = (Err){0};
+    return err_set(err, ended.code, "%s", ended.text);
 }
 
 static bool cuda_capture_launch(Backend *b, void *captured, Err *err) {
