@@ -374,6 +374,38 @@ static void test_step_allocates_nothing(void **state) {
     small_close(&s);
 }
 
+static BackendMark *newest_upload;
+static bool awaited_newest;
+static Backend sound;
+
+static bool watched_mark(Backend *b, BackendMark *mark, int stream, Err *e) {
+    if (stream == STREAM_UPLOAD) newest_upload = mark;
+    return sound.mark(b, mark, stream, e);
+}
+
+static bool watched_await(Backend *b, BackendMark *mark, Err *e) {
+    awaited_newest |= mark == newest_upload;
+    return sound.await(b, mark, e);
+}
+
+/* The two places take turns: what is staged waits for the upload before the last, never for the one on its way. */
+static void test_staging_waits_for_no_upload_on_its_way(void **state) {
+    (void)state;
+    Small s;
+    float x[SIZE];
+    small_open(&s, (PlanOptions){0});
+    sound = s.backend, newest_upload = NULL, awaited_newest = false;
+    s.backend.mark = watched_mark, s.backend.await = watched_await;
+    fill(x, 0);
+    for (int step = 0; step < 5; step++) {
+        OK(plan_stage(s.plan, s.x, x, sizeof x, &err));
+        plan_run(s.plan);
+        assert_non_null(newest_upload);
+    }
+    assert_false(awaited_newest);
+    small_close(&s);
+}
+
 static void test_timed_run(void **state) {
     (void)state;
     Small s;
@@ -632,6 +664,7 @@ int main(void) {
         cmocka_unit_test_setup(test_thread_and_device, reset),
         cmocka_unit_test_setup(test_forgotten_order_shows, reset),
         cmocka_unit_test_setup(test_step_allocates_nothing, reset),
+        cmocka_unit_test_setup(test_staging_waits_for_no_upload_on_its_way, reset),
         cmocka_unit_test_setup(test_timed_run, reset),
         cmocka_unit_test_setup(test_out_of_memory, reset),
         cmocka_unit_test_setup(test_failures_are_said, reset),

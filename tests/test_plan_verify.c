@@ -113,6 +113,8 @@ static void test_in_place_only_where_the_row_allows(void **state) {
     expect_fine_at(p.plan, d, p.plan->address[b]);            /* input 0 */
     expect_fault_at(p.plan, d, p.plan->address[c], "overlap"); /* input 1 */
     expect_fault_at(p.plan, e, p.plan->address[d], "overlap"); /* input 0, and input 1 as well */
+    g->values[d].shape.dim[1] = 2;
+    expect_fault_at(p.plan, d, p.plan->address[b], "overlap"); /* input 0, but half as long */
     done(&p, g);
 }
 

@@ -108,10 +108,9 @@ static void find_lifetimes(Plan *p, const Schedule *s, const Val *keep, int n_ke
             out->constant = step < s->n_constant;
         }
     }
+    /* A constant that a run reads stands for ever without more: only constants share memory with it, and the last of
+     * them is written before the run. */
     for (int i = 0; i < n_keep; i++) p->place[keep[i]].last = s->n_steps;
-    /* a constant that a run reads must stand for ever; one that only other constants read is gone by then */
-    for (Val v = 0; v < g->n_values; v++)
-        if (p->place[v].constant && p->place[v].last >= s->n_constant) p->place[v].last = INT32_MAX;
 }
 
 /* The input whose memory output 0 of a node takes over, or NO_VAL. */
