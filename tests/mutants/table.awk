@@ -23,7 +23,7 @@ function wrong(text) {
     bad++
 }
 
-# Of test_ops a name that fits no case would run nothing, and pass whatever the fault.
+# Of tests/cases a name that fits none would run nothing, and pass whatever the fault.
 function has_case(name,    command, line, n, part) {
     command = "cat tests/cases/*.c"
     while (cases == 0 && (command | getline line) > 0)
@@ -46,7 +46,7 @@ function check_tests(    n, i, part, name, source) {
         if (!(source in text_of)) text_of[source] = read_file(source)
         if (text_of[source] == "") wrong(source " is not there")
         else if (part[i] ~ /:/ && !index(text_of[source], name[2])) wrong(source " has no " name[2])
-        else if (name[1] ~ /_ops$/ && part[i] ~ /=/ && !has_case(name[2])) wrong("no case of tests/cases is called " name[2])
+        else if (name[1] ~ /_(ops|races)$/ && part[i] ~ /=/ && !has_case(name[2])) wrong("no case is called " name[2])
     }
 }
 
