@@ -14,7 +14,7 @@ out=$B/test-gpu
 rm -rf "$out" && mkdir -p "$out"
 if [ -n "$emulated" ]; then
     repeats=2 kinds="--train 2 --val 1 --scenes 0 --size 64" like_steps=3 ops_part=gelu large=16
-    network="model.name=custom" sizes="--batch 2 --size 32" too_much="--batch 65536 --size 224"
+    network="model.name=custom" sizes="--batch 2 --size 32" too_much="--batch 65535 --size 224"
     small="model.dims=8,16,24,32 model.depths=1,1,1,1 model.heads=1,1,1,1 model.projection=32 input.size=32"
     few="train.batch_size=8"
 else

@@ -183,9 +183,9 @@ static void test_ranges(void **state) {
     TEXT_FAILS("{\"optim\": {\"lr\": -1}}", "1:18: optim.lr: -1 is out of range - allowed: 1e-09 to 100");
     TEXT_FAILS("{\"optim\": {\"lr\": 1e30}}", "1:18: optim.lr: 1e+30 is out of range - allowed: 1e-09 to 100");
     TEXT_FAILS("{\"sched\": {\"epochs\": 0}}", "1:22: sched.epochs: 0 is out of range - allowed: 1 to 1000000");
-    TEXT_FAILS("{\"train\": {\"batch_size\": 0}}", "1:26: train.batch_size: 0 is out of range - allowed: 1 to 65536");
+    TEXT_FAILS("{\"train\": {\"batch_size\": 0}}", "1:26: train.batch_size: 0 is out of range - allowed: 1 to 65535");
     TEXT_FAILS("{\"train\": {\"batch_size\": 2147483648}}",
-               "1:26: train.batch_size: 2147483648 is out of range - allowed: 1 to 65536");
+               "1:26: train.batch_size: 2147483648 is out of range - allowed: 1 to 65535");
     TEXT_FAILS("{\"train\": {\"seed\": 9007199254740993}}",
                "1:20: train.seed: 9007199254740992 is out of range - allowed: 0 to 9007199254740991");
     TEXT_FAILS("{\"train\": {\"seed\": 1e300}}",

@@ -340,7 +340,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     Config config;
     Backend backend = {0};
     bool ok = config_load(&config, cli->config, cli->overrides, cli->override_count, err) &&
-              cli_flag_int(cli, "batch", &batch, 1, 65536, err) &&
+              cli_flag_int(cli, "batch", &batch, 1, BATCH_MOST, err) &&
               cli_flag_int(cli, "rounds", &rounds, 1, 100000, err) && config_open_backend(&backend, &config, err) &&
               config_set_precision(&backend, &config, true, err);
     if (ok) {

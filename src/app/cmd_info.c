@@ -147,7 +147,7 @@ static void print_text(const Table *t, int batch) {
 
 static bool run_config(const Config *c, int classes, const Cli *cli, Err *err) {
     int64_t batch = 1;
-    if (!cli_flag_int(cli, "batch", &batch, 1, 65536, err)) return false;
+    if (!cli_flag_int(cli, "batch", &batch, 1, BATCH_MOST, err)) return false;
     ClassifySpec spec = config_classify(c, classes);
     spec.unfused = true; /* as the CPU trains */
     ClassifyGraph g = classify_eval_graph(&spec, (int)batch, c->input.size[0], c->input.size[1], 0);

@@ -108,7 +108,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
     bool ok = host_memory_allowed(&left, &limit, err); /* before the table is begun */
     ok = config_load(&c, cli->config, cli->overrides, cli->override_count, err) && ok;
     int64_t batch = ok && train ? c.train.batch_size : 1;
-    ok = ok && cli_flag_int(cli, "batch", &batch, 1, 65536, err) && config_open_measuring(&b, &c, err) &&
+    ok = ok && cli_flag_int(cli, "batch", &batch, 1, BATCH_MOST, err) && config_open_measuring(&b, &c, err) &&
          config_set_precision(&b, &c, train, err) &&
          memory_predict(&m, &c, c.model.num_classes == AUTO_INT ? 1000 : c.model.num_classes, (int)batch, train, &b,
                         err);

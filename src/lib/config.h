@@ -87,6 +87,8 @@ typedef struct {
     OptionSet options; /* where each value came from: options_fail(&config.options, "input.size", ...) */
 } Config;
 
+#define BATCH_MOST 65535 /* a picture takes a block of a CUDA grid's third dimension */
+
 extern const Option config_table[];
 extern const int config_table_count;
 

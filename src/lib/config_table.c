@@ -97,7 +97,7 @@ const Option config_table[] = {
     FLOAT_AUTO("sched.min_lr", sched.min_lr, "auto", 0, 100, "lrf final_lr",
                "where the cosine ends; auto: 1e-5, or a tenth of the learning rate where that is less"),
 
-    INT("train.batch_size", train.batch_size, "128", 1, 65536, "batch bs", "images per step"),
+    INT("train.batch_size", train.batch_size, "128", 1, BATCH_MOST, "batch bs", "images per step"),
     FLOAT("train.smoothing", train.smoothing, "0.1", 0, 0.99, "label_smoothing", "label smoothing"),
     BOOL("train.ema", train.ema, "false", "model_ema", "keep a moving average of the weights"),
     FLOAT("train.ema_decay", train.ema_decay, "0.9999", 0, 0.9999999, "model_ema_decay", "of that average, per step"),
@@ -116,7 +116,7 @@ const Option config_table[] = {
          "cost a pass over memory; auto: cheap on a GPU, else none"),
     BOOL("train.deterministic", train.deterministic, "true", NULL, "the same bits for any number of threads; always so"),
 
-    INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, 65536, "val_batch_size", "images per step; auto: train's"),
+    INT_AUTO("eval.batch_size", eval.batch_size, "auto", 1, BATCH_MOST, "val_batch_size", "images per step; auto: train's"),
     {"eval.precision", OPTION_ENUM, 0, OPTION_UNSAVED, AT(eval.precision), "auto", 0, 0, PRECISIONS, NULL,
      "what eval and infer compute in; auto: bfloat16 on a GPU, else float32. Training evaluates in its own"},
     INT("log.interval", log.interval, "50", 1, 1000000, "log_interval print_freq", "steps between lines of metrics"),

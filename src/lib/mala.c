@@ -143,8 +143,8 @@ static bool open_runner(Runner *out, const MalaModel *m, const MalaRunnerOptions
 static bool new_runner(void *arg, Err *err) {
     Starting *s = arg;
     if (!s->model) return usage(err, "mala_runner_new: needs a model");
-    if (s->options.batch < 0 || s->options.threads < 0)
-        return usage(err, "mala_runner_new: batch and threads are counts");
+    if (s->options.batch < 0 || s->options.batch > BATCH_MOST || s->options.threads < 0)
+        return usage(err, "mala_runner_new: batch is 0 to 65535, and threads a count");
     MalaRunner *r = s->runner = mem_zalloc(1, sizeof *r);
     r->model = s->model;
     r->tensors = s->options.tensors;

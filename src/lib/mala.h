@@ -61,7 +61,7 @@ MALA_API const char *mala_model_label(const MalaModel *model, int class_index);
 typedef struct {
     const char *device; /* "auto", "cpu", "cuda", "cuda:N"; NULL: as the model's settings say */
     int threads;        /* 0: as many as the process may use */
-    int batch;          /* most pictures that are run at once; 0: 1 */
+    int batch;          /* most pictures that are run at once, up to 65535; 0: 1 */
     bool tensors;       /* for mala_run_tensors; otherwise for mala_run_images */
 } MalaRunnerOptions;
 /* options may be NULL. */
