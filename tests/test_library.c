@@ -280,6 +280,12 @@ static void test_errors(void **state) {
     assert_null(mala_runner_new(model, &(MalaRunnerOptions){.device = "abacus"}, &error));
     assert_int_equal(error.code, EXIT_USAGE);
     expect_text(error.text, "runner options: device: \"abacus\"");
+    const MalaRunnerOptions refused[] = {{.batch = -1}, {.batch = 65536}, {.threads = -1}};
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        assert_null(mala_runner_new(model, &refused[i], &error));
+        assert_int_equal(error.code, 2);
+        expect_text(error.text, "mala_runner_new: batch is 0 to 65535, and threads a count");
+    }
     assert_null(mala_runner_new(NULL, NULL, &error));
     MalaImage image;
     assert_false(mala_image_load(&image, weights, &error));
