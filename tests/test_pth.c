@@ -755,6 +755,85 @@ static void test_write_as_many_as_are_read(void **state) {
     free(names), free(path), free(t);
 }
 
+/* Entries "0", "1", ... of so many bytes; limit 0: the writer's own. The whole file, which the reader opens in *z. */
+static uint8_t *written(Zip *z, FileReader *r, const char *path, const size_t *sizes, int count, size_t limit) {
+    static const char names[][2] = {"0", "1", "2", "3", "4", "5"};
+    static uint8_t data[4000];
+    ZipWriter w;
+    Err err = {0};
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * i >> 3);
+    if (!zip_writer_open(&w, path, &err)) fail_msg("%s", err.text);
+    assert_true(w.limit == UINT32_MAX);
+    if (limit) w.limit = limit;
+    for (int i = 0; i < count; i++)
+        if (!zip_writer_add(&w, names[i], data, sizes[i], &err)) fail_msg("%s", err.text);
+    uint8_t *bytes, got[sizeof data];
+    size_t held;
+    if (!zip_writer_finish(&w, &err) || !file_read(&bytes, &held, path, 1 << 20, &err) ||
+        !file_reader_open(r, path, &err) || !zip_open(z, r, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(z->count, count);
+    for (int i = 0; i < count; i++) {
+        if (!zip_read(z, &z->entries[i], got, &err)) fail_msg("%s", err.text);
+        assert_int_equal(z->entries[i].bytes, sizes[i]);
+        assert_memory_equal(got, data, sizes[i]);
+        assert_int_equal(z->entries[i].data % ZIP_ALIGNMENT, 0);
+    }
+    return bytes;
+}
+
+static size_t number_at(const uint8_t *bytes, size_t count) {
+    size_t value = 0;
+    memcpy(&value, bytes, count);
+    return value;
+}
+
+/* A size or place that 32 bits cannot say stands in 64, and only that one: with the limit at 2000 in place of 4 GiB. */
+static void test_write_what_32_bits_cannot_say(void **state) {
+    (void)state;
+    enum { LIMIT = 2000 };
+    static const size_t sizes[] = {LIMIT - 1, 7, LIMIT, 3 * LIMIT / 2, 0, 11}; /* from the second on all lie beyond it */
+    Zip z;
+    FileReader r;
+    char *path = path_join(scratch_folder, "far.zip");
+    uint8_t *bytes = written(&z, &r, path, sizes, COUNTOF(sizes), LIMIT);
+    size_t at = z.entries[COUNTOF(sizes) - 1].end; /* the directory */
+    for (size_t i = 0; i < COUNTOF(sizes); i++) {
+        bool large = sizes[i] >= LIMIT, far = i > 0;
+        const uint8_t *local = bytes + z.entries[i].begin, *central = bytes + at;
+        assert_int_equal(z.entries[i].begin >= LIMIT, far);
+        assert_int_equal(number_at(local + 18, 4), large ? UINT32_MAX : sizes[i]);
+        assert_int_equal(number_at(central + 20, 4), large ? UINT32_MAX : sizes[i]);
+        assert_int_equal(number_at(central + 24, 4), large ? UINT32_MAX : sizes[i]);
+        assert_int_equal(number_at(central + 42, 4), far ? UINT32_MAX : z.entries[i].begin);
+        size_t extra = large || far ? 4 + 16 * (size_t)large + 8 * (size_t)far : 0;
+        assert_int_equal(number_at(central + 30, 2), extra);
+        if (extra) assert_int_equal(number_at(central + 49, 2), extra - 4);
+        at += ZIP_CENTRAL_BYTES + 1 + extra;
+    }
+    assert_int_equal(number_at(bytes + at, 4), ZIP_END64);
+    assert_int_equal(number_at(bytes + at + 48, 8), z.entries[COUNTOF(sizes) - 1].end);
+    at += ZIP_END64_BYTES + ZIP_LOCATOR_BYTES;
+    assert_int_equal(number_at(bytes + at, 4), ZIP_END);
+    assert_int_equal(number_at(bytes + at + 16, 4), UINT32_MAX);
+    assert_int_equal(at + ZIP_END_BYTES, r.count);
+    free(bytes), zip_close(&z), file_reader_close(&r);
+
+    /* the directory's end decides over the second record */
+    uint8_t *plain = written(&z, &r, path, sizes, 2, 0);
+    const size_t count = r.count, end = count - ZIP_END_BYTES;
+    zip_close(&z), file_reader_close(&r);
+    for (size_t limit = end; limit <= end + 1; limit++) {
+        bytes = written(&z, &r, path, sizes, 2, limit);
+        assert_int_equal(r.count, limit == end ? count + ZIP_END64_BYTES + ZIP_LOCATOR_BYTES : count);
+        assert_memory_equal(bytes, plain, limit == end ? end : count);
+        free(bytes), zip_close(&z), file_reader_close(&r);
+    }
+    free(plain);
+    unlink(path);
+    free(path);
+}
+
 /* Wherever the disk is full: an I/O error, and nothing stays, neither the file nor its beginning. */
 static void test_write_to_a_full_disk(void **state) {
     (void)state;
@@ -798,6 +877,7 @@ int main(void) {
         cmocka_unit_test(test_bytes_before_the_first_entry), cmocka_unit_test(test_entries_beyond_the_next),
         cmocka_unit_test(test_write_types), cmocka_unit_test(test_write_many_entries),
         cmocka_unit_test(test_write_as_many_as_are_read),
+        cmocka_unit_test(test_write_what_32_bits_cannot_say),
         cmocka_unit_test(test_write_to_a_full_disk),
     };
     return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);

@@ -50,6 +50,7 @@ typedef struct {
     FileWriter file;
     ZipEntry *entries;
     size_t count, capacity, at;
+    size_t limit; /* sizes and places from here on take 64 bits: what 32 cannot say; a test may lower it */
     ZipCrc crc;
 } ZipWriter;
 

@@ -18,7 +18,8 @@ static void put(Record *r, uint64_t value, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) r->bytes[r->count++] = (uint8_t)(value >> 8 * i);
 }
 
-static uint64_t or_ones(uint64_t value) { return MIN(value, UINT32_MAX); }
+/* What the 32 bits for a size or place say; all ones: it stands in 64 elsewhere. */
+static uint64_t or_ones(const ZipWriter *w, uint64_t value) { return value >= w->limit ? UINT32_MAX : value; }
 
 static bool append(ZipWriter *w, const void *bytes, size_t count, Err *err) {
     w->at += count;
@@ -26,18 +27,18 @@ static bool append(ZipWriter *w, const void *bytes, size_t count, Err *err) {
 }
 
 bool zip_writer_open(ZipWriter *w, const char *path, Err *err) {
-    *w = (ZipWriter){0};
+    *w = (ZipWriter){.limit = UINT32_MAX};
     zip_crc_init(&w->crc);
     return file_writer_open(&w->file, path, err);
 }
 
 /* What local and central headers share, from the flags to the sizes. */
-static void put_common(Record *r, const ZipEntry *e) {
+static void put_common(const ZipWriter *w, Record *r, const ZipEntry *e) {
     put(r, ZIP_FLAG_UTF8, 2);
     put(r, 0, 2); /* stored */
     put(r, 0, 2), put(r, 0x21, 2); /* 1980-01-01, so that the same weights are the same bytes */
     put(r, e->crc, 4);
-    put(r, or_ones(e->bytes), 4), put(r, or_ones(e->bytes), 4);
+    put(r, or_ones(w, e->bytes), 4), put(r, or_ones(w, e->bytes), 4);
     put(r, strlen(e->name), 2);
 }
 
@@ -46,13 +47,13 @@ bool zip_writer_add(ZipWriter *w, const char *name, const void *data, size_t byt
     CHECK(name[0] && strlen(name) <= ZIP_MAX_NAME, "%s", name);
     ZipEntry e = {.name = name, .bytes = bytes, .crc = zip_crc(&w->crc, 0, data, bytes), .begin = w->at};
     Record head = {0}, extra = {0};
-    if (bytes >= UINT32_MAX)
+    if (bytes >= w->limit)
         put(&extra, ZIP_EXTRA_64, 2), put(&extra, 16, 2), put(&extra, bytes, 8), put(&extra, bytes, 8);
     size_t unpadded = w->at + ZIP_LOCAL_BYTES + strlen(name) + extra.count + 4; /* 4: the padding field's own head */
     size_t pad = ROUND_UP(unpadded, (size_t)ZIP_ALIGNMENT) - unpadded;
     put(&extra, ZIP_EXTRA_PADDING, 2), put(&extra, pad, 2);
     put(&head, ZIP_LOCAL, 4), put(&head, VERSION_ZIP64, 2);
-    put_common(&head, &e);
+    put_common(w, &head, &e);
     put(&head, extra.count + pad, 2);
     if (w->count == w->capacity) {
         w->capacity = MAX(2 * w->capacity, (size_t)64);
@@ -65,15 +66,15 @@ bool zip_writer_add(ZipWriter *w, const char *name, const void *data, size_t byt
 
 static bool add_central(ZipWriter *w, const ZipEntry *e, Err *err) {
     Record head = {0}, extra = {0};
-    bool large = e->bytes >= UINT32_MAX, far = e->begin >= UINT32_MAX;
+    bool large = e->bytes >= w->limit, far = e->begin >= w->limit;
     if (large || far) put(&extra, ZIP_EXTRA_64, 2), put(&extra, 16 * large + 8 * far, 2);
     if (large) put(&extra, e->bytes, 8), put(&extra, e->bytes, 8);
     if (far) put(&extra, e->begin, 8);
     put(&head, ZIP_CENTRAL, 4), put(&head, VERSION_ZIP64, 2), put(&head, VERSION_ZIP64, 2);
-    put_common(&head, e);
+    put_common(w, &head, e);
     put(&head, extra.count, 2);
     put(&head, 0, 2), put(&head, 0, 2), put(&head, 0, 2), put(&head, 0, 4); /* comment, disk, attributes */
-    put(&head, or_ones(e->begin), 4);
+    put(&head, or_ones(w, e->begin), 4);
     return append(w, head.bytes, head.count, err) && append(w, e->name, strlen(e->name), err) &&
            append(w, extra.bytes, extra.count, err);
 }
@@ -84,7 +85,7 @@ bool zip_writer_finish(ZipWriter *w, Err *err) {
     for (size_t i = 0; ok && i < w->count; i++) ok = add_central(w, &w->entries[i], err);
     size_t end = w->at, bytes = end - begin;
     Record r = {0};
-    if (w->count >= UINT16_MAX || end >= UINT32_MAX) {
+    if (w->count >= UINT16_MAX || end >= w->limit) {
         put(&r, ZIP_END64, 4), put(&r, ZIP_END64_BYTES - 12, 8);
         put(&r, VERSION_ZIP64, 2), put(&r, VERSION_ZIP64, 2), put(&r, 0, 8);
         put(&r, w->count, 8), put(&r, w->count, 8), put(&r, bytes, 8), put(&r, begin, 8);
@@ -92,7 +93,7 @@ bool zip_writer_finish(ZipWriter *w, Err *err) {
     }
     put(&r, ZIP_END, 4), put(&r, 0, 4);
     put(&r, MIN(w->count, UINT16_MAX), 2), put(&r, MIN(w->count, UINT16_MAX), 2);
-    put(&r, or_ones(bytes), 4), put(&r, or_ones(begin), 4), put(&r, 0, 2);
+    put(&r, or_ones(w, bytes), 4), put(&r, or_ones(w, begin), 4), put(&r, 0, 2);
     ok = ok && append(w, r.bytes, r.count, err);
     free(w->entries);
     w->entries = NULL;
