@@ -24,7 +24,7 @@
 /* What a call does with its allocations failing; its result is checked in here, too. False: err. */
 typedef bool Work(void *arg, Err *err);
 
-/* Every allocation of a call with MALA_SOAK set, else at most so many, spread over it. */
+/* Every allocation of a call with MALA_SOAK set, or where there are few; else so many, spread over it. */
 #define MOST 150
 
 static void fail_one(const char *name, long n, bool ever_after, Work *work, void *arg) {
@@ -46,7 +46,7 @@ static void each_fails(const char *name, bool lasting, Work *work, void *arg) {
     if (!memory_can_fail()) skip();
     memory_fail(LONG_MAX, false);
     if (!work(arg, &err)) fail_msg("%s: %s", name, err.text);
-    long met = memory_stop(), step = getenv("MALA_SOAK") ? 1 : met / MOST + 1;
+    long met = memory_stop(), step = getenv("MALA_SOAK") ? 1 : MAX(met / MOST, 1);
     assert_true(met > 0);
     for (long n = 1; n <= met; n += step) fail_one(name, n, lasting && n % 3 == 0, work, arg);
     if (!work(arg, &err)) fail_msg("%s, again: %s", name, err.text);
@@ -181,6 +181,37 @@ static void test_loader(void **state) {
     each_fails("loader of evaluation", true, read_data, data);
 }
 
+static int threads_refused;
+
+/* The second thread may fail when the first one runs. */
+static bool open_loader(void *arg, Err *err) {
+    Loader *loader;
+    LoaderOptions options = loader_defaults(2, 8, 8, false);
+    options.workers = 2;
+    if (loader_open(&loader, &options, arg, err)) {
+        loader_close(loader);
+        return true;
+    }
+    assert_null(loader);
+    if (!strncmp(err->text, "loader: cannot start thread ", 28)) {
+        char number = (char)('1' + threads_refused++ % 2);
+        assert_int_equal(err->text[28], number);
+        assert_non_null(strstr(err->text, " of 2: Resource temporarily unavailable - use fewer workers"));
+    }
+    return false;
+}
+
+static void test_threads_of_a_loader(void **state) {
+    (void)state;
+    if (!memory_can_fail()) skip();
+    Dataset set = {0};
+    Err err = {0};
+    assert_true(dataset_open_folder(&set, data, "train", NULL, 0, &err));
+    each_fails("loader's threads", false, open_loader, &set);
+    assert_int_equal(threads_refused, 2);
+    dataset_close(&set);
+}
+
 static bool list_data(void *arg, Err *err) {
     Dataset set = {0};
     bool ok = dataset_open_list(&set, arg, err);
@@ -236,6 +267,21 @@ static void test_readers(void **state) {
     each_fails("safetensors", true, open_and_read, "tests/golden/attention_mala.safetensors");
     each_fails("checkpoint", true, open_and_read, "tests/golden/checkpoint.pth");
     each_fails("state dict", true, open_and_read, "tests/golden/state_dict.pth");
+}
+
+static bool make_absolute(void *arg, Err *err) {
+    (void)err;
+    char *path = path_absolute("./././name"), *expected = path_join(arg, "name");
+    assert_string_equal(path, expected);
+    free(path), free(expected);
+    return true;
+}
+
+static void test_absolute_path(void **state) {
+    (void)state;
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    each_fails("absolute path", true, make_absolute, here);
 }
 
 static bool write_both(void *arg, Err *err) {
@@ -320,8 +366,10 @@ static int remove_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decoders), cmocka_unit_test(test_png_turned_by_its_exif), cmocka_unit_test(test_encoders),
-        cmocka_unit_test(test_loader),   cmocka_unit_test(test_list),                   cmocka_unit_test(test_synth),
-        cmocka_unit_test(test_readers),  cmocka_unit_test(test_writers),                cmocka_unit_test(test_library),
+        cmocka_unit_test(test_loader),   cmocka_unit_test(test_threads_of_a_loader),    cmocka_unit_test(test_list),
+        cmocka_unit_test(test_synth),
+    cmocka_unit_test(test_readers),  cmocka_unit_test(test_writers),                cmocka_unit_test(test_absolute_path),
+        cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

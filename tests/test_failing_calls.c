@@ -29,7 +29,8 @@ static const struct {
     {"open", EIO},       {"open", EACCES},  {"open", ELOOP},      {"open", ENOMEM},  {"open", EMFILE},
     {"open", ENFILE},    {"open", ENOENT},  {"open", ENOTDIR},    {"open", ENXIO},   {"open", ENAMETOOLONG},
     {"pread", EIO},      {"pread", EINTR},  {"write", EIO},       {"write", ENOSPC}, {"write", EDQUOT},
-    {"write", EINTR},    {"write", 0},      {"close", EIO},       {"fsync", EIO},    {"fsync", EINVAL},
+    {"write", EINTR},    {"write", 0},      {"write", 1000},      {"pread", 1000},   {"close", EIO},
+    {"fsync", EIO},      {"fsync", EINVAL}, {"stat", EIO},        {"stat", ENOTDIR},
     {"rename", EIO},     {"rename", EPERM}, {"rename", EINVAL},   {"rename", ENOSYS}, {"rename", EEXIST},
     {"stat", EACCES},    {"stat", ELOOP},   {"lstat", EIO},       {"fstat", EIO},    {"mkdir", EROFS},
     {"mkdir", EEXIST},   {"opendir", EIO},  {"opendir", ENOENT},  {"opendir", ELOOP}, {"opendir", ENOTDIR},
@@ -144,6 +145,97 @@ static void test_files(void **state) {
     each_fails("lines", add_lines);
 }
 
+/* Of two faults at once the first is told. */
+static void test_two_faults(void **state) {
+    (void)state;
+    char expected[SCRATCH_PATH + 100], text[64] = "";
+    Err err = {0};
+    LineFile lines;
+    (void)unlink(path);
+    assert_true(file_write(path, "old text", 8, &err));
+    io_fail("fsync:/file:28:0:9 close:/file:5:0:9"); /* ENOSPC, EIO */
+    assert_false(file_write(path, "new text", 8, &err));
+    io_fail(NULL);
+    snprintf(expected, sizeof expected, "%s: cannot be synced: No space left on device - free some space", path);
+    assert_string_equal(err.text, expected);
+    assert_int_equal(err.code, EXIT_IO);
+    read_text(text, sizeof text, path);
+    assert_string_equal(text, "old text");
+    shell("! ls | grep tmp");
+
+    err = (Err){0};
+    line_file_open(&lines, path);
+    io_fail("write:/file:28:0:9 close:/file:5:0:9");
+    assert_false(line_file_add(&lines, "more", &err));
+    io_fail(NULL);
+    snprintf(expected, sizeof expected, "%s: writing failed (No space left on device) - check space and permi", path);
+    assert_memory_equal(err.text, expected, strlen(expected));
+    line_file_close(&lines); /* what waited is written at the end */
+    read_text(text, sizeof text, path);
+    assert_string_equal(text, "old textmore\n");
+}
+
+/* A disk that takes nothing, and says no why. */
+static void test_writes_of_nothing(void **state) {
+    (void)state;
+    char text[64] = "";
+    Err err = {0};
+    LineFile lines;
+    (void)unlink(path);
+    assert_true(file_write(path, "old text", 8, &err));
+    io_fail("write:/file:1000:0:1");
+    assert_false(file_write(path, "new text", 8, &err));
+    assert_non_null(strstr(err.text, "/file: cannot be written: Input/output error - check the disk"));
+    err = (Err){0};
+    line_file_open(&lines, path);
+    io_fail("write:/file:1000:0:1");
+    assert_false(line_file_add(&lines, "more", &err));
+    io_fail(NULL);
+    assert_non_null(strstr(err.text, "/file: writing failed (Input/output error) - "));
+    line_file_close(&lines);
+    read_text(text, sizeof text, path);
+    assert_string_equal(text, "old textmore\n");
+}
+
+/* Where the file system cannot rename to a name that is free, a second name does it, and takes nobody's. */
+static void test_only_new_without_the_flag(void **state) {
+    (void)state;
+    char text[64] = "";
+    for (int taken = 0; taken < 2; taken++) {
+        FileWriter w;
+        Err err = {0};
+        (void)unlink(path);
+        assert_true(file_writer_open(&w, path, &err) && file_writer_append(&w, "new text", 8, &err));
+        w.only_new = true;
+        if (taken) assert_true(file_write(path, "old text", 8, &err));
+        io_fail("rename:/file:22:0:9"); /* EINVAL */
+        assert_int_equal(file_writer_commit(&w, &err), !taken);
+        io_fail(NULL);
+        assert_int_equal(err.code, taken ? EXIT_USAGE : EXIT_DONE);
+        if (taken) assert_non_null(strstr(err.text, "/file: exists, it was written meanwhile - give another name"));
+        read_text(text, sizeof text, path);
+        assert_string_equal(text, taken ? "old text" : "new text");
+        shell("! ls | grep tmp");
+    }
+}
+
+static void test_folders_in_odd_places(void **state) {
+    (void)state;
+    char made[SCRATCH_PATH + 16];
+    Err err = {0};
+    io_fail("mkdir:/mala-none:30:0:9"); /* EROFS */
+    assert_false(dir_make("/mala-none", &err));
+    assert_string_equal(err.text, "/mala-none: the folder cannot be made: Read-only file system - choose another place");
+    assert_int_equal(err.code, EXIT_IO);
+    /* another process makes it between the look and the making */
+    err = (Err){0};
+    snprintf(made, sizeof made, "%s/made", folder);
+    shell("mkdir -p made");
+    io_fail("stat:/made:2:0:1");
+    if (!dir_make(made, &err)) fail_msg("%s", err.text);
+    io_fail(NULL);
+}
+
 static bool is_there(const char *name) {
     char whole[SCRATCH_PATH + 32];
     snprintf(whole, sizeof whole, "%s/%s", folder, name);
@@ -209,6 +301,44 @@ static void test_data(void **state) {
     (void)state;
     each_fails("data set", find_pictures);
     each_fails("synth", render);
+}
+
+/* Into a folder that cannot be listed nothing is written: it may hold what is somebody's. */
+static void test_synth_into_a_folder_that_cannot_be_listed(void **state) {
+    (void)state;
+    char where[SCRATCH_PATH + 16];
+    snprintf(where, sizeof where, "%s/rendered", folder);
+    shell("rm -rf rendered && mkdir rendered");
+    Err err = {0};
+    SynthOptions o = synth_defaults();
+    o.dir = where;
+    io_fail("opendir:rendered:13:0:1000"); /* EACCES */
+    assert_false(synth_write(&o, NULL, NULL, &err));
+    io_fail(NULL);
+    assert_int_equal(err.code, EXIT_IO);
+    assert_non_null(strstr(err.text, "/rendered: the folder cannot be opened: Permission denied - check its perm"));
+    shell("rmdir rendered");
+}
+
+/* Threads that fail at once: one of them tells it, all stop, and no list says that the pictures are there. */
+static void test_threads_of_synth_that_all_fail(void **state) {
+    (void)state;
+    char where[SCRATCH_PATH + 16];
+    snprintf(where, sizeof where, "%s/rendered", folder);
+    for (int threads = 1; threads <= 8; threads *= 8) {
+        shell("rm -rf rendered");
+        Err err = {0};
+        SynthOptions o = synth_defaults();
+        o.dir = where, o.train_per_class = 0, o.val_per_class = 0, o.train_scenes = 64, o.val_scenes = 0;
+        o.size = o.scene_size = 32, o.threads = threads;
+        io_fail("posix_fallocate:rendered/scenes:28:0:1000"); /* ENOSPC */
+        assert_false(synth_write(&o, NULL, NULL, &err));
+        assert_in_range(io_met(0), 1, threads);
+        io_fail(NULL);
+        assert_int_equal(err.code, EXIT_IO);
+        assert_non_null(strstr(err.text, ".jpg: cannot be written: No space left on device - free some space"));
+        shell("! find rendered -type f | grep .");
+    }
 }
 
 static void expect_refused(SynthOptions o) {
@@ -315,9 +445,13 @@ static int remove_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_what_killed_runs_left),
-                                       cmocka_unit_test(test_unfinished), cmocka_unit_test(test_data),
-                                       cmocka_unit_test(test_synth_ranges), cmocka_unit_test(test_tensors),
-                                       cmocka_unit_test(test_onnx)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_files), cmocka_unit_test(test_two_faults), cmocka_unit_test(test_writes_of_nothing),
+        cmocka_unit_test(test_only_new_without_the_flag), cmocka_unit_test(test_folders_in_odd_places),
+        cmocka_unit_test(test_what_killed_runs_left), cmocka_unit_test(test_unfinished),
+        cmocka_unit_test(test_data), cmocka_unit_test(test_synth_ranges),
+        cmocka_unit_test(test_synth_into_a_folder_that_cannot_be_listed),
+        cmocka_unit_test(test_threads_of_synth_that_all_fail), cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_onnx)};
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

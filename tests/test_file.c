@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "scratch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -380,6 +381,103 @@ static void test_only_temporaries_are_removed(void **state) {
     }
 }
 
+/* An error that was set stays, with its cause; nobody has to ask for one. */
+static void test_the_first_error_stays(void **state) {
+    Scene *s = *state;
+    char *missing = path_join(s->folder, "missing");
+    uint8_t *bytes;
+    size_t count;
+    Err err = {0};
+    err_set(&err, EXIT_USAGE, "the first");
+    assert_false(file_read(&bytes, &count, missing, 10, &err));
+    assert_false(file_fail(&err, missing, "cannot be read", EIO));
+    assert_string_equal(err.text, "the first");
+    assert_int_equal(err.code, EXIT_USAGE);
+    assert_int_equal(err.system, 0);
+    assert_false(file_read(&bytes, &count, missing, 10, NULL));
+    assert_false(file_fail(NULL, missing, "cannot be read", EIO));
+    err = (Err){0};
+    assert_false(file_read(&bytes, &count, missing, 10, &err));
+    assert_int_equal(err.system, ENOENT);
+    free(missing);
+}
+
+/* A hundred runs of this number died: their files may be somebody's. */
+static void test_no_temporary_name_is_free(void **state) {
+    Scene *s = *state;
+    char name[SCRATCH_PATH + 64], expected[SCRATCH_PATH + 64], *path = path_join(s->folder, "a");
+    Err err = {0};
+    assert_true(file_write(path, "old", 3, &err));
+    for (int k = 0; k < 100; k++) {
+        snprintf(name, sizeof name, "%s.tmp.%ld.%d", path, (long)getpid(), k);
+        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+        assert_true(fd >= 0);
+        close(fd);
+        if (k == 98) assert_true(file_write(path, "old", 3, &err)); /* one is */
+    }
+    assert_false(file_write(path, "new", 3, &err));
+    snprintf(expected, sizeof expected, "%s: cannot be created: File exists - give another name", path);
+    assert_string_equal(err.text, expected);
+    assert_int_equal(err.code, EXIT_IO);
+    expect_content(path, "old");
+    assert_int_equal(names_in(s->folder), 101);
+    free(path);
+}
+
+static void expect_kind(const char *folder, const char *name, PathKind wanted) {
+    char *path = path_join(folder, name);
+    PathKind kind;
+    Err err = {0};
+    if (!path_kind(&kind, path, &err)) fail_msg("%s", err.text);
+    assert_int_equal(kind, wanted);
+    free(path);
+}
+
+static void test_kinds(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char *path = path_join(s->folder, "a");
+    assert_true(file_write(path, "x", 1, &err));
+    expect_kind(s->folder, "", PATH_FOLDER);
+    expect_kind(s->folder, "a", PATH_FILE);
+    expect_kind(s->folder, "a/b", PATH_NOTHING);
+    expect_kind(s->folder, "b", PATH_NOTHING);
+    expect_kind("/dev", "null", PATH_OTHER);
+    free(path);
+}
+
+/* Names without a folder, and a folder that is gone. */
+static void test_where_we_are(void **state) {
+    Scene *s = *state;
+    Err err = {0};
+    char before[4096], here[4096], *gone = path_join(s->folder, "gone"), *path;
+    assert_non_null(getcwd(before, sizeof before));
+    assert_int_equal(chdir(s->folder), 0);
+    assert_non_null(getcwd(here, sizeof here));
+    assert_true(file_write("a.tmp.1.0", "x", 1, &err) && file_write("b.tmp.1.0", "x", 1, &err));
+    file_remove_temporaries("a");
+    assert_int_equal(access("a.tmp.1.0", F_OK), -1);
+    assert_int_equal(access("b.tmp.1.0", F_OK), 0);
+    static const char *const paths[][2] = {{"x", "/x"}, {"./x", "/x"}, {".x", "/.x"}, {"../x", "/../x"}};
+    for (size_t i = 0; i < COUNTOF(paths); i++) {
+        char *expected = path_join(here, paths[i][1]);
+        path = path_absolute(paths[i][0]);
+        assert_string_equal(path, expected);
+        free(path), free(expected);
+    }
+    assert_true(dir_make(gone, &err));
+    assert_int_equal(chdir(gone), 0);
+    assert_int_equal(rmdir(gone), 0);
+    path = path_absolute("./x"); /* the name still says what was asked for */
+    assert_string_equal(path, "./x");
+    free(path);
+    path = path_absolute("/x");
+    assert_string_equal(path, "/x");
+    free(path);
+    assert_int_equal(chdir(before), 0);
+    free(gone);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -388,6 +486,8 @@ int main(void) {
         TEST(test_steps),               TEST(test_the_name_that_is_told), TEST(test_only_new),
         TEST(test_read_refused),        TEST(test_limit),                 TEST(test_reader),
         TEST(test_folders),             TEST(test_join),                  TEST(test_only_temporaries_are_removed),
+        TEST(test_the_first_error_stays), TEST(test_no_temporary_name_is_free), TEST(test_kinds),
+        TEST(test_where_we_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -190,6 +190,31 @@ static void test_refusals(void **state) {
     free(dir);
 }
 
+/* Nothing is asked for: a folder, there or not, of which only the names of the classes are written. */
+static void test_no_pictures(void **state) {
+    (void)state;
+    char *dir = path_join(root, "none");
+    SynthOptions o = small_options(dir);
+    o.train_per_class = o.val_per_class = o.train_scenes = o.val_scenes = 0;
+    Err err = {0};
+    for (int there = 0; there < 2; there++) {
+        if (there) assert_true(dir_make(dir, &err));
+        write_or_fail(&o);
+        DirList list;
+        assert_true(dir_list(&list, dir, &err));
+        assert_int_equal(list.count, 1);
+        dir_list_free(&list);
+        size_t count, count_of_one;
+        uint8_t *names = read_or_fail(dir, "classes.txt", &count);
+        uint8_t *names_of_one = read_or_fail(one_thread, "classes.txt", &count_of_one);
+        assert_int_equal(count, count_of_one);
+        assert_memory_equal(names, names_of_one, count);
+        free(names), free(names_of_one);
+        scratch_remove(dir);
+    }
+    free(dir);
+}
+
 typedef struct {
     int calls, last, total;
 } Calls;
@@ -504,6 +529,7 @@ int main(void) {
         cmocka_unit_test(test_seed_changes_pictures),
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_pictures),
         cmocka_unit_test(test_progress_reaches_the_end),
         cmocka_unit_test(test_annotations_say_what_the_pictures_show),
         cmocka_unit_test(test_tracing_odd_masks),

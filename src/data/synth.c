@@ -62,7 +62,7 @@ static bool write_jpeg(const char *path, const Image *image, int quality, Err *e
 static bool write_labels(const char *path, const uint8_t *labels, int width, int height, Err *err) {
     png_image png = {.version = PNG_IMAGE_VERSION, .format = PNG_FORMAT_GRAY, .flags = PNG_IMAGE_FLAG_FAST};
     png.width = (png_uint_32)width, png.height = (png_uint_32)height;
-    png_alloc_size_t count = PNG_IMAGE_PNG_SIZE_MAX(png);
+    png_alloc_size_t count = 2 * (size_t)(width + 1) * (size_t)height + 4096; /* deflate adds an eighth at most */
     uint8_t *bytes = mem_zalloc(count, 1);
     bool ok = png_image_write_to_memory(&png, bytes, &count, 0, labels, 0, NULL);
     if (!ok) mem_exhausted("a label map"); /* nothing else can be wrong with one */

@@ -1,7 +1,7 @@
 /* io.c - preloaded into mala, or linked into a test (io.h): system calls on chosen files fail in a chosen way, as disks
  * and network shares do. MALA_FAULT=CALL:PART:ERRNO:SKIP:TIMES: calls on paths that contain PART fail with that number,
  * after the first SKIP, TIMES times; several, apart by spaces. A negative number is no error but a signal, sent just
- * then; the call goes on when it has been taken. 0 is a read or write that is cut short.
+ * then; the call goes on when it has been taken. 0 is a read or write that is cut short, 1000 one of nothing.
  * Nothing is really synced. MALA_FAULT_HURRY=1: nobody waits between tries.
  * MALA_FAULT_MET=FILE: how often each call was met is written there at the end, a line for each.
  * Calls: open read pread write close fsync flock rename stat lstat fstat mkdir posix_fallocate opendir readdir. */
@@ -24,6 +24,7 @@
 #include "io.h"
 
 #define RULES 32
+#define OF_NOTHING 1000
 
 static struct {
     char call[16], part[64];
@@ -76,6 +77,10 @@ static int fault_of(const char *call, const char *path, size_t *count) {
         if (strcmp(call, rules[i].call) != 0 || !strstr(path, rules[i].part)) continue;
         int n = atomic_fetch_add(&rules[i].met, 1) - rules[i].skip;
         if (n < 0 || n >= rules[i].times) continue;
+        if (rules[i].code == OF_NOTHING && count) {
+            *count = 0;
+            continue;
+        }
         if (rules[i].code > 0) return errno = rules[i].code;
         if (rules[i].code < 0) send(-rules[i].code);
         if (rules[i].code == 0 && count && *count > 1) *count /= 2;
