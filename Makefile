@@ -63,7 +63,8 @@ CFLAGS   += $(FORTIFY) $(HARDEN)
 
 SIMD_SRC := $(wildcard src/backend/cpu/simd/*.c)
 PLAIN_SRC := $(filter-out src/main.c src/backend/cuda_absent.c,$(wildcard src/*/*.c src/backend/cpu/*.c))
-OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o))
+OBJ := $(PLAIN_SRC:src/%.c=$(B)/%.o) $(foreach isa,$(ISAS),$(SIMD_SRC:src/%.c=$(B)/%.$(isa).o)) \
+       $(if $(filter --coverage,$(SAN)),$(B)/tests/faults/leave.o)
 LIB_OBJ := $(filter-out $(B)/app/%,$(OBJ))
 TEST_SRC := $(filter-out tests/test_cuda_races.c,$(wildcard tests/test_*.c))
 TESTS := $(TEST_SRC:tests/%.c=$(B)/tests/%)
@@ -237,7 +238,7 @@ coverage:
 	$(Q)rm -f $$(find build/coverage -name '*.gcda' 2>/dev/null)
 	$(Q)$(MAKE) --no-print-directory B=build/coverage OPT=-O0 SAN=--coverage run-coverage
 	@scripts/coverage.sh build/coverage $(if $(V),-v)
-run-coverage: $(B)/mala $(filter $(COVERAGE_TESTS:%=$(B)/tests/test_%),$(TESTS))
+run-coverage: $(B)/mala $(COVERAGE_TESTS:%=$(B)/tests/test_%)
 	@MALA=$(B)/mala scripts/run_tests.sh $(filter $(B)/tests/%,$^)
 
 # The sweeps of faults that `make test` takes a sample of, whole: hours.

@@ -77,6 +77,19 @@ static Image decoded(const Buffer *b, const char *what) {
     return image;
 }
 
+/* Grey levels of noise: bytes that no coding makes few. */
+static Buffer made_noise(int side, int quality) {
+    Image image;
+    Err err = {0};
+    Buffer b = {0};
+    uint32_t state = 1;
+    assert_true(image_new(&image, side, side, &err));
+    for (int i = 0; i < 3 * side * side; i++) image.pixels[i] = (uint8_t)((state = state * 1664525 + 1013904223) >> 24);
+    if (!image_encode_jpeg(&b.bytes, &b.count, &image, quality, &err)) fail_msg("%s", err.text);
+    image_free(&image);
+    return b;
+}
+
 /* Changed: b with `cut` bytes at a place replaced by others, which must decode to the same pixels. */
 static void expect_same(const Buffer *b, size_t at, size_t cut, const void *piece, size_t count, const char *what) {
     Buffer changed = copy_of(b);
@@ -129,6 +142,106 @@ static void test_padding_behind_the_last_scan(void **state) {
     expect_same(&baseline, baseline.count, 0, "anything", 8, "bytes behind the end");
     expect_refused(&baseline, baseline.count - 2, junk, sizeof junk);
     expect_refused(&progressive, progressive.count - 2, junk, sizeof junk);
+}
+
+/* Whichever segment stands before them. */
+static void test_bytes_behind_each_segment(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t count;
+    } segments[] = {{"\xff\xdd\0\4\0\0", 6}, {"\xff\xfe\0\6note", 8}, {"\xff\xe5\0\5\xff\xfe\0", 7}};
+    int n = 0;
+    while (find_marker(&progressive, 0xc4, n) < find_marker(&progressive, 0xda, 0)) n++;
+    const size_t between = find_marker(&progressive, 0xc4, n); /* right behind the first scan */
+    for (size_t i = 0; i < COUNTOF(segments); i++) {
+        Buffer piece = {0};
+        buffer_put(&piece, segments[i].bytes, segments[i].count);
+        buffer_put(&piece, "something else", 14);
+        expect_same(&progressive, between, 0, piece.bytes, piece.count, "text behind a segment");
+        buffer_free(&piece);
+    }
+    size_t table = find_marker(&progressive, 0xdb, 0); /* the same table once more, between two scans */
+    size_t bytes = 2 + (size_t)progressive.bytes[table + 2] * 256 + progressive.bytes[table + 3];
+    Buffer piece = {0};
+    buffer_put(&piece, progressive.bytes + table, bytes);
+    buffer_put(&piece, "something else", 14);
+    expect_same(&progressive, between, 0, piece.bytes, piece.count, "text behind a table");
+    buffer_free(&piece);
+    /* a restart, which has no length */
+    expect_refused(&progressive, between, "\xff\xd7\0\6note and more", 17);
+}
+
+/* No segment is as long as what lies before the bytes. */
+static void test_bytes_behind_a_long_scan(void **state) {
+    (void)state;
+    static const uint8_t junk[40] = {[39] = 1};
+    Buffer noise = made_noise(256, 100);
+    assert_true(noise.count > 0x18000);
+    expect_refused(&noise, noise.count - 2, junk, sizeof junk);
+    buffer_free(&noise);
+}
+
+static void test_two_components(void **state) {
+    (void)state;
+    struct jpeg_compress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    unsigned char *bytes = NULL;
+    unsigned long count = 0;
+    Image image;
+    Err err = {0};
+    uint8_t row[16] = {0};
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_mem_dest(&jpeg, &bytes, &count);
+    jpeg.image_width = 8, jpeg.image_height = 8;
+    jpeg.input_components = 2;
+    jpeg.in_color_space = JCS_UNKNOWN;
+    jpeg_set_defaults(&jpeg);
+    jpeg_start_compress(&jpeg, TRUE);
+    for (int y = 0; y < 8; y++) jpeg_write_scanlines(&jpeg, &(JSAMPROW){row}, 1);
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    assert_false(image_decode(&image, bytes, count, "F", &err));
+    assert_string_equal(err.text, "F: has 2 colour components - convert it to RGB");
+    assert_int_equal(err.code, EXIT_INPUT);
+    free(bytes);
+}
+
+/* The format's sizes end at 65,500, and begin at 1. */
+static void test_encoder_refuses(void **state) {
+    (void)state;
+    static const struct {
+        int width, height;
+        ExitCode code;
+        const char *text;
+    } sizes[] = {
+        {65501, 1, EXIT_USAGE, "JPEG encoder: 65501 x 1 is beyond the format's 65500 - scale it down or write PNG"},
+        {1, 65501, EXIT_USAGE, "JPEG encoder: 1 x 65501 is beyond the format's 65500 - scale it down or write PNG"},
+        {0, 1, EXIT_BUG, "JPEG encoder: Empty JPEG image (DNL not supported) - close other programs"}};
+    static uint8_t pixels[3];
+    for (size_t i = 0; i < COUNTOF(sizes); i++) {
+        Image image = {.width = sizes[i].width, .height = sizes[i].height, .pixels = pixels};
+        uint8_t *bytes = pixels;
+        size_t count = 1;
+        Err err = {0};
+        assert_false(image_encode_jpeg(&bytes, &count, &image, 90, &err));
+        assert_int_equal(err.code, sizes[i].code);
+        assert_string_equal(err.text, sizes[i].text);
+        assert_null(bytes);
+        assert_int_equal(count, 0);
+    }
+    Image widest, got;
+    uint8_t *bytes;
+    size_t count;
+    Err err = {0};
+    assert_true(image_new(&widest, 65500, 1, &err));
+    memset(widest.pixels, 100, 3 * 65500);
+    assert_true(image_encode_jpeg(&bytes, &count, &widest, 90, &err));
+    assert_true(image_decode(&got, bytes, count, "F", &err));
+    assert_int_equal(got.width, 65500);
+    image_free(&widest), image_free(&got);
+    free(bytes);
 }
 
 /* A scan that lost or gained something in its middle. */
@@ -205,7 +318,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_oddities_of_headers), cmocka_unit_test(test_coefficient_range_of_a_sequential_scan),
         cmocka_unit_test(test_bytes_between_segments), cmocka_unit_test(test_padding_behind_the_last_scan),
+        cmocka_unit_test(test_bytes_behind_each_segment), cmocka_unit_test(test_bytes_behind_a_long_scan),
         cmocka_unit_test(test_damage_inside_a_scan), cmocka_unit_test(test_few_bytes_that_promise_much),
+        cmocka_unit_test(test_two_components), cmocka_unit_test(test_encoder_refuses),
         cmocka_unit_test(test_print_colours_become_light)};
     return cmocka_run_group_tests(tests, make_pictures, free_pictures);
 }

@@ -133,7 +133,7 @@ static void test_any_number_of_threads(void **state) {
         for (size_t w = 0; w < COUNTOF(workers); w++) {
             LoaderOptions o = options_of(train, 4, workers[w]);
             if (w == 2) o.ahead = 1;
-            if (w == 2) o.keep_bytes = 20000; /* some pictures fit */
+            if (w == 2) o.keep_bytes = 5000; /* some pictures fit */
             if (w == 3) o.keep_bytes = 1 << 26; /* all do */
             Loader *l = must_open(&o, &s->data);
             for (uint32_t epoch = 0; epoch < 3; epoch++) hashes[w][epoch] = epoch_hash(l, epoch, 0, o.batch);
@@ -363,6 +363,63 @@ static void test_bad_files_that_stop(void **state) {
     loader_close(l);
 }
 
+/* In training a bad picture is followed by the next, and the limit may be met before a good one is. */
+static void test_bad_files_beyond_the_limit_in_training(void **state) {
+    Scene *s = *state;
+    spoil(s, 3), spoil(s, 4), spoil(s, 5);
+    for (uint32_t epoch = 0; epoch < 12; epoch++) { /* any of them comes first */
+        LoaderOptions o = options_of(true, SAMPLES, (int)epoch % 3);
+        o.max_bad = 1.0 / SAMPLES;
+        Err err = {0};
+        const Batch *batch;
+        Loader *l = must_open(&o, &s->data);
+        loader_start_epoch(l, epoch, 0);
+        assert_false(loader_next(l, &batch, &err));
+        assert_null(batch);
+        expect_error(&err, EXIT_INPUT, "(bad picture number 2 of 21, more than data.max_bad=0.047619 allows)");
+        size_t count;
+        const BadSample *bad = loader_bad(l, &count);
+        assert_int_equal(count, 1);
+        assert_in_range(bad->sample, 3, 5);
+        loader_close(l);
+    }
+}
+
+/* One picture stands in for all others, and is large: many threads decode it at once, and one of them keeps it. */
+static void test_many_threads_keep_one_picture(void **state) {
+    Scene *s = *state;
+    enum { GOOD = 10, LARGE = 800 };
+    Err err = {0};
+    Image image;
+    uint8_t *bytes;
+    size_t count;
+    for (int i = 0; i < SAMPLES; i++)
+        if (i != GOOD) spoil(s, i);
+    assert_true(image_new(&image, LARGE, LARGE, &err));
+    for (int i = 0; i < 3 * LARGE * LARGE; i++) image.pixels[i] = (uint8_t)(i * i >> 7);
+    assert_true(image_encode_png(&bytes, &count, &image, &err));
+    char path[DATASET_PATH_MAX];
+    dataset_path(&s->data, GOOD, path);
+    put_file(s, path + strlen(s->folder) + 1, bytes, count);
+    uint64_t expected[2] = {0};
+    for (int workers = 0; workers <= 6; workers += 3) {
+        LoaderOptions o = options_of(true, 12, workers);
+        o.max_bad = 1;
+        o.keep_bytes = workers ? 1 << 26 : 0;
+        Loader *l = must_open(&o, &s->data);
+        for (uint32_t epoch = 0; epoch < 2; epoch++) {
+            uint64_t hash = epoch_hash(l, epoch, 0, o.batch);
+            if (workers == 0) expected[epoch] = hash;
+            assert_true(hash == expected[epoch]);
+        }
+        (void)loader_bad(l, &count);
+        assert_int_equal(count, SAMPLES - 1);
+        loader_close(l);
+    }
+    image_free(&image);
+    free(bytes);
+}
+
 /* What the system says of a file says nothing about its picture: the run ends, whatever may be bad. */
 static void test_files_that_cannot_be_opened(void **state) {
     Scene *s = *state;
@@ -489,7 +546,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_any_number_of_threads),     TEST(test_any_beginning),         TEST(test_each_sample_once),
         TEST(test_batches_hold_the_pictures), TEST(test_bad_files_in_training), TEST(test_bad_files_in_evaluation),
-        TEST(test_bad_files_that_stop),       TEST(test_a_forked_child_does_not_wait),
+        TEST(test_bad_files_that_stop),       TEST(test_bad_files_beyond_the_limit_in_training),
+        TEST(test_many_threads_keep_one_picture), TEST(test_a_forked_child_does_not_wait),
         TEST(test_batches_beyond_memory), TEST(test_training_leaves_out_the_short_batch_by_default),
         TEST(test_files_that_cannot_be_opened), TEST(test_pictures_that_may_not_be_read),
         cmocka_unit_test(test_real_pictures),

@@ -74,7 +74,7 @@ static void leave_on_warning(j_common_ptr jpeg, int level) {
     int code = e->errors.msg_code;
     if (level >= 0 || e->in_header) return; /* levels from 0 up are traces */
     if (code == JWRN_NOT_SEQUENTIAL) return; /* a range of coefficients that no sequential decoder asks for */
-    if (code == JWRN_EXTRANEOUS_DATA && jpeg->is_decompressor && is_filling(e, (j_decompress_ptr)jpeg)) return;
+    if (code == JWRN_EXTRANEOUS_DATA && is_filling(e, (j_decompress_ptr)jpeg)) return; /* only decoding says this */
     leave(jpeg);
 }
 

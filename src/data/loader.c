@@ -238,9 +238,10 @@ static bool settle(Loader *l, Slot *slot, Err *err) {
             memcpy(b->pixels + (size_t)to * l->sample_bytes, b->pixels + (size_t)i * l->sample_bytes, l->sample_bytes);
             b->labels[to] = b->labels[i], b->samples[to] = b->samples[i];
         } else if (l->options.train) {
+            /* all of them are entered by now */
             ok =
                 err_set(err, EXIT_INPUT, "%s: none of its %zu pictures can be used (the last: %.500s) - check the data",
-                        l->data->root, l->data->count, l->bad_count ? l->bad[l->bad_count - 1].reason : "");
+                        l->data->root, l->data->count, l->bad[l->bad_count - 1].reason);
         }
     }
     free_failures(slot, l->options.batch);
