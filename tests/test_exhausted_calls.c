@@ -367,9 +367,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decoders), cmocka_unit_test(test_png_turned_by_its_exif), cmocka_unit_test(test_encoders),
         cmocka_unit_test(test_loader),   cmocka_unit_test(test_threads_of_a_loader),    cmocka_unit_test(test_list),
-        cmocka_unit_test(test_synth),
-    cmocka_unit_test(test_readers),  cmocka_unit_test(test_writers),                cmocka_unit_test(test_absolute_path),
-        cmocka_unit_test(test_library),
+        cmocka_unit_test(test_synth),    cmocka_unit_test(test_readers),                cmocka_unit_test(test_writers),
+        cmocka_unit_test(test_absolute_path), cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

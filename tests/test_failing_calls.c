@@ -225,7 +225,8 @@ static void test_folders_in_odd_places(void **state) {
     Err err = {0};
     io_fail("mkdir:/mala-none:30:0:9"); /* EROFS */
     assert_false(dir_make("/mala-none", &err));
-    assert_string_equal(err.text, "/mala-none: the folder cannot be made: Read-only file system - choose another place");
+    assert_string_equal(err.text,
+                        "/mala-none: the folder cannot be made: Read-only file system - choose another place");
     assert_int_equal(err.code, EXIT_IO);
     /* another process makes it between the look and the making */
     err = (Err){0};

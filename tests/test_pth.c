@@ -792,7 +792,7 @@ static size_t number_at(const uint8_t *bytes, size_t count) {
 static void test_write_what_32_bits_cannot_say(void **state) {
     (void)state;
     enum { LIMIT = 2000 };
-    static const size_t sizes[] = {LIMIT - 1, 7, LIMIT, 3 * LIMIT / 2, 0, 11}; /* from the second on all lie beyond it */
+    static const size_t sizes[] = {LIMIT - 1, 7, LIMIT, 3 * LIMIT / 2, 0, 11}; /* all but the first lie beyond it */
     Zip z;
     FileReader r;
     char *path = path_join(scratch_folder, "far.zip");
