@@ -230,7 +230,7 @@ races: $(B)/tests/test_cuda_races
 	@scripts/run_tests.sh $<
 
 # Branches and lines of the rooms that read and write files, by the tests that matter to them (V=1: what is not taken).
-COVERAGE_TESTS := file list image jpeg webp dataset loader resize synth pth safetensors tensor_file seal weights onnx \
+COVERAGE_TESTS := log process signals limits cli config asked screens file list image jpeg webp dataset loader resize synth pth safetensors tensor_file seal weights onnx \
                   onnx_numbers draws json sha256 malformed malformed_images model_files bitmaps parallel \
                   exhausted_calls failing_calls
 .PHONY: coverage run-coverage

@@ -6,20 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "base/signals.h"
 #include "bitmaps.h"
 #include "data/loader.h"
 #include "data/synth.h"
+#include "data/transform.h"
 #include "faults/memory.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
+#include "io/weights.h"
 #include "io/zip.h"
 #include "lib/mala.h"
 #include "program.h"
+#include "task/classify.h"
 
 /* What a call does with its allocations failing; its result is checked in here, too. False: err. */
 typedef bool Work(void *arg, Err *err);
@@ -148,6 +153,25 @@ static void test_encoders(void **state) {
     Image image;
     make_picture(&image);
     each_fails("encoders", true, encode, &image);
+    image_free(&image);
+}
+
+static bool crop(void *arg, Err *err) {
+    Resizer resizer = {0};
+    uint8_t pixels[3 * 16 * 16];
+    TrainTransform t = {.width = 16, .height = 16, .crop = CROP_PADDED, .pad = 2};
+    Rng rng = rng_make(1, RNG_TEST, 0, 0);
+    bool ok = transform_train(&resizer, pixels, arg, &t, &rng, err);
+    resizer_free(&resizer);
+    return ok;
+}
+
+static void test_padded_crop(void **state) {
+    (void)state;
+    if (!memory_can_fail()) skip();
+    Image image;
+    make_picture(&image);
+    each_fails("padded crop", true, crop, &image);
     image_free(&image);
 }
 
@@ -284,6 +308,28 @@ static void test_absolute_path(void **state) {
     each_fails("absolute path", true, make_absolute, here);
 }
 
+/* In a child, since from then on signals are taken. */
+static void test_signals(void **state) {
+    (void)state;
+    if (!memory_can_fail()) skip();
+    pid_t child = fork();
+    if (child == 0) {
+        Err err = {0};
+        memory_fail(1, true);
+        bool began = signals_begin(&err);
+        (void)memory_stop();
+        bool told = err.code == EXIT_MEMORY && !strcmp(err.text, "signals: cannot start the thread that takes them: "
+                                                                 "Resource temporarily unavailable - end other "
+                                                                 "programs");
+        err = (Err){0};
+        bool again = signals_begin(&err);
+        _exit(began ? 1 : !told ? 2 : !again ? 3 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 static bool write_both(void *arg, Err *err) {
     static const float values[6] = {1, 2, 3, 4, 5, 6};
     const StoredTensor tensors[] = {{.name = "b", .dtype = STORED_F32, .rank = 2, .shape = {2, 3}, .data = values},
@@ -301,6 +347,38 @@ static void test_writers(void **state) {
     (void)state;
     each_fails("writers", true, write_both, folder);
     shell("! find . -name '*.tmp.*' | grep .");
+}
+
+static bool save_and_load(void *arg, Err *err) {
+    char path[SCRATCH_PATH + 32];
+    TensorFile file;
+    WeightsReport report;
+    snprintf(path, sizeof path, "%s/saved.safetensors", folder);
+    if (!weights_save(path, arg, ROLE_WEIGHT, NULL, 0, err) || !tensor_file_open(&file, path, NULL, err)) return false;
+    bool ok = weights_load(&report, arg, &file, &(WeightsPolicy){0}, err);
+    assert_true(!ok || report.tensors == report.wanted_tensors);
+    tensor_file_close(&file);
+    return ok;
+}
+
+static void test_weights(void **state) {
+    (void)state;
+    if (!memory_can_fail()) skip();
+    ClassifySpec spec = {.model = {.dims = {8, 8, 16, 16}, .depths = {1, 1, 1, 1}, .heads = {1, 1, 2, 2},
+                                   .mlp_ratio = 2, .projection = 16, .classes = 5, .layer_scale = {1, 1, 1, 1}},
+                         .std = {1, 1, 1}};
+    Backend cpu;
+    State s;
+    Err err = {0};
+    ClassifyGraph network = classify_eval_graph(&spec, 1, 32, 32, 0);
+    assert_true(backend_open_cpu(&cpu, 1, &err));
+    assert_true(state_new(&s, network.graph, &cpu, 1u << ROLE_WEIGHT | 1u << ROLE_BUFFER, &err));
+    assert_true(state_init(&s, 1, &err));
+    each_fails("weights", true, save_and_load, &s);
+    shell("! find . -name '*.tmp.*' | grep .");
+    state_free(&s);
+    classify_graph_free(&network);
+    cpu.close(&cpu);
 }
 
 /* ---- mala.h ---- */
@@ -368,7 +446,8 @@ int main(void) {
         cmocka_unit_test(test_decoders), cmocka_unit_test(test_png_turned_by_its_exif), cmocka_unit_test(test_encoders),
         cmocka_unit_test(test_loader),   cmocka_unit_test(test_threads_of_a_loader),    cmocka_unit_test(test_list),
         cmocka_unit_test(test_synth),    cmocka_unit_test(test_readers),                cmocka_unit_test(test_writers),
-        cmocka_unit_test(test_absolute_path), cmocka_unit_test(test_library),
+        cmocka_unit_test(test_absolute_path), cmocka_unit_test(test_signals), cmocka_unit_test(test_padded_crop),
+        cmocka_unit_test(test_weights), cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);
 }

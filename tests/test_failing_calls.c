@@ -1,17 +1,27 @@
 /* test_failing_calls.c - each system call of a function fails in turn, in the process: readers and writers of files,
  * data sets and archives say so by their code, leave the old file or the whole new one, and can be called again. */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/cpus.h"
+#include "base/descriptors.h"
 #include "base/file.h"
 #include "base/line_file.h"
+#include "base/signals.h"
+#include "base/thread.h"
+#include "base/unfinished.h"
 #include "data/dataset.h"
 #include "data/synth.h"
 #include "faults/io.h"
@@ -275,6 +285,232 @@ static void test_unfinished(void **state) {
     file_writer_discard(&w);
 }
 
+static void *open_another(void *arg) {
+    Err err = {0};
+    char name[SCRATCH_PATH + 32];
+    snprintf(name, sizeof name, "%s/another", folder);
+    assert_true(file_writer_open(arg, name, &err));
+    return NULL;
+}
+
+/* Whoever gives up takes what it was writing, and nothing of another thread's or of its parent's. */
+static void test_unfinished_of_others(void **state) {
+    (void)state;
+    FileWriter mine, other;
+    Err err = {0};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, open_another, &other), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(file_writer_open(&mine, path, &err));
+    pid_t child = fork();
+    if (child == 0) {
+        unfinished_remove();
+        _exit(access(mine.temporary, F_OK) == 0 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    unfinished_remove();
+    assert_int_equal(access(mine.temporary, F_OK), -1);
+    assert_int_equal(access(other.temporary, F_OK), 0);
+    file_writer_discard(&mine);
+    file_writer_discard(&other);
+    shell("! ls | grep tmp");
+}
+
+static int thousand_million(void) { return 1000 * 1000 * 1000; }
+
+/* What ends a program is an error of a library's call, with its place; sizes that no number holds are no memory. */
+static void test_rescues(void **state) {
+    (void)state;
+    for (volatile int k = 0; k < 3; k++) {
+        Rescue rescue = {0};
+        Rescue *before = rescue_use(&rescue);
+        if (setjmp(rescue.at) == 0) {
+            if (k == 0) CHECK(thousand_million() < 1, "with %d", 5);
+            if (k == 1) free(mem_zalloc(SIZE_MAX / 2, 3));
+            if (k == 2) free(mem_resize(NULL, SIZE_MAX / 2, 3));
+            fail_msg("no rescue from %d", k);
+        }
+        rescue_use(before);
+        assert_int_equal(rescue.err.code, k == 0 ? EXIT_BUG : EXIT_MEMORY);
+        if (k == 0) {
+            assert_memory_equal(rescue.err.text, "bug: tests/test_failing_calls.c:", 32);
+            assert_non_null(strstr(rescue.err.text, ": thousand_million() < 1: with 5"));
+        } else {
+            assert_string_equal(rescue.err.text, "memory: cannot allocate 18446744073709551615 bytes - close other "
+                                                 "programs or use a smaller batch");
+        }
+    }
+    void *nothing_tried;
+    Err err = {0};
+    assert_false(mem_try(&nothing_tried, SIZE_MAX, &err));
+    assert_null(nothing_tried);
+    assert_int_equal(err.code, EXIT_MEMORY);
+    static const size_t empty[][2] = {{0, 8}, {8, 0}, {0, 0}};
+    for (size_t i = 0; i < COUNTOF(empty); i++) {
+        void *nothing = mem_zalloc(empty[i][0], empty[i][1]);
+        assert_non_null(nothing);
+        nothing = mem_resize(nothing, empty[i][0], empty[i][1]);
+        assert_non_null(nothing);
+        free(nothing);
+    }
+}
+
+/* ---- the process ---- */
+
+static void test_affinity(void **state) {
+    (void)state;
+    const int count = cpus_affinity();
+    assert_true(count > 0);
+    io_fail("sched_getaffinity:process:22:0:3"); /* EINVAL: the kernel's mask is larger */
+    assert_int_equal(cpus_affinity(), count);
+    assert_int_equal(io_met(0), 4);
+    io_fail("sched_getaffinity:process:22:0:1000");
+    assert_int_equal(cpus_affinity(), 0);
+    io_fail("sched_getaffinity:process:1:0:1000"); /* EPERM */
+    assert_int_equal(cpus_affinity(), 0);
+    assert_int_equal(cpus_usable() > 0, true); /* one at least */
+    assert_int_equal(io_met(0), 2);
+    io_fail(NULL);
+}
+
+/* A stack whose size cannot be asked for is taken as it is; one that cannot be raised is too small. */
+static void test_stack_limits(void **state) {
+    (void)state;
+    struct rlimit before, now;
+    Err err = {0};
+    assert_int_equal(getrlimit(RLIMIT_STACK, &before), 0);
+    struct rlimit small = {.rlim_cur = 64 << 10, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_STACK, &small), 0);
+    io_fail("getrlimit:process:1:0:9");
+    assert_true(thread_stack_suffices(&err));
+    io_fail("setrlimit:process:1:0:9");
+    bool suffices = thread_stack_suffices(&err);
+    io_fail(NULL);
+    assert_int_equal(getrlimit(RLIMIT_STACK, &now), 0);
+    assert_true(now.rlim_cur == small.rlim_cur);
+    assert_false(suffices);
+    assert_int_equal(err.code, EXIT_MEMORY);
+    char expected[100];
+    snprintf(expected, sizeof expected, "stack: limited to 64 KiB, %d KiB are needed - raise it: ulimit -s %d",
+             STACK_LEAST >> 10, STACK_LEAST >> 10);
+    assert_string_equal(err.text, expected);
+    err = (Err){0};
+    assert_true(thread_stack_suffices(&err)); /* raised by itself */
+    assert_int_equal(getrlimit(RLIMIT_STACK, &now), 0);
+    assert_true(now.rlim_cur == STACK_LEAST);
+    assert_int_equal(setrlimit(RLIMIT_STACK, &before), 0);
+}
+
+/* What a child does comes to its exit code; -1: it was ended by SIGABRT. */
+static int code_of_child(int (*work)(void)) {
+    int status;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        _exit(work());
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) == SIGABRT ? -1 : 100;
+}
+
+static int make_a_mistake(void) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || dup2(fd, STDERR_FILENO) < 0) return 1;
+    CHECK(thousand_million() < 1, "with %d", 5);
+    return 2;
+}
+
+static void test_a_mistake_aborts(void **state) {
+    (void)state;
+    char text[400];
+    assert_int_equal(code_of_child(make_a_mistake), -1);
+    read_text(text, sizeof text, path);
+    assert_memory_equal(text, "mala: bug: tests/test_failing_calls.c:", 38);
+    assert_non_null(strstr(text, ": thousand_million() < 1: with 5\n"));
+}
+
+static bool refused(const char *text, const char *wanted) {
+    Err err = {0};
+    return !standard_output_write(text, text ? strlen(text) : 0, &err) && err.code == EXIT_IO &&
+           strcmp(err.text, wanted) == 0;
+}
+
+static int print_to_a_full_disk(void) {
+    Err err = {0};
+    if (!freopen("/dev/null", "w", stdout) || !standard_output_write("text", 4, &err)) return 1;
+    if (!freopen("/dev/full", "w", stdout)) return 77;
+    if (!refused("text", "standard output: writing failed: No space left on device - check space on the device"))
+        return 2;
+    /* the next one has not asked why */
+    return refused(NULL, "standard output: writing failed - is there space, and does anybody read it?") ? 0 : 3;
+}
+
+static int print_to_nobody(void) {
+    int ends[2];
+    signal(SIGPIPE, SIG_IGN);
+    if (pipe(ends) != 0 || dup2(ends[1], STDOUT_FILENO) < 0) return 1;
+    close(ends[0]), close(ends[1]);
+    return refused("text", "standard output: writing failed: Broken pipe - whoever reads it has gone") ? 0 : 2;
+}
+
+static int without_descriptors(void) {
+    Err err = {0};
+    close(STDIN_FILENO);
+    io_fail("open:/dev/null:24:0:9"); /* EMFILE */
+    bool secure = descriptors_secure(&err);
+    if (secure || err.code != EXIT_IO || strcmp(err.text, "/dev/null: cannot be opened for descriptor 0, which is "
+                                                          "closed: Too many open files - give it"))
+        return 1;
+    io_fail(NULL);
+    err = (Err){0};
+    return descriptors_secure(&err) && fcntl(STDIN_FILENO, F_GETFD) >= 0 ? 0 : 2;
+}
+
+static void test_descriptors(void **state) {
+    (void)state;
+    assert_int_equal(code_of_child(print_to_a_full_disk), 0);
+    assert_int_equal(code_of_child(print_to_nobody), 0);
+    assert_int_equal(code_of_child(without_descriptors), 0);
+}
+
+static volatile sig_atomic_t handled;
+
+static void note(int number, siginfo_t *from, void *context) {
+    (void)from, (void)context;
+    handled = number;
+}
+
+static bool comes_true(bool (*question)(void)) {
+    for (int i = 0; i < 1000 && !question(); i++)
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
+    return question();
+}
+
+static bool is_handled(void) { return handled == SIGTERM; }
+static bool is_stopped(void) { return signals_stop() == SIGUSR1; }
+
+/* What was ignored, though not as a job in the background has it, and what somebody else takes is not ours. */
+static int take_signals(void) {
+    Err err = {0};
+    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_SIGINFO};
+    signal(SIGINT, SIG_IGN), signal(SIGQUIT, SIG_DFL), signal(SIGUSR1, SIG_DFL);
+    sigaction(SIGTERM, &action, NULL);
+    if (!signals_begin(&err)) return 1;
+    signals_listen(true);
+    kill(getpid(), SIGINT), kill(getpid(), SIGTERM);
+    if (!comes_true(is_handled) || signals_stop() != 0) return 2;
+    kill(getpid(), SIGUSR1);
+    return comes_true(is_stopped) ? 0 : 3;
+}
+
+static void test_signals_of_others(void **state) {
+    (void)state;
+    assert_int_equal(code_of_child(take_signals), 0);
+}
+
 /* ---- data sets ---- */
 
 static bool find_pictures(const char *file, Err *err) {
@@ -450,6 +686,9 @@ int main(void) {
         cmocka_unit_test(test_files), cmocka_unit_test(test_two_faults), cmocka_unit_test(test_writes_of_nothing),
         cmocka_unit_test(test_only_new_without_the_flag), cmocka_unit_test(test_folders_in_odd_places),
         cmocka_unit_test(test_what_killed_runs_left), cmocka_unit_test(test_unfinished),
+        cmocka_unit_test(test_unfinished_of_others), cmocka_unit_test(test_rescues), cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_stack_limits), cmocka_unit_test(test_a_mistake_aborts),
+        cmocka_unit_test(test_descriptors), cmocka_unit_test(test_signals_of_others),
         cmocka_unit_test(test_data), cmocka_unit_test(test_synth_ranges),
         cmocka_unit_test(test_synth_into_a_folder_that_cannot_be_listed),
         cmocka_unit_test(test_threads_of_synth_that_all_fail), cmocka_unit_test(test_tensors),

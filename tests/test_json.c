@@ -406,6 +406,27 @@ static void test_nearest(void **state) {
     assert_string_equal(text_nearest("epoch", near, COUNTOF(near)), "epochs"); /* one byte, before two of a later one */
     assert_null(text_nearest("zebra", words, COUNTOF(words)));
     assert_null(text_nearest("", words, COUNTOF(words)));
+    char longer[1000];
+    memset(longer, 'a', sizeof longer);
+    longer[999] = '\0';
+    const char *const with_a_long_one[] = {longer, "lr"};
+    assert_null(text_nearest(longer, words, COUNTOF(words)));
+    assert_string_equal(text_nearest("lrx", with_a_long_one, COUNTOF(with_a_long_one)), "lr");
+}
+
+static void test_patterns(void **state) {
+    (void)state;
+    static const struct {
+        const char *patterns, *text;
+        bool expected;
+    } rows[] = {{"a*c", "abbc", true},   {"a*c", "abcb", false},   {"a?c", "abc", true},   {"a?c", "ac", false},
+                {"abc", "abcd", false},  {"abcd", "abc", false},   {"*", "", true},        {"", "", false},
+                {"a**", "a", true},      {"a*b*c", "aXbYbZc", true}, {"x, a* ,y", "ab", true}, {" , ,", "", false},
+                {"x,y ", "y", true},     {"x  ", "x", true},       {"x y", "x y", true},   {"x,y", "z", false},
+                {"*ab", "aab", true},    {"*ab*", "xxabxx", true}, {"ab*ab", "ab", false}, {"?", "", false}};
+    for (size_t i = 0; i < COUNTOF(rows); i++)
+        if (text_matches_any(rows[i].patterns, rows[i].text) != rows[i].expected)
+            fail_msg("\"%s\" of \"%s\"", rows[i].patterns, rows[i].text);
 }
 
 int main(void) {
@@ -416,7 +437,7 @@ int main(void) {
         cmocka_unit_test(test_depth),         cmocka_unit_test(test_many_keys),
         cmocka_unit_test(test_reader_events), cmocka_unit_test(test_locate),
         cmocka_unit_test(test_damage),        cmocka_unit_test(test_writer),
-        cmocka_unit_test(test_number_text),   cmocka_unit_test(test_comma_locale),
+        cmocka_unit_test(test_patterns), cmocka_unit_test(test_number_text),   cmocka_unit_test(test_comma_locale),
         cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);

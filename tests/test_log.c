@@ -1,14 +1,18 @@
-/* test_log.c - log lines, the progress line at every width, what the environment decides, and the usable CPUs. */
+/* test_log.c - log lines, the progress line at every width, what the environment decides, usable CPUs and memory. */
 #include "base/cpus.h"
 #include "base/file.h"
+#include "base/host_memory.h"
 #include "base/log.h"
 #include "base/strings.h"
 #include "scratch.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 
@@ -218,6 +222,151 @@ static void test_bar(void **state) {
     clear_environment(NULL);
 }
 
+/* A terminal of so many columns; 0: it does not say. */
+static FILE *terminal(int *master, int columns) {
+    struct winsize size = {.ws_row = 25, .ws_col = (unsigned short)columns};
+    *master = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(*master >= 0 && grantpt(*master) == 0 && unlockpt(*master) == 0);
+    assert_int_equal(ioctl(*master, TIOCSWINSZ, &size), 0);
+    int slave = open(ptsname(*master), O_RDWR | O_NOCTTY);
+    assert_true(slave >= 0);
+    return fdopen(slave, "r+");
+}
+
+static void test_terminals(void **state) {
+    (void)state;
+    static const struct {
+        int columns;
+        const char *environment;
+        int expected;
+    } widths[] = {{100, NULL, 100}, {0, NULL, 80},     {100, "60", 60},  {100, "160", 100}, {0, "160", 160},
+                  {100, "0", 100},  {100, "-5", 100},  {0, "10000", 80}, {0, "9999", 9999}, {100, "x", 100}};
+    for (size_t i = 0; i < COUNTOF(widths); i++) {
+        int master;
+        FILE *out = terminal(&master, widths[i].columns);
+        if (widths[i].environment) setenv("COLUMNS", widths[i].environment, 1);
+        assert_int_equal(terminal_columns(out), widths[i].expected);
+        clear_environment(NULL);
+        fclose(out), close(master);
+    }
+    static const struct {
+        const char *name, *value; /* NULL: not set */
+        bool bar, color;
+    } rules[] = {{"CI", NULL, true, true},       {"CI", "true", false, true},   {"CI", "false", true, true},
+                 {"TERM", "dumb", false, false}, {"TERM", NULL, false, false},  {"TERM", "", false, false},
+                 {"NO_COLOR", "1", true, false}, {"CLICOLOR", "0", true, false}, {"CLICOLOR", "1", true, true}};
+    for (size_t i = 0; i < COUNTOF(rules); i++) {
+        int master;
+        FILE *out = terminal(&master, 100);
+        Log log;
+        if (rules[i].value)
+            setenv(rules[i].name, rules[i].value, 1);
+        else
+            unsetenv(rules[i].name);
+        log_init(&log, out, LOG_INFO, COLOR_AUTO);
+        assert_true(log.wrap);
+        assert_int_equal(log.bar, rules[i].bar);
+        assert_int_equal(log.color, rules[i].color);
+        log_close(&log);
+        fclose(out), close(master);
+        clear_environment(NULL);
+    }
+    setenv("FORCE_COLOR", "1", 1);
+    assert_true(color_wanted(COLOR_AUTO, false));
+    clear_environment(NULL);
+}
+
+/* Whatever is not asked for is not drawn, whoever listens. */
+static void test_nothing_to_draw(void **state) {
+    (void)state;
+    FILE *out = tmpfile();
+    Log log;
+    log_init(&log, out, LOG_WARNING, COLOR_NEVER);
+    log.bar = true;
+    progress_update(&log, 1, NULL); /* nothing has begun */
+    progress_end(&log);
+    progress_begin(&log, "work", 10, "images");
+    progress_after(&log, 5, 1);
+    progress_update(&log, 10, NULL);
+    progress_end(&log);
+    assert_string_equal(contents(out), "");
+    log_close(&log);
+    fclose(out);
+    progress_after(NULL, 5, 1);
+    Progress p = {.label = "work", .unit = "images", .total = 10, .done = 10};
+    char line[200];
+    progress_line(line, sizeof line, &p, 5, 80, false);
+    assert_string_equal(line, "work  100% 10/10  2.0 images/s"); /* nothing is left: no time is, either */
+}
+
+/* ---- memory ---- */
+
+static void test_memory_that_is_allowed(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        double bytes;
+    } sizes[] = {{"4096", 4096},         {"512M", 0x1p29},  {"4g", 0x1p32},   {"4GB", 0x1p32}, {"4gib", 0x1p32},
+                 {"1.5K", 1536},         {"2T", 0x1p41},    {"7b", 7},        {"010", 10},     {"0.5k", 512},
+                 {"9007199254740991", 0x1p53 - 1}};
+    static const char *const wrong[] = {"abc", "M", "-5M", "0", "0G", "0x10", "1M1", "4Gi", "4ib", "+4G", " 4G", "4 G",
+                                        "1e3", "4.", ".5G", "8388608T", "99999999999999999999", "inf", "nan"};
+    const char *limit;
+    size_t bytes;
+    for (size_t i = 0; i < COUNTOF(sizes); i++) {
+        setenv("MALA_MEMORY", sizes[i].text, 1);
+        if (!host_memory_allowed(&bytes, &limit, NULL) || (double)bytes != sizes[i].bytes)
+            fail_msg("%s: %zu", sizes[i].text, bytes);
+        assert_string_equal(limit, "MALA_MEMORY");
+    }
+    for (size_t i = 0; i < COUNTOF(wrong); i++) {
+        Err err = {0};
+        setenv("MALA_MEMORY", wrong[i], 1);
+        if (host_memory_allowed(&bytes, &limit, &err)) fail_msg("%s: %zu", wrong[i], bytes);
+        assert_int_equal(err.code, EXIT_USAGE);
+        assert_int_equal(strncmp(err.text, "MALA_MEMORY: ", 13), 0);
+    }
+    for (int empty = 0; empty < 2; empty++) {
+        Err err = {0};
+        if (empty) setenv("MALA_MEMORY", "", 1);
+        if (!empty) unsetenv("MALA_MEMORY");
+        assert_true(host_memory_allowed(&bytes, &limit, &err));
+        assert_true(bytes > 0 && strcmp(limit, "MALA_MEMORY") != 0);
+    }
+    unsetenv("MALA_MEMORY");
+}
+
+static void write_file(const char *name, const char *text);
+
+/* Machines and containers, by the kernel's own files. */
+static void test_the_least_limit_counts(void **state) {
+    (void)state;
+    char *root = path_join(scratch_folder, "root");
+    const char *limit;
+    assert_true(host_memory_left(root, &limit) == SIZE_MAX); /* nothing is known */
+    write_file("root/proc/meminfo", "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
+    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
+    assert_string_equal(limit, "this machine");
+    /* version 2: the group has no limit, the one around it has */
+    write_file("root/proc/self/cgroup", "0::/box/inner\n");
+    write_file("root/sys/fs/cgroup/box/inner/memory.max", "max\n");
+    write_file("root/sys/fs/cgroup/box/memory.max", "4294967296\n");
+    write_file("root/sys/fs/cgroup/box/memory.current", "1073741824\n");
+    write_file("root/sys/fs/cgroup/box/memory.stat",
+               "anon 5\nfile 6\ninactive_file 500000000\nactive_file 500000000\n");
+    assert_true(host_memory_left(root, &limit) == 4294967296u - (1073741824u - 1000000000u));
+    assert_string_equal(limit, "the control group's limit");
+    /* version 1, and a container that sees its group at the root of the mount */
+    write_file("root/proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc\n0::/x\n");
+    write_file("root/sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n");
+    write_file("root/sys/fs/cgroup/memory/memory.usage_in_bytes", "2147483649\n");
+    write_file("root/sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
+    assert_true(host_memory_left(root, &limit) == 999);
+    write_file("root/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
+    free(root);
+}
+
 /* ---- CPUs ---- */
 
 static void write_file(const char *name, const char *text) {
@@ -258,6 +407,22 @@ static void test_quota(void **state) {
     assert_int_equal(quota("2:cpu:/of/the/host\n"), 1);
     assert_int_equal(quota("nonsense\n"), 0);
     assert_int_equal(cpus_quota("/none", "/none"), 0);
+    /* what the kernel does not write, and what it may */
+    write_file("sys/empty/cpu.max", "");
+    write_file("sys/none/cpu.max", "0 100000\n");
+    write_file("sys/no_period/cpu.max", "100000 0\n");
+    write_file("sys/huge/cpu.max", "9000000000000000 1\n");
+    write_file("sys/cpu/short/cpu.cfs_quota_us", "30000\n");
+    write_file("sys/cpu/cpu.cfs_quota_us", "-1\n");
+    write_file("sys/cpu,cpuacct/short/cpu.cfs_quota_us", "250000\n"); /* no period: that of the kernel, 100000 */
+    assert_int_equal(quota("0::/empty\n"), 0);
+    assert_int_equal(quota("0::/none\n"), 0);
+    assert_int_equal(quota("0::/no_period\n"), 0);
+    assert_int_equal(quota("0::/huge\n"), 1 << 20);
+    assert_int_equal(quota("2:cpu:/short\n"), 1);
+    assert_int_equal(quota("2:cpu,cpuacct:/short\n"), 1);
+    assert_int_equal(quota("2:net:/short\n2:cpx:/short\n"), 0);
+    assert_int_equal(quota("2:cpuset\n"), 0);
 }
 
 static void test_usable(void **state) {
@@ -287,6 +452,9 @@ static void test_printable(void **state) {
                  {"\x1b[31mred", "\\x1b[31mred"},
                  {"\xc2\x9b" "31m \xc3\xbc \xe2\x82\xac", "\\xc2\\x9b" "31m \xc3\xbc \xe2\x82\xac"},
                  {"latin \xfc \x9b", "latin \xfc \\x9b"},
+                 {"\xc2\xa0 \xc3\x80", "\xc2\xa0 \xc3\x80"},
+                 {"\\xAB \\xa \\x1g \\xg1 \\x:0 \\xf`", "\\xAB \\xa \\x1g \\xg1 \\x:0 \\xf`"},
+                 {"\\xff \\y0a", "\\x5cxff \\y0a"},
                  {"C:\\x0a\\new", "C:\\x5cx0a\\new"}};
     for (size_t i = 0; i < COUNTOF(cases); i++) {
         char *text = text_printable_new(cases[i].name), cut[6];
@@ -304,7 +472,8 @@ int main(void) {
         cmocka_unit_test(test_lines), cmocka_unit_test(test_wrapped), cmocka_unit_test(test_printable),
         cmocka_unit_test(test_copy), cmocka_unit_test(test_color_rules), cmocka_unit_test(test_progress_line),
         cmocka_unit_test(test_durations), cmocka_unit_test(test_bar), cmocka_unit_test(test_quota),
-        cmocka_unit_test(test_usable),
+        cmocka_unit_test(test_usable), cmocka_unit_test(test_terminals), cmocka_unit_test(test_nothing_to_draw),
+        cmocka_unit_test(test_memory_that_is_allowed), cmocka_unit_test(test_the_least_limit_counts),
     };
     clear_environment(NULL);
     return cmocka_run_group_tests_name("log", tests, scratch_set_up, scratch_tear_down);

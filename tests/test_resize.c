@@ -296,6 +296,30 @@ static void test_padded_crop(void **state) {
         mirrored++;
     }
     assert_in_range(mirrored, 200, 300);
+    /* of one size only the same: fitted first; nothing but itself to mirror */
+    TrainTransform fit = {.width = W, .height = W, .crop = CROP_PADDED, .filter = FILTER_BICUBIC};
+    EvalTransform alike = {.width = W, .height = W, .filter = FILTER_BICUBIC, .crop_pct = 1};
+    uint8_t fitted[3 * W * W], wanted[3 * W * W];
+    Rng rng = rng_make(6, RNG_TEST, 0, 0);
+    assert_true(transform_train(&r, fitted, &image, &fit, &rng, &err));
+    assert_true(transform_eval(&r, wanted, &image, &alike, &err));
+    assert_memory_equal(fitted, wanted, sizeof fitted);
+    Image line = {.width = 1, .height = H, .pixels = image.pixels};
+    TrainTransform thin = {.width = 1, .height = H, .crop = CROP_PADDED, .pad = PAD, .pad_reflect = true};
+    for (uint64_t sample = 0; sample < 20; sample++) {
+        rng = rng_make(7, RNG_TEST, sample, 0);
+        assert_true(transform_train(&r, out, &line, &thin, &rng, &err));
+        int matches = 0;
+        for (int dy = -PAD; dy <= PAD; dy++) {
+            bool equal = true;
+            for (int y = 0; y < H; y++) {
+                int from = abs(y + dy) < H ? abs(y + dy) : 2 * (H - 1) - (y + dy);
+                equal = equal && memcmp(out + 3 * y, line.pixels + 3 * from, 3) == 0;
+            }
+            matches += equal;
+        }
+        assert_int_equal(matches, 1);
+    }
     image_free(&image);
     resizer_free(&r);
 }

@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "base/host_memory.h"
 #include "base/json.h"
 #include "io/safetensors.h"
 #include "program.h"
@@ -234,29 +233,6 @@ static void test_what_cannot_fit_says_so_first(void **state) {
 /* A limit that cannot be read is refused: passed over, the run would end without one. */
 static void test_memory_is_a_size_or_an_error(void **state) {
     (void)state;
-    static const struct {
-        const char *text;
-        double bytes;
-    } sizes[] = {{"4096", 4096},         {"512M", 0x1p29},  {"4g", 0x1p32},   {"4GB", 0x1p32}, {"4gib", 0x1p32},
-                 {"1.5K", 1536},         {"2T", 0x1p41},    {"7b", 7},        {"010", 10},     {"0.5k", 512},
-                 {"9007199254740991", 0x1p53 - 1}};
-    static const char *const wrong[] = {"abc", "M", "-5M", "0", "0G", "0x10", "1M1", "4Gi", "4ib", "+4G", " 4G", "4 G",
-                                        "1e3", "4.", ".5G", "8388608T", "99999999999999999999", "inf", "nan"};
-    const char *limit;
-    size_t bytes;
-    for (size_t i = 0; i < COUNTOF(sizes); i++) {
-        setenv("MALA_MEMORY", sizes[i].text, 1);
-        if (!host_memory_allowed(&bytes, &limit, NULL) || (double)bytes != sizes[i].bytes)
-            fail_msg("%s: %zu", sizes[i].text, bytes);
-        assert_string_equal(limit, "MALA_MEMORY");
-    }
-    for (size_t i = 0; i < COUNTOF(wrong); i++) {
-        Err err = {0};
-        setenv("MALA_MEMORY", wrong[i], 1);
-        if (host_memory_allowed(&bytes, &limit, &err)) fail_msg("%s: %zu", wrong[i], bytes);
-        assert_int_equal(err.code, EXIT_USAGE);
-        expect_text(err.text, "MALA_MEMORY: ");
-    }
     setenv("MALA_MEMORY", "4Gx", 1);
     EXPECT(2, "train --data $T/data --output $T/large --dry-run");
     EXPECT(2, "infer $T/data/val --weights $T/run/weights/best.safetensors");
@@ -264,45 +240,6 @@ static void test_memory_is_a_size_or_an_error(void **state) {
     expect_text(errors, "MALA_MEMORY: \"4Gx\" is no number of bytes");
     assert_string_equal(output, "");
     unsetenv("MALA_MEMORY");
-}
-
-static void put(const char *name, const char *text) {
-    char path[256];
-    Err err = {0};
-    snprintf(path, sizeof path, "%s/root/%s", folder, name);
-    char *slash = strrchr(path, '/');
-    *slash = '\0';
-    if (!dir_make(path, &err)) fail_msg("%s", err.text);
-    *slash = '/';
-    if (!file_write(path, text, strlen(text), &err)) fail_msg("%s", err.text);
-}
-
-/* Machines and containers, by the kernel's own files. */
-static void test_the_least_limit_counts(void **state) {
-    (void)state;
-    char root[256];
-    const char *limit;
-    snprintf(root, sizeof root, "%s/root", folder);
-    assert_true(host_memory_left(root, &limit) == SIZE_MAX); /* nothing is known */
-    put("proc/meminfo", "MemTotal:       16000000 kB\nMemFree: 100 kB\nMemAvailable:    8000000 kB\n");
-    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
-    assert_string_equal(limit, "this machine");
-    /* version 2: the group has no limit, the one around it has */
-    put("proc/self/cgroup", "0::/box/inner\n");
-    put("sys/fs/cgroup/box/inner/memory.max", "max\n");
-    put("sys/fs/cgroup/box/memory.max", "4294967296\n");
-    put("sys/fs/cgroup/box/memory.current", "1073741824\n");
-    put("sys/fs/cgroup/box/memory.stat", "anon 5\nfile 6\ninactive_file 500000000\nactive_file 500000000\n");
-    assert_true(host_memory_left(root, &limit) == 4294967296u - (1073741824u - 1000000000u));
-    assert_string_equal(limit, "the control group's limit");
-    /* version 1, and a container that sees its group at the root of the mount */
-    put("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc\n0::/x\n");
-    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n");
-    put("sys/fs/cgroup/memory/memory.usage_in_bytes", "2147483649\n");
-    put("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
-    assert_true(host_memory_left(root, &limit) == 999);
-    put("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
-    assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
 }
 
 /* ---- disks that fail ---- */
@@ -384,7 +321,6 @@ int main(void) {
         cmocka_unit_test(test_an_average_leaves_its_start),
         cmocka_unit_test(test_what_cannot_fit_says_so_first),
         cmocka_unit_test(test_memory_is_a_size_or_an_error),
-        cmocka_unit_test(test_the_least_limit_counts),
         cmocka_unit_test(test_a_stopped_run_can_be_verified),
         cmocka_unit_test(test_a_failing_disk_is_no_bad_picture),
         cmocka_unit_test(test_a_file_system_without_locks_is_warned_of),

@@ -417,7 +417,8 @@ static void test_prefixes_are_named(void **state) {
         const char *name, *prefix;
     } names[] = {{"encoder.head.weight", "begin with \"encoder.\""},
                  {"a.b.patch_embed.proj.0.weight", "begin with \"a.b.\""},
-                 {".head.weight", NULL}, {"overhead.weight", NULL}, {"head.weight.0", NULL}};
+                 {".head.weight", NULL}, {"overhead.weight", NULL}, {"head.weight.0", NULL}, {"head.weight", NULL},
+                 {"patch_embed.proj.0.weight", NULL}};
     for (size_t i = 0; i < COUNTOF(names); i++) {
         StoredTensor one = {.name = names[i].name, .dtype = STORED_F32, .rank = 1, .shape = {1}, .data = values};
         TensorFile f;
@@ -426,6 +427,13 @@ static void test_prefixes_are_named(void **state) {
         err = (Err){0};
         assert_int_equal(weights_check_names(&f, &err), names[i].prefix == NULL);
         if (names[i].prefix && !strstr(err.text, names[i].prefix)) fail_msg("%s", err.text);
+        err = (Err){0};
+        bool whole_name = strncmp(names[i].name, "patch_embed.", 12) == 0;
+        assert_int_equal(weights_check_kind(&f, &err), whole_name);
+        const char *wanted = "/changed.safetensors: is no MAViT: \"patch_embed.proj.0.weight\" is not among its 1 "
+                             "tensors - name a file of MAViT's weights";
+        if (names[i].prefix) wanted = names[i].prefix;
+        if (!whole_name && !strstr(err.text, wanted)) fail_msg("%s", err.text);
         tensor_file_close(&f);
     }
 }

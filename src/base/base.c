@@ -84,16 +84,20 @@ static void *or_exit(void *memory, size_t bytes) {
     mem_exhausted(what);
 }
 
+/* SIZE_MAX, which no allocator gives, where a number cannot hold it. */
+static size_t product(size_t count, size_t size) {
+    size_t bytes;
+    return size_mul(count, size, &bytes) ? bytes : SIZE_MAX;
+}
+
 void *mem_zalloc(size_t count, size_t size) {
-    size_t bytes = SIZE_MAX;
-    bool fits = size_mul(count, size, &bytes);
-    return or_exit(fits ? calloc(count ? count : 1, size ? size : 1) : NULL, bytes);
+    size_t bytes = product(count, size);
+    return or_exit(calloc(MAX(bytes, 1), 1), bytes);
 }
 
 void *mem_resize(void *old, size_t count, size_t size) {
-    size_t bytes = SIZE_MAX;
-    bool fits = size_mul(count, size, &bytes);
-    return or_exit(fits ? realloc(old, bytes ? bytes : 1) : NULL, bytes);
+    size_t bytes = product(count, size);
+    return or_exit(realloc(old, MAX(bytes, 1)), bytes);
 }
 
 char *mem_strdup(const char *text) {

@@ -4,11 +4,13 @@
  * then; the call goes on when it has been taken. 0 is a read or write that is cut short, 1000 one of nothing.
  * Nothing is really synced. MALA_FAULT_HURRY=1: nobody waits between tries.
  * MALA_FAULT_MET=FILE: how often each call was met is written there at the end, a line for each.
- * Calls: open read pread write close fsync flock rename stat lstat fstat mkdir posix_fallocate opendir readdir. */
+ * Calls: open read pread write close fsync flock rename stat lstat fstat mkdir posix_fallocate opendir readdir, and
+ * getrlimit setrlimit sched_getaffinity on "process". */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,7 +30,7 @@
 #define OF_NOTHING 1000
 
 static struct {
-    char call[16], part[64];
+    char call[24], part[64];
     int code, skip, times;
     atomic_int met;
 } rules[RULES];
@@ -38,7 +41,7 @@ void io_fail(const char *text) {
     rule_count = 0;
     for (int used = 0; text && rule_count < RULES; text += used) {
         rules[rule_count].met = 0;
-        if (sscanf(text, " %15[^:]:%63[^:]:%d:%d:%d%n", rules[rule_count].call, rules[rule_count].part,
+        if (sscanf(text, " %23[^:]:%63[^:]:%d:%d:%d%n", rules[rule_count].call, rules[rule_count].part,
                    &rules[rule_count].code, &rules[rule_count].skip, &rules[rule_count].times, &used) != 5)
             break;
         rule_count++;
@@ -133,6 +136,23 @@ int fsync(int fd) { return fault_fd("fsync", fd, NULL) ? -1 : 0; }
 int nanosleep(const struct timespec *wanted, struct timespec *left) {
     if (hurry) return 0;
     return NEXT(int (*)(const struct timespec *, struct timespec *), nanosleep)(wanted, left);
+}
+
+int getrlimit(__rlimit_resource_t which, struct rlimit *out) {
+    return fault("getrlimit", "process") ? -1
+                                         : NEXT(int (*)(__rlimit_resource_t, struct rlimit *), getrlimit)(which, out);
+}
+
+int setrlimit(__rlimit_resource_t which, const struct rlimit *to) {
+    return fault("setrlimit", "process")
+               ? -1
+               : NEXT(int (*)(__rlimit_resource_t, const struct rlimit *), setrlimit)(which, to);
+}
+
+int sched_getaffinity(pid_t process, size_t bytes, cpu_set_t *out) {
+    return fault("sched_getaffinity", "process")
+               ? -1
+               : NEXT(int (*)(pid_t, size_t, cpu_set_t *), sched_getaffinity)(process, bytes, out);
 }
 
 int flock(int fd, int operation) {
