@@ -362,6 +362,8 @@ static void test_the_least_limit_counts(void **state) {
     write_file("root/sys/fs/cgroup/memory/memory.usage_in_bytes", "2147483649\n");
     write_file("root/sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1000\n");
     assert_true(host_memory_left(root, &limit) == 999);
+    write_file("root/sys/fs/cgroup/memory/memory.usage_in_bytes", "3000000000\n"); /* a limit that was lowered */
+    assert_true(host_memory_left(root, &limit) == 0);
     write_file("root/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
     assert_true(host_memory_left(root, &limit) == (size_t)8000000 << 10);
     free(root);
@@ -414,13 +416,13 @@ static void test_quota(void **state) {
     write_file("sys/huge/cpu.max", "9000000000000000 1\n");
     write_file("sys/cpu/short/cpu.cfs_quota_us", "30000\n");
     write_file("sys/cpu/cpu.cfs_quota_us", "-1\n");
-    write_file("sys/cpu,cpuacct/short/cpu.cfs_quota_us", "250000\n"); /* no period: that of the kernel, 100000 */
+    write_file("sys/cpu,cpuacct/wide/cpu.cfs_quota_us", "250000\n"); /* no period: that of the kernel, 100000 */
     assert_int_equal(quota("0::/empty\n"), 0);
     assert_int_equal(quota("0::/none\n"), 0);
     assert_int_equal(quota("0::/no_period\n"), 0);
     assert_int_equal(quota("0::/huge\n"), 1 << 20);
     assert_int_equal(quota("2:cpu:/short\n"), 1);
-    assert_int_equal(quota("2:cpu,cpuacct:/short\n"), 1);
+    assert_int_equal(quota("2:cpu,cpuacct:/wide\n"), 3);
     assert_int_equal(quota("2:net:/short\n2:cpx:/short\n"), 0);
     assert_int_equal(quota("2:cpuset\n"), 0);
 }
