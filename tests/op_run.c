@@ -205,6 +205,17 @@ static void compare(const OpCase *c, const Graph *g, const Node *n, const char *
         fail_msg("%s: %s: %s %d: relative L2 error %.3g above %.3g (%s)", c->name, n->name, what, i, error, tolerance, where);
 }
 
+/* Memory is new, and new memory is often 0: a kernel that leaves out the zeros of its result would go unseen. */
+static void spoil(const Plan *p, void *address, size_t bytes) {
+    if (!address || bytes == 0) return;
+    void *rubbish = mem_zalloc(bytes, 1);
+    memset(rubbish, 0xff, bytes);
+    Err err = {0};
+    Backend *b = p->backend;
+    if (!b->upload(b, address, rubbish, bytes, 0, &err) || !b->wait(b, 0, &err)) fail_msg("%s", err.text);
+    free(rubbish);
+}
+
 /* One step of the plan with its inputs as they stand, against the reference on the same inputs. */
 static void check_step(const OpCase *c, Plan *p, const Step *step, const char *where) {
     const Graph *g = p->graph;
@@ -214,6 +225,9 @@ static void check_step(const OpCase *c, Plan *p, const Step *step, const char *w
         if (node_in(g, n, i) != NO_VAL) in[i] = fetch_double(p, node_in(g, n, i));
     for (int i = 0; i < n->n_out; i++)
         out[i] = mem_zalloc((size_t)shape_count(out_shape(g, n, i)), sizeof(double));
+    for (int i = 0; i < n->n_out; i++)
+        spoil(p, p->address[node_out(g, n, i)], value_bytes(graph_value(g, node_out(g, n, i))));
+    spoil(p, p->work, p->work_bytes);
     step->kernel->run(&step->call);
     op_ref[n->op](g, n, in, out);
     for (int i = 0; i < n->n_in + n->n_out; i++) {
