@@ -27,7 +27,7 @@ function wrong(text) {
 function has_case(name,    command, line, n, part) {
     command = "cat tests/cases/*.c"
     while (cases == 0 && (command | getline line) > 0)
-        if (split(line, part, /(\.name = |CASE\()"/) > 1) case_names = case_names "\n" part[2]
+        if (split(line, part, /(\.name = |[A-Z]\()"/) > 1) case_names = case_names "\n" part[2]
     cases = 1
     close(command)
     n = split(case_names, part, "\n")
