@@ -2,7 +2,7 @@
 #   make asan    the test suite under AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan    the loader's tests under ThreadSanitizer
 #   make soak    every allocation of thirteen workflows and of the library fails in turn, 240 runs are stopped by
-#                signals at random times, 25 mutants are planted: hours
+#                signals at random times, 25 mutants are planted, GELU of 10^8 numbers: hours
 #   make races   looks for threads of CUDA kernels that meet in memory
 #   make mutants plants the faults of tests/mutants/ one by one: does a test notice? ROOM=app, ALL=1, SAMPLE=25
 #   make coverage  branches and lines that the tests of files and pictures take
@@ -244,7 +244,7 @@ run-coverage: $(B)/mala $(COVERAGE_TESTS:%=$(B)/tests/test_%)
 # The sweeps of faults that `make test` takes a sample of, whole: hours.
 .PHONY: soak
 soak: $(B)/mala $(B)/tests/test_exhausted $(B)/tests/test_exhausted_calls \
-      $(B)/tests/test_failing_disk $(B)/tests/test_signals
+      $(B)/tests/test_failing_disk $(B)/tests/test_signals $(B)/tests/test_cuda_gelu
 	@MALA=$(B)/mala MALA_SOAK=1000000 MALA_SIGNALS=240 scripts/run_tests.sh $(filter $(B)/tests/%,$^)
 	@SAMPLE=25 tests/mutants/run.sh
 

@@ -11,6 +11,9 @@ extern "C" {
 /* Whether the device is emulated, and not a GPU. */
 bool emu_present(void);
 
+/* gelu and gelu_pair of backend/cuda/gelu.cuh. */
+void emu_gelu(float x, float *alone, float *value, float *slope);
+
 /* 0: threads and blocks of a kernel in order; 1: backwards, with other rubbish in shared memory. */
 void emu_set_mode(int mode);
 

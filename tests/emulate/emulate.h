@@ -82,6 +82,7 @@ template <class T> inline void warp_mma(float *c, const uint32_t (&a)[4], uint32
 }
 
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline float exp2_near(float x) { return exp2f(x); }
 
 /* ---- who looks on (races.cpp); with a team of one thread alone ---- */
 

@@ -175,8 +175,9 @@ template <bool GELU> __device__ static inline float behind_gelu(float dy, float 
 
 /* parts[share] = sums of dy h | of dy, h = (x - mean) rstd */
 template <class T, int V, bool GELU>
-__global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *gain, const float *bias,
-                                    const float *mean, const float *rstd, Columns s) {
+__global__ void __launch_bounds__(COLUMN_THREADS, GELU ? 2 : 0)
+    batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *gain, const float *bias, const float *mean,
+                        const float *rstd, Columns s) {
     SharedMemory shared;
     float *scratch = shared.take<float>(COLUMN_THREADS * V);
     ColumnsAt t = columns_at(s, V);
@@ -212,8 +213,9 @@ __global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const
 
 /* dx = g rstd (dy - db / rows - h dg / rows); dx may be dy. sums = dg | db */
 template <class T, int V, bool GELU>
-__global__ void batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float *gain, const float *bias,
-                                     const float *mean, const float *rstd, const float *sums, Columns s) {
+__global__ void __launch_bounds__(COLUMN_THREADS, GELU ? 2 : 0)
+    batch_norm_bwd_apply(T *dx, const T *dy, const T *x, const float *gain, const float *bias, const float *mean,
+                         const float *rstd, const float *sums, Columns s) {
     ColumnsAt t = columns_at(s, V);
     if (t.row >= t.end) return;
     Vec<float, V> m = vec_load<V>(mean + t.channel), r = vec_load<V>(rstd + t.channel);

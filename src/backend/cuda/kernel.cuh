@@ -57,6 +57,13 @@ __device__ inline void warp_barrier() { __syncwarp(); }
 __device__ inline float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 __device__ inline float warp_from(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
+/* 2^x to 2 units in the last place, one instruction; 0 where it is below the smallest normal number */
+__device__ inline float exp2_near(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ inline char *shared_memory() {
     extern __shared__ __align__(16) char mala_shared[];
     return mala_shared;
