@@ -63,6 +63,44 @@ static void test_network_on_a_backend(void **state) {
     }
 }
 
+/* What a backend that has these types, and best of them this one, is set to; where `says` is given, it is refused. */
+static void expect_precision(unsigned types, DType best, const char *key, const char *word, DType compute, bool tf32,
+                             const char *says) {
+    char setting[48];
+    Backend b = {.name = "gpu", .description = "gpu:0: some", .types = types, .best = best};
+    snprintf(setting, sizeof setting, "%s=%s", key, word);
+    load((const char *const[]){setting}, 1);
+    err = (Err){0};
+    const bool training = strncmp(key, "train", 5) == 0, ok = config_set_precision(&b, &c, training, &err);
+    if (ok == (says != NULL)) fail_msg("%s with types %x: %d, %s", setting, types, ok, err.text);
+    if (b.compute != compute || b.tf32 != tf32)
+        fail_msg("%s with types %x: computes in %s, tf32 %d", setting, types, dtype_name(b.compute), b.tf32);
+    if (says && (err.code != EXIT_USAGE || !strstr(err.text, says) || !strstr(err.text, key)))
+        fail_msg("%s with types %x: %d, %s", setting, types, err.code, err.text);
+    config_free(&c);
+}
+
+/* Of training and of evaluation, each by its own key. */
+static void test_precision_on_a_backend(void **state) {
+    (void)state;
+    const unsigned none = 0, old = 1u << DT_F32 | 1u << DT_F16, all = old | 1u << DT_BF16;
+    static const char *const keys[] = {"train.precision", "eval.precision"};
+    for (int i = 0; i < 2; i++) {
+        const char *key = keys[i];
+        expect_precision(none, DT_F32, key, "auto", DT_F32, false, NULL);
+        expect_precision(none, DT_F32, key, "float32", DT_F32, false, NULL);
+        expect_precision(none, DT_F32, key, "tf32", DT_F32, false, "tf32 needs a GPU");
+        expect_precision(none, DT_F32, key, "bfloat16", DT_F32, false, "bfloat16 needs a GPU");
+        expect_precision(old, DT_F16, key, "auto", DT_F16, false, NULL);
+        expect_precision(old, DT_F16, key, "bfloat16", DT_F32, false, "bfloat16 is more than this GPU has (gpu:0");
+        expect_precision(old, DT_F16, key, "float16", DT_F16, false, NULL);
+        expect_precision(all, DT_BF16, key, "auto", DT_BF16, false, NULL);
+        expect_precision(all, DT_BF16, key, "float16", DT_F16, false, NULL);
+        expect_precision(all, DT_BF16, key, "float32", DT_F32, false, NULL);
+        expect_precision(all, DT_BF16, key, "tf32", DT_F32, true, NULL);
+    }
+}
+
 /* ---- the loader ---- */
 
 static void test_loader_of_a_config(void **state) {
@@ -152,6 +190,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_network_of_a_config),
         cmocka_unit_test(test_network_on_a_backend),
+        cmocka_unit_test(test_precision_on_a_backend),
         cmocka_unit_test(test_loader_of_a_config),
         cmocka_unit_test(test_memory_that_a_run_asks_for),
     };

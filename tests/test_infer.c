@@ -241,12 +241,15 @@ static void test_run_directory(void **state) {
     assert_string_equal(output, expected);
     EXPECT(0, "eval --weights $T/run/ --data $T/data --json");
     assert_string_equal(output, expected);
-    free(expected);
     EXPECT(0, "verify $T/run");
     EXPECT(0, "info $T/run --json");
     EXPECT(0, "export $T/run $T/run.pth");
     EXPECT(0, "import $T/run $T/run.safetensors");
     EXPECT(0, "train data.path=$T/data output=$T/tuned --weights $T/run " SMALL "--quiet --epochs 1");
+    shell("cp -r run other && echo >other/weights/last.safetensors"); /* whatever the last ones are */
+    EXPECT(0, "eval $T/other --data $T/data --json");
+    assert_string_equal(output, expected);
+    free(expected);
     shell("cp -r run stopped && rm stopped/weights/best.safetensors");
     EXPECT(3, "eval $T/stopped --data $T/data");
     expect_text(errors, "stopped: has no weights/best.safetensors yet - weights/last.safetensors in it are the latest");

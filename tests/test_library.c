@@ -1,5 +1,6 @@
 /* test_library.c - libmala through its public header: the same numbers as the program, errors as text, several threads,
  * and the example program linked with the shared and with the static library. */
+#include <dirent.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -14,6 +16,7 @@
 #include "base/base.h"
 #include "io/tensor_file.h"
 #include "lib/golden.h"
+#include "lib/predictor.h"
 #include "colours.h"
 #include "program.h"
 #include "reacts.h"
@@ -169,11 +172,119 @@ static void test_tensors_and_batches(void **state) {
     assert_false(mala_run_tensors(one, got[0], NULL, &planes[0][0][0], 1, &error));
     assert_false(mala_run_images(tensors, got[0], NULL, images, 1, &error));
     assert_false(mala_run_images(one, got[0], NULL, images, -1, &error));
-    images[4].pixels = NULL; /* in the second batch of three */
-    assert_false(mala_run_images(three, got[0], NULL, images, COUNT, &error));
-    expect_text(error.text, "an empty picture");
     mala_runner_free(one), mala_runner_free(three), mala_runner_free(tensors);
     mala_model_close(model);
+}
+
+/* Pictures without pixels, in the second batch of two, are told; the runner goes on with good ones. */
+static void test_empty_pictures_are_told(void **state) {
+    (void)state;
+    static uint8_t pixels[COUNT][SIDE * SIDE * 3];
+    static float want[COUNT * COLOUR_CLASSES], got[COUNT * COLOUR_CLASSES];
+    MalaImage images[COUNT];
+    MalaModel *model = open_model();
+    MalaRunner *runner = new_runner(model, (MalaRunnerOptions){.batch = 4});
+    load_cuts(images, pixels);
+    assert_true(mala_run_images(runner, want, NULL, images, COUNT, &error));
+    const MalaImage good = images[5];
+    const MalaImage empty[] = {{SIDE, SIDE, NULL}, {0, SIDE, pixels[5]}, {SIDE, 0, pixels[5]}, {-1, SIDE, pixels[5]},
+                               {SIDE, -1, pixels[5]}};
+    for (size_t i = 0; i < COUNTOF(empty); i++) {
+        images[5] = empty[i];
+        memset(&error, 0, sizeof error);
+        assert_false(mala_run_images(runner, got, NULL, images, COUNT, &error));
+        assert_int_equal(error.code, EXIT_USAGE);
+        assert_string_equal(error.text, "mala_run_images: an empty picture");
+    }
+    images[5] = good;
+    assert_true(mala_run_images(runner, got, NULL, images, COUNT, &error));
+    assert_memory_equal(got, want, sizeof got);
+    mala_runner_free(runner);
+    mala_model_close(model);
+}
+
+/* Of whatever is asked for, and wherever among the tensors the bad one is. */
+static void test_answers_that_are_no_numbers_are_told(void **state) {
+    (void)state;
+    static float planes[4][3 * SIDE * SIDE], logits[4 * COLOUR_CLASSES], prob[4 * COLOUR_CLASSES];
+    MalaModel *model = open_model();
+    MalaRunner *runner = new_runner(model, (MalaRunnerOptions){.batch = 2, .tensors = true});
+    for (int bad = 0; bad < 4; bad++) {
+        for (int i = 0; i < 3 * SIDE * SIDE; i++) planes[bad][i] = NAN;
+        for (int asked = 1; asked < 4; asked++) {
+            memset(&error, 0, sizeof error);
+            assert_false(mala_run_tensors(runner, asked & 1 ? logits : NULL, asked & 2 ? prob : NULL, planes[0], 4,
+                                          &error));
+            assert_int_equal(error.code, EXIT_INPUT);
+            expect_text(error.text, "mala_run: answers are not finite");
+        }
+        memset(planes[bad], 0, sizeof planes[bad]);
+        assert_true(mala_run_tensors(runner, logits, prob, planes[0], 4, &error));
+    }
+    mala_runner_free(runner);
+    mala_model_close(model);
+}
+
+static int count_tasks(void) {
+    int count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *e; (e = readdir(tasks));) count += e->d_name[0] != '.';
+    closedir(tasks);
+    return count;
+}
+
+/* The caller's thread is one of them. Threads that have ended may stand there for a moment. */
+static void test_a_runner_has_the_threads_it_was_given(void **state) {
+    (void)state;
+    static const int given[] = {1, 2, 5};
+    MalaModel *model = open_model();
+    int idle = count_tasks(); /* more than one under a sanitizer */
+    for (int tries = 0; tries < 20 && idle > 1; tries++, usleep(500)) idle = MIN(idle, count_tasks());
+    for (size_t i = 0; i < COUNTOF(given); i++) {
+        MalaRunner *runner = new_runner(model, (MalaRunnerOptions){.threads = given[i]});
+        const int want = idle + given[i] - 1;
+        for (int tries = 0; count_tasks() != want && tries < 400; tries++) usleep(500);
+        assert_int_equal(count_tasks(), want);
+        mala_runner_free(runner);
+    }
+    mala_model_close(model);
+}
+
+/* A batch's results are its own, as many as it has: of two that are queued the second may be the smaller one, or the
+ * larger one. */
+static void test_two_batches_queued(void **state) {
+    (void)state;
+    enum { K = COLOUR_CLASSES };
+    static uint8_t pixels[COUNT][SIDE * SIDE * 3];
+    static float want[COUNT * K], logits[COUNT * K], prob[COUNT * K];
+    MalaImage images[COUNT];
+    Err err = {0};
+    ModelFile file;
+    Backend cpu;
+    Predictor p;
+    load_cuts(images, pixels);
+    assert_true(model_file_open(&file, weights, NULL, NULL, 0, NULL, &err) && backend_open_cpu(&cpu, 1, &err));
+    if (!predictor_open(&p, &file, &cpu, 3, false, &err)) fail_msg("%s", err.text);
+    for (int n = 0; n < COUNT; n++) assert_true(predictor_run(&p, want + n * K, NULL, pixels[n], 1, &err));
+    static const int counts[][2] = {{3, 1}, {1, 3}, {2, 2}};
+    for (size_t i = 0; i < COUNTOF(counts); i++) {
+        const int first = counts[i][0], second = counts[i][1];
+        assert_true(predictor_queue(&p, pixels[0], first, &err) && predictor_queue(&p, pixels[first], second, &err));
+        for (int half = 0, at = 0; half < 2; at += counts[i][half++]) {
+            const int n = counts[i][half];
+            for (int k = 0; k < COUNT * K; k++) logits[k] = prob[k] = -700;
+            assert_true(predictor_read(&p, logits, prob, &err));
+            expect_same(want + at * K, logits, n * K, 1e-5f);
+            for (int k = 0; k < COUNT * K; k++) {
+                if (k < n * K) assert_true(prob[k] >= 0 && prob[k] <= 1);
+                else assert_true(logits[k] == -700 && prob[k] == -700);
+            }
+        }
+    }
+    predictor_close(&p);
+    cpu.close(&cpu);
+    model_file_close(&file);
 }
 
 /* The k best, ties by lower class; no more than there are. */
@@ -253,6 +364,10 @@ static void test_info_is_the_programs(void **state) {
     cJSON *json = json_line(output);
     assert_true((double)info.parameters == number_of(json, "parameters") && info.macs == number_of(json, "macs"));
     cJSON_Delete(json);
+    mala_model_close(model);
+    model = mala_model_open(weights, (const char *[]){"input.size=[32,96]"}, 1, &error); /* height, width */
+    assert_non_null(model);
+    assert_true(mala_model_info(model).height == 32 && mala_model_info(model).width == 96);
     mala_model_close(model);
 }
 
@@ -386,6 +501,10 @@ int main(void) {
         cmocka_unit_test(test_network_reacts),
         cmocka_unit_test(test_same_as_program),
         cmocka_unit_test(test_tensors_and_batches),
+        cmocka_unit_test(test_empty_pictures_are_told),
+        cmocka_unit_test(test_answers_that_are_no_numbers_are_told),
+        cmocka_unit_test(test_a_runner_has_the_threads_it_was_given),
+        cmocka_unit_test(test_two_batches_queued),
         cmocka_unit_test(test_top),
         cmocka_unit_test(test_settings_are_heard),
         cmocka_unit_test(test_golden_logits_are_the_networks),

@@ -79,13 +79,14 @@ static void expect_top(const float *scores, int classes, int k, const int32_t *w
     for (int i = 0; i < 9; i++) top[i] = -7;
     classify_top(top, scores, classes, k);
     for (int i = 0; i < 9; i++)
-        if (top[i] != (i < k ? want[i] : -7)) fail_msg("place %d of %d is class %d", i + 1, k, top[i]);
+        if (top[i] != (i < MIN(k, classes) ? want[i] : -7)) fail_msg("place %d of %d is class %d", i + 1, k, top[i]);
 }
 
 static void test_best_classes_and_their_ties(void **state) {
     (void)state;
     const float equal[5] = {2, 2, 2, 2, 2}, mixed[6] = {1, 5, 3, 5, 3, 9}, rising[4] = {1, 2, 3, 4};
     expect_top(equal, 5, 5, (int32_t[]){0, 1, 2, 3, 4});
+    expect_top(equal, 5, 8, (int32_t[]){0, 1, 2, 3, 4});
     expect_top(equal, 5, 2, (int32_t[]){0, 1});
     expect_top(mixed, 6, 6, (int32_t[]){5, 1, 3, 2, 4, 0});
     expect_top(mixed, 6, 4, (int32_t[]){5, 1, 3, 2});

@@ -266,6 +266,6 @@ bool mala_run_tensors(MalaRunner *runner, float *logits, float *prob, const floa
 void mala_top(int32_t *top, const float *scores, int classes, int k) {
     Caller caller;
     caller_enter(&caller); /* so that subnormal scores are told apart */
-    classify_top(top, scores, classes, MIN(k, classes));
+    classify_top(top, scores, classes, k);
     caller_leave(&caller);
 }

@@ -64,7 +64,7 @@ void classify_metrics_add(ClassifyMetrics *m, const float *logits, const int32_t
 /* Are all of them numbers? Answers of a network that are not are no answers. */
 bool classify_finite(const float *scores, int64_t count);
 
-/* The k classes with the highest scores, best first; ties by lower index. k <= classes. */
+/* The k classes with the highest scores, best first; ties by lower index; no more than there are. */
 void classify_top(int32_t *top, const float *scores, int classes, int k);
 
 #endif
