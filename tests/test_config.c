@@ -212,6 +212,9 @@ static void test_semantics(void **state) {
     TEXT_FAILS("{\"model\": {\"dims\": [66, 128, 256, 512]}}",
                "1:20: model.dims: stage 0: 66 channels per head (dim 66, 1 heads) - the rotary position encoding needs "
                "a multiple of 4");
+    TEXT_FAILS("{\"model\": {\"dims\": [516, 128, 256, 512]}}",
+               "1:20: model.dims: stage 0: 516 channels per head (dim 516, 1 heads) - at most 512");
+    assert_string_equal(text_error("{\"model\": {\"dims\": [512, 128, 256, 512]}}"), "accepted");
     TEXT_FAILS("{\"model\": {\"dims\": [\"auto\", 128, 256, 512]}}",
                "1:20: model.dims: either all four or none may be auto");
     TEXT_FAILS("{\"model\": {\"layer_scale\": [1, 1, \"auto\", 1]}}",
@@ -232,12 +235,12 @@ static void test_presets(void **state) {
     static const struct {
         const char *name;
         int dims[4], depths[4], heads[4], projection;
-        float drop_path, last_scale;
+        float drop_path, layer_scale[4];
     } sizes[] = {
-        {"mavit_t", {64, 128, 256, 512}, {2, 2, 6, 2}, {1, 2, 4, 8}, 2048, 0.1f, 1},
-        {"mavit_s", {64, 128, 320, 512}, {3, 5, 9, 3}, {1, 2, 5, 8}, 2048, 0.15f, 1},
-        {"mavit_b", {96, 192, 384, 512}, {4, 6, 12, 6}, {1, 2, 6, 8}, 2048, 0.4f, 1e-6f},
-        {"mavit_l", {96, 192, 448, 640}, {4, 7, 19, 8}, {1, 2, 7, 10}, 2560, 0.55f, 1e-6f},
+        {"mavit_t", {64, 128, 256, 512}, {2, 2, 6, 2}, {1, 2, 4, 8}, 2048, 0.1f, {1, 1, 1, 1}},
+        {"mavit_s", {64, 128, 320, 512}, {3, 5, 9, 3}, {1, 2, 5, 8}, 2048, 0.15f, {1, 1, 1, 1}},
+        {"mavit_b", {96, 192, 384, 512}, {4, 6, 12, 6}, {1, 2, 6, 8}, 2048, 0.4f, {1, 1, 1e-6f, 1e-6f}},
+        {"mavit_l", {96, 192, 448, 640}, {4, 7, 19, 8}, {1, 2, 7, 10}, 2560, 0.55f, {1e-6f, 1e-6f, 1e-6f, 1e-6f}},
     };
     for (size_t i = 0; i < COUNTOF(sizes); i++) {
         char override[40], *list[] = {override};
@@ -249,7 +252,8 @@ static void test_presets(void **state) {
         assert_memory_equal(m.depths, sizes[i].depths, sizeof m.depths);
         assert_memory_equal(m.heads, sizes[i].heads, sizeof m.heads);
         assert_int_equal(m.projection, sizes[i].projection);
-        assert_true(m.drop_path == sizes[i].drop_path && m.layer_scale[3] == sizes[i].last_scale);
+        assert_true(m.drop_path == sizes[i].drop_path);
+        assert_memory_equal(m.layer_scale, sizes[i].layer_scale, sizeof m.layer_scale);
         assert_true(m.mlp_ratio == 3.5);
         assert_int_equal(m.classes, 7);
         config_free(&c);
@@ -264,6 +268,34 @@ static void test_presets(void **state) {
     assert_int_equal(m.depths[2], 1);
     assert_int_equal(m.dims[0], 96);
     config_free(&c);
+    overrides[1] = "model.drop_path=0.25"; /* another than the size's own, which is 0.4 */
+    load(&c, "{}", overrides, COUNTOF(overrides));
+    assert_true(config_mavit(&c, 7).drop_path == 0.25f);
+    config_free(&c);
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        DeviceKind kind;
+        int index;
+    } devices[] = {{"auto", DEVICE_AUTO, 0},    {"cpu", DEVICE_CPU, 0},        {"cuda", DEVICE_CUDA, 0},
+                   {"gpu", DEVICE_CUDA, 0},     {"cuda:7", DEVICE_CUDA, 7},    {"gpu:7", DEVICE_CUDA, 7},
+                   {"cuda:12", DEVICE_CUDA, 12}, {"cuda:305", DEVICE_CUDA, 305}};
+    for (size_t i = 0; i < COUNTOF(devices); i++) {
+        char override[40], *list[] = {override};
+        snprintf(override, sizeof override, "device=%s", devices[i].text);
+        Config c;
+        int index = -1;
+        load(&c, "{}", list, 1);
+        assert_int_equal(config_device(&c, &index), devices[i].kind);
+        assert_int_equal(index, devices[i].index);
+        config_free(&c);
+    }
+    OVERRIDE_FAILS("device=cuda:1234", "device: \"cuda:1234\" is none of auto, cpu, cuda, cuda:N");
+    OVERRIDE_FAILS("device=cuda:1x", "device: \"cuda:1x\" is none of auto, cpu, cuda, cuda:N");
+    OVERRIDE_FAILS("device=cuda:", "device: \"cuda:\" is none of auto, cpu, cuda, cuda:N");
 }
 
 static void test_auto(void **state) {
@@ -501,6 +533,7 @@ int main(void) {
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_semantics),
         cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_dump),
         cmocka_unit_test(test_base),

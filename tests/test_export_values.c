@@ -305,6 +305,10 @@ static void test_words_of_a_hubs_folder(void **state) {
     }
     assert_null(cJSON_GetObjectItemCaseSensitive(json, "label_descriptions"));
     cJSON_Delete(json);
+    EXPECT(0, "export $T/run $T/wide/ --size 64x96");
+    json = hub_config("wide");
+    expect_numbers(cJSON_GetObjectItemCaseSensitive(json, "pretrained_cfg"), "input_size", (double[]){3, 64, 96}, 3);
+    cJSON_Delete(json);
     EXPECT(0, "export $T/run $T/bare/ --as backbone");
     json = hub_config("bare");
     assert_int_equal((int)number_of(json, "num_classes"), 0);

@@ -41,15 +41,19 @@ static size_t bare_metadata(StoredPair out[MODEL_METADATA_MAX], const TensorFile
     return count;
 }
 
-/* Copies best.safetensors with another text of golden logits (NULL: none). */
-static void copy_run(const char *name, const char *golden) {
+/* Copies a file with another text of golden logits (NULL: none). */
+static void copy_golden(const char *name, const char *of, const char *golden) {
     TensorFile f;
-    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    OK(tensor_file_open(&f, file_in(of), NULL, &err));
     StoredPair pairs[MODEL_METADATA_MAX];
     size_t count = bare_metadata(pairs, &f);
     if (golden) pairs[count++] = (StoredPair){GOLDEN_KEY, golden};
     OK(safetensors_write(file_in(name), f.tensors, f.tensor_count, pairs, count, &err));
     tensor_file_close(&f);
+}
+
+static void copy_run(const char *name, const char *golden) {
+    copy_golden(name, "run/weights/best.safetensors", golden);
 }
 
 /* The same with weights by rule, which, unlike those of a second's training, make much of their input; `moved`, when
@@ -146,6 +150,17 @@ static void test_verify(void **state) {
     EXPECT(2, "verify");
 }
 
+/* The logits in a file are those of pictures of the size that stands beside them. */
+static void test_golden_logits_have_their_own_size(void **state) {
+    (void)state;
+    ModelFile m;
+    GoldenResult result;
+    OK(model_file_open(&m, file_in("rule.safetensors"), NULL, (char *[]){"input.size=64,96"}, 1, NULL, &err));
+    OK(golden_check(&result, &m, GOLDEN_LIMIT, &err));
+    assert_true(result.agree);
+    model_file_close(&m);
+}
+
 static void test_verify_damage(void **state) {
     (void)state;
     copy_by_rule("copy.safetensors", "norm.bias");
@@ -173,6 +188,34 @@ static void test_verify_damage(void **state) {
     copy_run("copy.safetensors", text);
     EXPECT(3, "verify $T/copy.safetensors --limit 1");
     expect_text(output, "nan");
+}
+
+/* Two logits of many stand otherwise in the file, the first by far and below 0, with ones that agree behind it: what
+ * is said is the largest difference, in parts of the largest number, whatever its sign. */
+static void test_the_largest_difference_counts(void **state) {
+    (void)state;
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("rule.safetensors"), NULL, &err));
+    cJSON *json = cJSON_Parse(tensor_file_metadata(&f, GOLDEN_KEY)),
+          *noise = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(json, "inputs"), "noise");
+    tensor_file_close(&f);
+    const double was = cJSON_GetArrayItem(noise, 2)->valuedouble;
+    cJSON_SetNumberValue(cJSON_GetArrayItem(noise, 2), -50);
+    cJSON_SetNumberValue(cJSON_GetArrayItem(noise, 4), cJSON_GetArrayItem(noise, 4)->valuedouble + 0.25);
+    assert_true(fabs(was) < 20);
+    char *text = cJSON_PrintUnformatted(json);
+    copy_golden("copy.safetensors", "rule.safetensors", text);
+    cJSON_Delete(json);
+    free(text);
+    ModelFile m;
+    GoldenResult result;
+    OK(model_file_open(&m, file_in("copy.safetensors"), NULL, NULL, 0, NULL, &err));
+    OK(golden_check(&result, &m, 0.1, &err));
+    assert_true(result.magnitude == 50 && !result.agree);
+    assert_true(fabs(result.difference - (50 + was)) < 1e-3);
+    OK(golden_check(&result, &m, 2, &err));
+    assert_true(result.agree);
+    model_file_close(&m);
 }
 
 /* The rule, in numbers: another generator would make every golden file in the world useless. */
@@ -424,6 +467,8 @@ int main(void) {
         cmocka_unit_test(test_verify_damage), cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_export_exact),
         cmocka_unit_test(test_export_halves), cmocka_unit_test(test_export_backbone), cmocka_unit_test(test_hub),
         cmocka_unit_test(test_recognised),    cmocka_unit_test(test_export_refusals),
+        cmocka_unit_test(test_the_largest_difference_counts),
+        cmocka_unit_test(test_golden_logits_have_their_own_size),
     };
     return cmocka_run_group_tests(tests, make_run, remove_run);
 }

@@ -435,9 +435,9 @@ static void test_a_callers_timer(void **state) {
     assert_true(mala_image_load(&image, picture, &error));
     struct sigaction action = {.sa_handler = count_signal, .sa_flags = SA_RESTART}, was;
     sigaction(SIGPROF, &action, &was);
-    double end = time_now() + 0.7;
+    clock_t most = clock() + 20 * CLOCKS_PER_SEC; /* of this process, as the timer: others may have the processor */
     met = 0;
-    for (int i = 0; i == 0 || time_now() < end; i++) {
+    for (int i = 0; i < 3 || (met < 50 && clock() < most); i++) {
         MalaRunner *runner = mala_runner_new(model, &(MalaRunnerOptions){.threads = 1 + i % 2}, &error);
         assert_non_null(runner);
         for (int k = 0; k < 10; k++) {
@@ -449,7 +449,7 @@ static void test_a_callers_timer(void **state) {
     }
     setitimer(ITIMER_PROF, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
     sigaction(SIGPROF, &was, NULL);
-    assert_true(met > 10);
+    assert_true(met >= 50);
     mala_image_free(&image);
     mala_model_close(model);
 }
