@@ -46,6 +46,10 @@ template <> inline float from_float<float>(float x) { return x; }
 template <> inline bf16 from_float<bf16>(float x) { return bf16{bf16_from_f32(x)}; }
 template <> inline f16 from_float<f16>(float x) { return f16{f16_from_f32(x)}; }
 
+template <class T> static inline void floats_of_word(float *out, uint32_t word) {
+    out[0] = to_float(T{(uint16_t)word}), out[1] = to_float(T{(uint16_t)(word >> 16)});
+}
+
 /* ---- what a thread of a kernel sees ---- */
 
 struct EmuThread {

@@ -211,22 +211,18 @@ __device__ inline void load_taps(float *taps, const AttentionSize &s, const floa
 }
 
 /* out[i][c] += the convolution at column + i of the row, for 4 channels. x: those of the image's first token, tokens
- * `stride` apart; taps: those channels of (25, D). Memory is read once per row of taps, from the caches; per channel
- * and column that makes 25 multiplications and 15/4 loads. */
+ * `stride` features apart; taps: those channels of (25, D). Memory is read once per row of taps, from the caches; per
+ * channel and column that makes 25 multiplications and 15/4 loads. */
 template <class T, int D>
-__device__ inline void local_strip(float (&out)[TILE_COLUMNS][4], const AttentionSize &s, const T *x, int64_t stride,
+__device__ inline void local_strip(float (&out)[TILE_COLUMNS][4], const AttentionSize &s, const T *x, int stride,
                                    const float *taps, int row, int column) {
     UNROLL_BY(1) for (int ky = 0; ky < 5; ky++) {
         int y = row + ky - 2;
         if (y < 0 || y >= s.height) continue;
-        const T *line = x + (int64_t)y * s.width * stride;
+        const T *at = x + (y * s.width + column - 2) * (int64_t)stride; /* steps: no address is computed anew */
         float in[TILE_COLUMNS + 4][4];
-        UNROLL for (int i = 0; i < TILE_COLUMNS + 4; i++) {
-            int at = column + i - 2;
-            Quad<T> v = {};
-            if (at >= 0 && at < s.width) v = load_quad(line + at * stride);
-            UNROLL for (int c = 0; c < 4; c++) in[i][c] = to_float(v.x[c]);
-        }
+        UNROLL for (int i = 0; i < TILE_COLUMNS + 4; i++, at += stride)
+            load_floats(in[i], at, (unsigned)(column + i - 2) < (unsigned)s.width);
         UNROLL for (int kx = 0; kx < 5; kx++) {
             Quad<float> w = load_quad(taps + (ky * 5 + kx) * D);
             UNROLL for (int i = 0; i < TILE_COLUMNS; i++) {

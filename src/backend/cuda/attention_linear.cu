@@ -161,10 +161,13 @@ template <class T, int D> struct WarpShare {
     __device__ WarpShare() : token(threadIdx.x / WARP % STRIPS * 16), column(threadIdx.x / WARP / STRIPS * N * 16) {}
 };
 
-/* blocks (runs of tiles, heads, B). Four blocks a multiprocessor, which is what the compiler aims at by itself, leave
- * float32 too few registers. */
+/* Blocks of linear_apply on a multiprocessor: four leave float32 too few registers, and float16 on some GPUs. */
+template <class T> constexpr int APPLY_BLOCKS = sizeof(T) == 4 ? 3 : 0; /* 0: the compiler aims at four by itself */
+template <> constexpr int APPLY_BLOCKS<bf16> = 4;
+
+/* blocks (runs of tiles, heads, B) */
 template <class T, int D>
-__global__ void __launch_bounds__(APPLY_THREADS, sizeof(T) == 4 ? 3 : 0)
+__global__ void __launch_bounds__(APPLY_THREADS, APPLY_BLOCKS<T>)
     linear_apply(AttentionSize s, T *y, T *mix, const T *qkvo, const float *w, const float *b, const float *means,
                  const T *matrix, int tiles, int run) {
     constexpr int OCTS = D / 8, ROW = TileRow<T, D>::LENGTH, TOKENS = Rectangle<T, D>::TOKENS;

@@ -19,8 +19,6 @@ size_t attention_taps_work(const AttentionSize &s) {
     return (size_t)s.batch * bands_of(s) * 26 * s.channels * sizeof(float);
 }
 
-template <class T> struct alignas(LANES * sizeof(T)) Lane { T x[LANES]; };
-
 /* parts (B * bands, 26, C): sums for 25 taps and the bias. Blocks (channels / 64, bands, B) of 5 warps */
 template <class T>
 __global__ void __launch_bounds__(5 * WARP) taps_sums(AttentionSize s, float *parts, const T *qkvo, const T *g) {
@@ -37,16 +35,10 @@ __global__ void __launch_bounds__(5 * WARP) taps_sums(AttentionSize s, float *pa
         const T *v_row = v + (int64_t)row * s.width * stride, *g_row = g + (int64_t)y * s.width * s.channels;
         for (int x = 0; x < s.width; x += COLUMNS) {
             float under[COLUMNS + 4][LANES], up[COLUMNS][LANES];
-            UNROLL for (int i = 0; i < COLUMNS + 4; i++) {
-                Lane<T> a = {};
-                if (x + i >= 2 && x + i - 2 < s.width) a = *(const Lane<T> *)(v_row + (x + i - 2) * stride);
-                UNROLL for (int c = 0; c < LANES; c++) under[i][c] = to_float(a.x[c]);
-            }
-            UNROLL for (int i = 0; i < COLUMNS; i++) {
-                Lane<T> a = {};
-                if (x + i < s.width) a = *(const Lane<T> *)(g_row + (int64_t)(x + i) * s.channels);
-                UNROLL for (int c = 0; c < LANES; c++) up[i][c] = to_float(a.x[c]);
-            }
+            const T *v_at = v_row + (x - 2) * stride, *g_at = g_row + (int64_t)x * s.channels;
+            UNROLL for (int i = 0; i < COLUMNS + 4; i++, v_at += stride)
+                load_floats(under[i], v_at, (unsigned)(x + i - 2) < (unsigned)s.width);
+            UNROLL for (int i = 0; i < COLUMNS; i++, g_at += s.channels) load_floats(up[i], g_at, x + i < s.width);
             UNROLL for (int i = 0; i < COLUMNS; i++) {
                 UNROLL for (int c = 0; c < LANES; c++) {
                     UNROLL for (int kx = 0; kx < 5; kx++) sum[kx][c] += up[i][c] * under[i + kx][c];

@@ -57,6 +57,16 @@ __device__ inline void warp_barrier() { __syncwarp(); }
 __device__ inline float warp_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 __device__ inline float warp_from(float x, int lane) { return __shfl_sync(0xffffffffu, x, lane); }
 
+/* two neighbours that were loaded as one word, in one instruction each */
+template <class T> __device__ inline void floats_of_word(float *out, uint32_t word);
+template <> __device__ inline void floats_of_word<bf16>(float *out, uint32_t word) {
+    out[0] = __uint_as_float(word << 16), out[1] = __uint_as_float(word & 0xffff0000u);
+}
+template <> __device__ inline void floats_of_word<f16>(float *out, uint32_t word) {
+    out[0] = __half2float(__ushort_as_half((unsigned short)word));
+    out[1] = __half2float(__ushort_as_half((unsigned short)(word >> 16)));
+}
+
 /* 2^x to 2 units in the last place, one instruction; 0 where it is below the smallest normal number */
 __device__ inline float exp2_near(float x) {
     float y;
@@ -102,6 +112,20 @@ template <class T, int COUNT> struct alignas(COUNT * sizeof(T) < 16 ? COUNT * si
 };
 template <int V, class T> __device__ inline Vec<T, V> vec_load(const T *p) { return *(const Vec<T, V> *)p; }
 template <class T, int V> __device__ inline void vec_store(T *p, const Vec<T, V> &v) { *(Vec<T, V> *)p = v; }
+
+/* N neighbours, 2 or 4, as floats; zeros unless `there`. Words stay words until they are floats: a struct of halves is
+ * taken apart by several instructions for each. */
+template <int N, class T> __device__ inline void load_floats(float (&out)[N], const T *p, bool there) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+        Vec<float, N> v = {};
+        if (there) v = vec_load<N>(p);
+        UNROLL for (int i = 0; i < N; i++) out[i] = v.x[i];
+    } else {
+        Vec<uint32_t, N / 2> v = {};
+        if (there) memcpy(&v, __builtin_assume_aligned(p, sizeof v), sizeof v);
+        UNROLL for (int i = 0; i < N / 2; i++) floats_of_word<T>(out + 2 * i, v.x[i]);
+    }
+}
 
 /* 16 bytes of features */
 template <class T> using Pack = Vec<T, (int)(16 / sizeof(T))>;
