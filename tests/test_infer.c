@@ -187,8 +187,10 @@ static void test_answers_replace_no_input(void **state) {
         "infer - " WEIGHTS "--out $T/in/all.txt <$T/in/all.txt",
         "infer $T/in/a.jpg " WEIGHTS "--out $T/in/link",
         "infer $T/a.jpg --weights $T/in/w.safetensors --out $T/in/w.safetensors",
-        "infer $T/a.jpg " WEIGHTS "--config $T/in/c.json --out $T/in/c.json"};
-    shell("mkdir in && cp a.jpg in/ && echo a.jpg >in/all.txt && ln -s a.jpg in/link && echo '{}' >in/c.json && "
+        "infer $T/a.jpg " WEIGHTS "--config $T/in/c.json --out $T/in/c.json",
+        "infer $T/a.jpg --weights $T/in/hub --out $T/in/hub/config.json"};
+    EXPECT(0, "export $T/run/weights/best.safetensors $T/hub/");
+    shell("mkdir in && mv hub in/ && cp a.jpg in/ && echo a.jpg >in/all.txt && ln -s a.jpg in/link && echo '{}' >in/c.json && "
           "cp run/weights/best.safetensors in/w.safetensors && cp -r in in-before");
     char line[400];
     for (size_t i = 0; i < COUNTOF(commands); i++) {

@@ -11,10 +11,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/runner.h"
 #include "base/file.h"
 #include "base/parallel.h"
 #include "data/list.h"
+#include "lib/hub.h"
+#include "lib/runner.h"
 
 static const CliFlag flags[] = {
     {"json", 0, NULL, "one JSON object a picture", NULL, NULL, NULL},
@@ -290,11 +291,25 @@ static void close_groups(Infer *in) {
     free(in->prob);
 }
 
+/* The config.json beside a hub's weights says what they are. */
+static bool keeps_hub_config(const Infer *in, const char *weights, Err *err) {
+    const char *slash = strrchr(weights, '/');
+    if (!slash || strcmp(slash + 1, HUB_WEIGHTS) != 0) return true;
+    char *folder = mem_strdup(weights);
+    folder[slash - weights + 1] = '\0';
+    char *config = path_join(folder, "config.json");
+    bool ok = keeps_input(in, config, err);
+    free(config), free(folder);
+    return ok;
+}
+
 static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err) {
     Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli),
                 .out = cli_flag(cli, "out")};
     if (in.out && stat(in.out, &in.out_is) != 0) in.out_is.st_nlink = 0;
-    if (!keeps_input(&in, model->file.path, err) || (cli->config && !keeps_input(&in, cli->config, err))) return false;
+    if (!keeps_input(&in, model->file.path, err) || (cli->config && !keeps_input(&in, cli->config, err)) ||
+        !keeps_hub_config(&in, model->file.path, err))
+        return false;
     in.alone = cli->argument_count == 1;
     AnswersFormat format = cli_flag(cli, "json") ? ANSWERS_JSON : cli_flag(cli, "csv") ? ANSWERS_CSV : ANSWERS_TEXT;
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;
