@@ -65,6 +65,15 @@ static void expect_property(const char *name, const char *key, const char *value
     free(bytes);
 }
 
+static bool holds(const char *name, const void *part, size_t part_size) {
+    uint8_t *bytes;
+    size_t count;
+    OK(file_read(&bytes, &count, file_in(name), 1 << 26, &err));
+    bool found = memmem(bytes, count, part, part_size);
+    free(bytes);
+    return found;
+}
+
 #define NAMES \
     "[\"blue_bar\",\"blue_cross\",\"blue_ring\",\"blue_square\",\"red_bar\",\"red_cross\",\"red_ring\",\"red_" \
     "square\"]"
@@ -100,6 +109,18 @@ static void test_properties_of_onnx(void **state) {
     EXPECT(0, "export $T/run $T/d.onnx --size 256 input.crop_pct=auto");
     expect_property("d.onnx", "crop_pct", "1");
     tensor_file_close(&f);
+}
+
+/* A side of the input by name: field 2 of a dimension, a string of 6 or 5 bytes. As a number it is in field 1. */
+static void test_sides_of_onnx_are_open_when_asked(void **state) {
+    (void)state;
+    static const uint8_t open[2][9] = {"\x12\006height", "\x12\005width"};
+    for (int dynamic = 0; dynamic < 2; dynamic++) {
+        EXPECT(0, dynamic ? "export $T/run $T/sides1.onnx --dynamic" : "export $T/run $T/sides0.onnx");
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(holds(dynamic ? "sides1.onnx" : "sides0.onnx", open[i], strlen((const char *)open[i])),
+                             dynamic);
+    }
 }
 
 /* The same in the metadata of weights. */
@@ -142,6 +163,29 @@ static void test_limits_of_comparison(void **state) {
         const double share = allowed[0] / allowed[1] * 0.5;
         if (!(fabs(share - types[i].limit) < 0.02 * types[i].limit)) fail_msg("%s: %g", types[i].type, share);
     }
+}
+
+/* Every picture's logits are the biases 1, 1.0001, 0, ...: a float32 keeps the second one ahead, a bfloat16, whose next
+ * number after 1 is 1.0078, makes the first two equal, and then the first is the answer. */
+static void test_answers_that_change_are_counted(void **state) {
+    (void)state;
+    static float zeros[COLOUR_CLASSES * 64];
+    static const float bias[COLOUR_CLASSES] = {1, 1.0001f};
+    TensorFile f;
+    OK(tensor_file_open(&f, file_in("run/weights/best.safetensors"), NULL, &err));
+    for (size_t i = 0; i < f.tensor_count; i++) {
+        StoredTensor *t = &f.tensors[i];
+        assert_true(strcmp(t->name, "head.weight") != 0 || t->count <= COUNTOF(zeros));
+        if (strcmp(t->name, "head.weight") == 0) t->data = zeros;
+        if (strcmp(t->name, "head.bias") == 0) t->data = bias;
+    }
+    OK(safetensors_write(file_in("close.safetensors"), f.tensors, f.tensor_count, f.metadata, f.metadata_count - 2,
+                         &err)); /* without its seal */
+    tensor_file_close(&f);
+    EXPECT(0, "export $T/close.safetensors $T/close.out.safetensors --verify $T/data/val");
+    expect_text(output, "top-1 the same in 100.00 %");
+    EXPECT(0, "export $T/close.safetensors $T/close.out.safetensors --force --dtype bfloat16 --verify $T/data/val");
+    expect_text(output, "top-1 the same in 0.00 %");
 }
 
 /* ---- tensors beside the parameters ---- */
@@ -350,6 +394,8 @@ int main(void) {
         cmocka_unit_test(test_limits_of_comparison),       cmocka_unit_test(test_tensors_beside_the_parameters),
         cmocka_unit_test(test_the_edge_of_half_precision), cmocka_unit_test(test_weights_that_vanish_are_counted),
         cmocka_unit_test(test_words_of_a_hubs_folder),     cmocka_unit_test(test_labels_that_stand_twice),
+        cmocka_unit_test(test_sides_of_onnx_are_open_when_asked),
+        cmocka_unit_test(test_answers_that_change_are_counted),
     };
     return cmocka_run_group_tests_name("export values", tests, make_run, remove_run);
 }

@@ -148,6 +148,14 @@ static void test_csv_and_json_files(void **state) {
     read_text(text, sizeof text, path);
     assert_string_equal(text, csv);
     free(csv);
+    /* a comma alone is enough to need quotes, and a name without one has none */
+    char field[200];
+    shell("cp a.jpg 'a, b.jpg'");
+    EXPECT(0, "infer $T/a.jpg \"$T/a, b.jpg\" " WEIGHTS "--csv --topk 1");
+    snprintf(field, sizeof field, "\n%s/a.jpg,1,", folder);
+    expect_text(output, field);
+    snprintf(field, sizeof field, "\n\"%s/a, b.jpg\",1,", folder);
+    expect_text(output, field);
     EXPECT(2, "infer $T/a.jpg " WEIGHTS "--json --out $T/answers.csv");
     expect_text(errors, "answers.csv: exists - add --force");
     EXPECT(2, "infer $T/a.jpg --csv --force --out - " WEIGHTS);

@@ -188,14 +188,20 @@ static void test_a_head_of_other_names_starts_anew(void **state) {
     shell("cp -r data other && mv other/train/red_ring other/train/red_wheel && mv other/val/red_ring "
           "other/val/red_wheel");
     shell("cp -r data fewer && rm -r fewer/*/red_ring");
+    shell("cp -r data first && rm -r first/*/red_square"); /* the last one: all others are where they were */
     EXPECT(0, RUN STILL "output=$T/fresh8");
     EXPECT(0, RUN STILL "output=$T/other8 --weights $T/run data.path=$T/other");
     EXPECT(0, RUN STILL "output=$T/fewer7 --weights $T/run data.path=$T/fewer");
+    EXPECT(0, RUN STILL "output=$T/first7 --weights $T/run data.path=$T/first");
+    EXPECT(0, RUN STILL "output=$T/again8 --weights $T/first7");
     assert_true(apart("other8/weights/last.safetensors", BEST, "layers.0.blocks.0.attn.qkvo.weight") < 1e-4);
     assert_true(apart("other8/weights/last.safetensors", "fresh8/weights/last.safetensors", "head.weight") < 1e-4);
     assert_true(apart("other8/weights/last.safetensors", BEST, "head.weight") > 0.1);
     assert_true(apart("fewer7/weights/last.safetensors", BEST, "head.weight") == -1);
     assert_true(apart("fewer7/weights/last.safetensors", BEST, "norm.bias") < 1e-4);
+    assert_true(apart("first7/weights/last.safetensors", BEST, "norm.bias") < 1e-4);
+    assert_true(apart("again8/weights/last.safetensors", BEST, "norm.bias") < 1e-4);
+    assert_true(apart("again8/weights/last.safetensors", "fresh8/weights/last.safetensors", "head.weight") < 1e-4);
 }
 
 /* ---- what is said of an epoch ---- */

@@ -159,6 +159,16 @@ static void test_classes_that_no_reader_would_take(void **state) {
     assert_false(exists("spare"));
 }
 
+static void test_one_class_is_nothing_to_learn(void **state) {
+    (void)state;
+    shell("mkdir -p single/train single/val && cp -r data/train/car single/train && cp -r data/val/car single/val");
+    EXPECT(3, "train data.path=$T/single output=$T/spare " SMALL);
+    expect_text(errors, "/single: holds 1 class - put the pictures into one folder per class");
+    assert_false(exists("spare"));
+    shell("cp -r data/train/fish single/train && cp -r data/val/fish single/val"); /* two are enough */
+    EXPECT(0, "train data.path=$T/single output=$T/spare " SMALL "--dry-run");
+}
+
 /* Every batch and any number of epochs, with the defaults, and the released recipe on anybody's pictures. */
 static void test_small_runs_with_defaults(void **state) {
     (void)state;
@@ -316,6 +326,7 @@ int main(void) {
         cmocka_unit_test(test_two_runs_are_never_mixed),
         cmocka_unit_test(test_the_command_is_kept),
         cmocka_unit_test(test_classes_that_no_reader_would_take),
+        cmocka_unit_test(test_one_class_is_nothing_to_learn),
         cmocka_unit_test(test_small_runs_with_defaults),
         cmocka_unit_test(test_a_written_config_works_from_anywhere),
         cmocka_unit_test(test_an_average_leaves_its_start),
