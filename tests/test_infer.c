@@ -207,7 +207,7 @@ static void test_answers_replace_no_input(void **state) {
         int length = redirected ? (int)(redirected - commands[i]) : (int)strlen(commands[i]);
         snprintf(line, sizeof line, "%.*s --force %s", length, commands[i], redirected ? redirected : "");
         EXPECT(2, line);
-        expect_text(errors, ": is read, too (");
+        expect_text(errors, ": is read, too");
         shell("diff -r in in-before");
     }
 }

@@ -409,6 +409,21 @@ static void test_values_that_do_not_compute(void **state) {
     shell("test ! -e x && test -z \"$(ls -d x.* 2>/dev/null)\"");
 }
 
+/* What a command line names to be read is not replaced by what it writes, --force or not, by whatever name. */
+static void test_nothing_replaces_what_is_read(void **state) {
+    (void)state;
+    static const char *const commands[] = {"import " BEST "$T/names.pth --classes $T/names.pth --force",
+                                           "import " BEST "$T/link.pth --classes $T/names.pth --force",
+                                           "export --config $T/c.onnx " BEST "$T/c.onnx --force",
+                                           "export --config $T/c.onnx " BEST "$T/c.onnx"};
+    shell("echo '{}' >c.onnx && cp run/classes.txt names.pth && ln -s names.pth link.pth");
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        EXPECT(2, commands[i]);
+        expect_text(errors, ": is read, too - give another name");
+        shell("test $(cat c.onnx) = '{}' && cmp names.pth run/classes.txt");
+    }
+}
+
 /* Of two classes of one name no answer can be told; an empty name is none. Files of others may hold either. */
 static void test_names_are_classes(void **state) {
     (void)state;
@@ -462,6 +477,7 @@ static void test_import_onto_itself(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_replaces_what_is_read),
         cmocka_unit_test(test_flipped_bits),
         cmocka_unit_test(test_without_digests),
         cmocka_unit_test(test_changed_is_refused),

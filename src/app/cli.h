@@ -75,7 +75,8 @@ bool cli_flag_double(const Cli *cli, const char *name, double *out, double low, 
  * not at all. False: EXIT_USAGE, given in both ways. */
 bool cli_weights(const Cli *cli, const char **out, int count, Err *err);
 
-/* Whether a command with CLI_FORCE may write a file of this name. False: EXIT_USAGE, there is one and no --force. */
+/* Whether a command with CLI_FORCE may write a file of this name. False: EXIT_USAGE, there is one and no --force, or it
+ * is the config or the value of another flag. */
 bool cli_may_write(const Cli *cli, const char *path, Err *err);
 #define CLI_FORCE {"force", 'f', NULL, "replace what is there", "overwrite", NULL, NULL}
 

@@ -57,12 +57,25 @@ bool cli_weights(const Cli *cli, const char **out, int count, Err *err) {
     return true;
 }
 
+/* A file that the command line names to be read, beside the one to be converted. */
+static bool is_named(const Cli *cli, const char *path, const struct stat *st) {
+    struct stat other;
+    for (int i = -1; i < cli->given_count; i++) {
+        const char *name = i < 0 ? cli->config : cli->given[i].value;
+        if (name && name != path && stat(name, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino)
+            return true;
+    }
+    return false;
+}
+
 /* Pipes and devices are left to the writer, which refuses them. */
 bool cli_may_write(const Cli *cli, const char *path, Err *err) {
     struct stat st;
     if (!strcmp(path, "-"))
         return err_set(err, EXIT_USAGE, "command line: \"-\": standard output is no place to write whole files to - "
                        "name a file; ./- is one");
+    if (stat(path, &st) == 0 && is_named(cli, path, &st))
+        return err_set(err, EXIT_USAGE, "%s: is read, too - give another name", path);
     if (cli_flag(cli, "force") || lstat(path, &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))) return true;
     return err_set(err, EXIT_USAGE, "%s: exists - add --force to replace it, or give another name", path);
 }

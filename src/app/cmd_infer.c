@@ -307,9 +307,7 @@ static bool run_model(const ModelFile *model, const Cli *cli, Log *log, Err *err
     Infer in = {.model = model, .log = log, .topk = MIN(5, model->class_count), .single = is_single(cli),
                 .out = cli_flag(cli, "out")};
     if (in.out && stat(in.out, &in.out_is) != 0) in.out_is.st_nlink = 0;
-    if (!keeps_input(&in, model->file.path, err) || (cli->config && !keeps_input(&in, cli->config, err)) ||
-        !keeps_hub_config(&in, model->file.path, err))
-        return false;
+    if (!keeps_input(&in, model->file.path, err) || !keeps_hub_config(&in, model->file.path, err)) return false;
     in.alone = cli->argument_count == 1;
     AnswersFormat format = cli_flag(cli, "json") ? ANSWERS_JSON : cli_flag(cli, "csv") ? ANSWERS_CSV : ANSWERS_TEXT;
     if (!cli_flag_int(cli, "topk", &in.topk, 1, 1000000, err)) return false;

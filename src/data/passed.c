@@ -82,8 +82,12 @@ void passed_special(Passed *p, const char *path, const char *where) {
 void passed_report(const Passed *p, const char *folder, Log *log) {
     bool pictures = false;
     for (int i = 0; i < p->kinds; i++) pictures = pictures || p->kind[i].picture;
-    if (pictures)
+    if (pictures && p->count == 1)
+        log_warning(log, "%s: 1 file is not read, a picture:", folder);
+    else if (pictures)
         log_warning(log, "%s: %zu files are not read, pictures among them:", folder, p->count);
+    else if (p->count == 1)
+        log_info(log, "%s: 1 file is no picture:", folder);
     else if (p->count)
         log_info(log, "%s: %zu files are no pictures:", folder, p->count);
     for (int i = 0; i < p->kinds; i++)
