@@ -23,6 +23,7 @@
 #include "io/weights.h"
 #include "io/zip.h"
 #include "lib/mala.h"
+#include "lib/model_file.h"
 #include "program.h"
 #include "task/classify.h"
 
@@ -293,6 +294,21 @@ static void test_readers(void **state) {
     each_fails("state dict", true, open_and_read, "tests/golden/state_dict.pth");
 }
 
+static bool check_model(void *arg, Err *err) {
+    char *classes[] = {"circle", "square", "star"};
+    return model_file_check(arg, classes, 3, 3, err);
+}
+
+/* Before training: not a name that cannot be read back, but no memory to read it. */
+static void test_check_before_training(void **state) {
+    (void)state;
+    Config config;
+    Err err = {0};
+    assert_true(config_load(&config, NULL, NULL, 0, &err));
+    each_fails("check of what would be saved", true, check_model, &config);
+    config_free(&config);
+}
+
 static bool make_absolute(void *arg, Err *err) {
     (void)err;
     char *path = path_absolute("./././name"), *expected = path_join(arg, "name");
@@ -447,7 +463,8 @@ int main(void) {
         cmocka_unit_test(test_decoders), cmocka_unit_test(test_png_turned_by_its_exif), cmocka_unit_test(test_encoders),
         cmocka_unit_test(test_loader),   cmocka_unit_test(test_threads_of_a_loader),    cmocka_unit_test(test_list),
         cmocka_unit_test(test_synth),    cmocka_unit_test(test_readers),                cmocka_unit_test(test_writers),
-        cmocka_unit_test(test_absolute_path), cmocka_unit_test(test_signals), cmocka_unit_test(test_padded_crop),
+        cmocka_unit_test(test_check_before_training), cmocka_unit_test(test_absolute_path),
+        cmocka_unit_test(test_signals), cmocka_unit_test(test_padded_crop),
         cmocka_unit_test(test_weights), cmocka_unit_test(test_library),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);

@@ -436,5 +436,5 @@ bool model_file_check(const Config *config, char *const *classes, int class_coun
     model_metadata_init(&metadata, config, classes, class_count, &(ModelFacts){0});
     bool ok = read_back(&metadata, classes, class_count, outputs, &why);
     model_metadata_free(&metadata);
-    return ok || err_set(err, EXIT_USAGE, "%s", why.text);
+    return ok || err_set(err, why.code == EXIT_INPUT ? EXIT_USAGE : why.code, "%s", why.text);
 }
