@@ -31,7 +31,7 @@ const OpCase dwconv_cases[] = {
     {.name = "dwconv stage 3 hidden", .build = build_dwconv, .d = {2, 14, 14, 112, 3, 1}},
     {.name = "dwconv stage 4, kernel 5", .build = build_dwconv, .d = {3, 7, 7, 80, 5, 0}},
     {.name = "dwconv stage 1, kernel 5", .build = build_dwconv, .d = {1, 56, 56, 32, 5, 0}},
-    {.name = "dwconv 70 maps of many channels: several tiles to a block", .build = build_dwconv, .d = {70, 1, 2, 2048, 3, 1}},
+    {.name = "dwconv 70 maps: several tiles to a block", .build = build_dwconv, .d = {70, 1, 2, 2048, 3, 1}},
     {.name = "gelu dwconv 1x1 map", .build = build_dwconv, .d = {1, 1, 1, 1, 3, 1, 1}, .roundings = 2},
     {.name = "gelu dwconv 3x2 map", .build = build_dwconv, .d = {2, 3, 2, 35, 3, 1, 1}, .roundings = 2},
     {.name = "gelu dwconv 9x17 map", .build = build_dwconv, .d = {2, 9, 17, 3, 3, 0, 1}, .roundings = 2},
@@ -39,5 +39,5 @@ const OpCase dwconv_cases[] = {
     {.name = "gelu dwconv 33x11 map", .build = build_dwconv, .d = {1, 33, 11, 16, 3, 1, 1}, .roundings = 2},
     {.name = "gelu dwconv kernel 7", .build = build_dwconv, .d = {2, 6, 5, 17, 7, 1, 1}, .roundings = 2},
     {.name = "gelu dwconv stage 3 hidden", .build = build_dwconv, .d = {3, 14, 14, 112, 3, 1, 1}, .roundings = 2},
-    {.name = "gelu dwconv 70 maps of many channels", .build = build_dwconv, .d = {70, 1, 2, 2048, 3, 1, 1}, .roundings = 2},
+    {.name = "gelu dwconv 70 maps", .build = build_dwconv, .d = {70, 1, 2, 2048, 3, 1, 1}, .roundings = 2},
     {0}};

@@ -12,6 +12,13 @@ static void build_layer_norm(Graph *g, const int *d) {
     op_layer_norm(g, x, gain, case_input(g, "b", SHAPE(d[CHANNELS]), -1, 1), 1e-6f);
 }
 
+/* The variance is less than eps. */
+static void build_faint_layer_norm(Graph *g, const int *d) {
+    Val x = case_input(g, "x", SHAPE(d[ROWS], d[CHANNELS]), -1e-3, 1e-3);
+    Val gain = case_input(g, "g", SHAPE(d[CHANNELS]), 0.5, 1.5);
+    op_layer_norm(g, x, gain, case_input(g, "b", SHAPE(d[CHANNELS]), -1, 1), 1e-6f);
+}
+
 static void build_batch_norm(Graph *g, const int *d) {
     Val x = rows_input(g, d), gain = case_input(g, "g", SHAPE(d[CHANNELS]), 0.5, 1.5);
     Val bias = case_input(g, "b", SHAPE(d[CHANNELS]), -1, 1);
@@ -47,6 +54,7 @@ const OpCase norm_cases[] = {
     {.name = "layer_norm 5x16", .build = build_layer_norm, .d = {5, 16, 0}},
     {.name = "layer_norm 401x64", .build = build_layer_norm, .d = {401, 64, 0}},
     {.name = "layer_norm 49x512", .build = build_layer_norm, .d = {49, 512, 0}},
+    {.name = "layer_norm 9x24, faint", .build = build_faint_layer_norm, .d = {9, 24}},
     {.name = "layer_norm 37x40, far from 0", .build = build_layer_norm, .d = {37, 40, 50}, .tolerance = 2e-4},
     {.name = "batch_norm 1x1", .build = build_batch_norm, .d = {1, 1, 0}},
     {.name = "batch_norm 3x17", .build = build_batch_norm, .d = {3, 17, 0}},

@@ -45,6 +45,7 @@ const OpCase optim_cases[] = {
     {.name = "grad_norm 1", .build = build_grad_norm, .d = {1}, .no_grad = true},
     {.name = "grad_norm 33", .build = build_grad_norm, .d = {33}, .no_grad = true},
     {.name = "grad_norm 200003: many tiles", .build = build_grad_norm, .d = {200003}, .no_grad = true},
+    {.name = "grad_norm 300001: more tiles than threads", .build = build_grad_norm, .d = {300001}, .no_grad = true},
     {.name = "grad_norm huge", .build = build_grad_norm_huge, .d = {1000}, .no_grad = true},
     {.name = "adamw 1", .build = build_adamw, .d = {1, 1, 300}, .no_grad = true},
     {.name = "adamw 33, clipped", .build = build_adamw, .d = {33, 1, 300}, .no_grad = true},
