@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "app/export_weights.h"
@@ -218,17 +217,20 @@ static bool may_write(const Export *e, const Cli *cli, Err *err) {
     return ok;
 }
 
-static void print_written(const Export *e, const ModelFile *file) {
+static bool print_written(const Export *e, const ModelFile *file, Err *err) {
     static const char *const formats[] = {"safetensors", "PyTorch weights", "hub folder", "ONNX"};
-    struct stat st = {0};
+    FileReader written;
     char *name = text_printable_new(e->path), *inside = path_join(e->path, HUB_WEIGHTS), what[40], dtype[16];
     const int *size = file->config.input.size;
-    (void)stat(e->format == TO_HUB ? inside : e->path, &st);
+    bool ok = file_reader_open(&written, e->format == TO_HUB ? inside : e->path, err);
     snprintf(what, sizeof what, e->form == EXPORT_BACKBONE ? "backbone" : "%d classes", file->class_count);
     option_word(dtype, sizeof dtype, DTYPES, e->dtype);
-    printf("%s: %s, %s, %dx%d, %s, %.1f MB\n", name, formats[e->format], what, size[0], size[1], dtype,
-           (double)st.st_size / 1e6);
+    if (ok)
+        printf("%s: %s, %s, %dx%d, %s, %.1f MB\n", name, formats[e->format], what, size[0], size[1], dtype,
+               (double)written.count / 1e6);
+    if (ok) file_reader_close(&written);
     free(name), free(inside);
+    return ok;
 }
 
 static bool run(const Cli *cli, Log *log, Err *err) {
@@ -243,7 +245,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
         !open_file(&file, cli, log, err))
         return false;
     bool ok = config_check_tensors(&file.file, &file.config, err) && write_export(&e, &file, &v, cli, err);
-    if (ok) print_written(&e, &file);
+    ok = ok && print_written(&e, &file, err);
     print_comparison(&v);
     model_file_close(&file);
     return ok;

@@ -36,7 +36,7 @@ bool file_fail(Err *err, const char *path, const char *what, int code) {
     return false;
 }
 
-/* Is it worth another try at reading? What disks and shares report for a moment, and what another thread may give back,
+/* Is it worth another try at reading or looking? What disks and shares report for a moment, and what another thread may give back,
  * is, a few times, after a pause. errno is kept. */
 static bool try_again(int *tries) {
     static const long pauses_ms[] = {10, 100, 500};
@@ -50,6 +50,12 @@ static bool try_again(int *tries) {
         return true;
     }
     return false;
+}
+
+static int look(const char *path, struct stat *st) {
+    int tries = 0, missing;
+    while ((missing = stat(path, st)) && try_again(&tries)) continue;
+    return missing;
 }
 
 /* An open descriptor of a regular file and its state. O_NONBLOCK: opening a FIFO must not wait for a writer. */
@@ -175,7 +181,8 @@ static void writer_free(FileWriter *w) {
 bool file_writer_open(FileWriter *w, const char *path, Err *err) {
     *w = (FileWriter){.fd = -1};
     struct stat st;
-    bool exists = stat(path, &st) == 0;
+    bool exists = look(path, &st) == 0;
+    if (!exists && errno != ENOENT && errno != ENOTDIR) return file_fail(err, path, "cannot be examined", errno);
     if (exists && !S_ISREG(st.st_mode))
         return err_set(err, EXIT_IO, "%s: is not a regular file and will not be replaced - give another path", path);
     /* through a symbolic link to the file it names: the link stays */
@@ -338,10 +345,8 @@ void file_reader_close(FileReader *r) {
 
 bool path_kind(PathKind *out, const char *path, Err *err) {
     struct stat st;
-    int tries = 0, missing;
     *out = PATH_NOTHING;
-    while ((missing = stat(path, &st)) && try_again(&tries)) continue;
-    if (!missing) {
+    if (look(path, &st) == 0) {
         *out = S_ISDIR(st.st_mode) ? PATH_FOLDER : S_ISREG(st.st_mode) ? PATH_FILE : PATH_OTHER;
         return true;
     }
@@ -360,7 +365,7 @@ char *path_real(const char *path) {
 
 bool path_is_dir(const char *path) {
     struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    return look(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
 bool dir_make(const char *path, Err *err) {
