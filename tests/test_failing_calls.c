@@ -247,6 +247,30 @@ static void test_folders_in_odd_places(void **state) {
     io_fail(NULL);
 }
 
+/* A look that fails for a moment is repeated, like reading; one that fails on is no answer, and nothing is replaced. */
+static void test_a_look_that_fails(void **state) {
+    (void)state;
+    char text[64] = "";
+    Err err = {0};
+    PathKind kind;
+    (void)unlink(path);
+    assert_true(file_write(path, "old text", 8, &err));
+    io_fail("stat:/file:5:0:2"); /* EIO */
+    assert_true(path_kind(&kind, path, &err));
+    assert_int_equal(kind, PATH_FILE);
+    io_fail("stat:/:5:0:2");
+    assert_true(path_is_dir(folder));
+    io_fail("stat:/file:5:0:2");
+    assert_true(file_write(path, "new text", 8, &err));
+    io_fail("stat:/file:5:0:9");
+    assert_false(file_write(path, "newer text", 10, &err));
+    io_fail(NULL);
+    assert_int_equal(err.code, EXIT_IO);
+    assert_non_null(strstr(err.text, "/file: cannot be examined: Input/output error"));
+    read_text(text, sizeof text, path);
+    assert_string_equal(text, "new text");
+}
+
 static bool is_there(const char *name) {
     char whole[SCRATCH_PATH + 32];
     snprintf(whole, sizeof whole, "%s/%s", folder, name);
@@ -685,6 +709,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files), cmocka_unit_test(test_two_faults), cmocka_unit_test(test_writes_of_nothing),
         cmocka_unit_test(test_only_new_without_the_flag), cmocka_unit_test(test_folders_in_odd_places),
+        cmocka_unit_test(test_a_look_that_fails),
         cmocka_unit_test(test_what_killed_runs_left), cmocka_unit_test(test_unfinished),
         cmocka_unit_test(test_unfinished_of_others), cmocka_unit_test(test_rescues), cmocka_unit_test(test_affinity),
         cmocka_unit_test(test_stack_limits), cmocka_unit_test(test_a_mistake_aborts),
