@@ -20,7 +20,16 @@ rm -rf "$tables" && mkdir "$tables" && cp tests/mutants/*.txt tests/mutants/tabl
 touch "$results"
 
 table() { awk "$@" -f "$tables/table.awk" "$tables"/*.txt; }
-sources() { for t in "$@"; do t=${t%%[:=]*} && case $t in *.sh) echo "tests/$t" ;; *) echo "tests/$t.c" ;; esac; done; }
+sources() {
+    for t in "$@"; do
+        t=${t%%[:=]*}
+        case $t in
+        *.sh) echo "tests/$t" ;;
+        test_ops | test_cuda_ops | test_cuda_races) echo "tests/$t.c" tests/op_run.c tests/cases/*.c ;;
+        *) echo "tests/$t.c" ;;
+        esac
+    done
+}
 # A row's verdict holds for its words, its file and its tests' sources: those of the tree that we are in.
 key_of() { { table -v mode=show -v row="$1"; shift; cat $(sources $2) "$1"; } | cksum | tr ' ' -; }
 verdict_of() { awk -F '\t' -v key="$1" '$1 == key {v = $2 "\t" $3} END {print v}' "$results"; }
