@@ -399,7 +399,7 @@ static void test_many_threads_keep_one_picture(void **state) {
     for (int i = 0; i < SAMPLES; i++)
         if (i != GOOD) spoil(s, i);
     assert_true(image_new(&image, LARGE, LARGE, &err));
-    for (int i = 0; i < 3 * LARGE * LARGE; i++) image.pixels[i] = (uint8_t)(i * i >> 7);
+    for (int i = 0; i < 3 * LARGE * LARGE; i++) image.pixels[i] = (uint8_t)((unsigned)i * (unsigned)i >> 7);
     assert_true(image_encode_png(&bytes, &count, &image, &err));
     char path[DATASET_PATH_MAX];
     dataset_path(&s->data, GOOD, path);
