@@ -111,6 +111,27 @@ static void expect_refused(const Buffer *b, size_t at, const void *piece, size_t
     buffer_free(&changed);
 }
 
+/* Lossless, arithmetic over differences, 12 bits a sample: said to be unread, not damaged. */
+static void test_kinds_that_are_not_read(void **state) {
+    (void)state;
+    const size_t frame = find_marker(&baseline, 0xc0, 0);
+    const struct {
+        size_t at;
+        uint8_t byte;
+    } kinds[] = {{frame + 1, 0xc3}, {frame + 1, 0xcd}, {frame + 4, 12}};
+    for (size_t i = 0; i < COUNTOF(kinds); i++) {
+        Buffer changed = copy_of(&baseline);
+        Image image;
+        Err err = {0};
+        changed.bytes[kinds[i].at] = kinds[i].byte;
+        assert_false(image_decode(&image, changed.bytes, changed.count, "F", &err));
+        assert_int_equal(err.code, EXIT_INPUT);
+        assert_non_null(strstr(err.text, "F: is a JPEG of a kind that is not read (Unsupported JPEG "));
+        assert_non_null(strstr(err.text, ") - convert it to PNG"));
+        buffer_free(&changed);
+    }
+}
+
 static void test_oddities_of_headers(void **state) {
     (void)state;
     static const uint8_t adobe[] = "\xff\xee\0\x0e" "Adobe\0\x64\0\0\0\0\5"; /* a colour transform that there is not */
@@ -316,6 +337,7 @@ static void test_print_colours_become_light(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds_that_are_not_read),
         cmocka_unit_test(test_oddities_of_headers), cmocka_unit_test(test_coefficient_range_of_a_sequential_scan),
         cmocka_unit_test(test_bytes_between_segments), cmocka_unit_test(test_padding_behind_the_last_scan),
         cmocka_unit_test(test_bytes_behind_each_segment), cmocka_unit_test(test_bytes_behind_a_long_scan),

@@ -67,6 +67,10 @@ static void test_numbers(void **state) {
     (void)state;
     REFUSES("NaN", "1:1: expected a value, found 'N' - JSON has no NaN and no infinity");
     REFUSES("Infinity", "1:1: expected a value, found 'I' - JSON has no NaN and no infinity");
+    REFUSES("nan", "1:1: expected a value, found 'n' - JSON has no NaN and no infinity");
+    REFUSES("[inf]", "1:2: expected a value, found 'i' - JSON has no NaN and no infinity");
+    REFUSES("import", "1:1: expected a value, found 'i'"); /* no number, but no JSON at all */
+    REFUSES("na", "1:1: expected a value, found 'n'");
     REFUSES("-Infinity", "1:1: a digit must follow '-'");
     REFUSES("-", "1:1: a digit must follow '-'");
     REFUSES("1e999", "1:1: number 1e999 is too large");

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 enum { FIRST_KEY, NEXT_KEY, FIRST_ITEM, VALUE, AFTER_VALUE };
@@ -54,11 +55,18 @@ bool json_fail(const JsonReader *r, const JsonToken *token, Err *err, const char
     return false;
 }
 
+/* NaN, Infinity or inf, in any letters: what other programs write for numbers that are none. */
+static bool is_no_number(const JsonReader *r) {
+    const char *at = r->text + r->at;
+    size_t left = r->count - r->at;
+    return left >= 3 && (strncasecmp(at, "nan", 3) == 0 || strncasecmp(at, "inf", 3) == 0);
+}
+
 static bool fail_found(const JsonReader *r, Err *err, const char *expected) {
     unsigned char c = (unsigned char)r->text[r->at];
     const char *hint = c == '/' || c == '#' ? " - JSON has no comments"
                        : c == '\''          ? " - JSON strings are written in double quotes"
-                       : strchr("NIni", c)  ? " - JSON has no NaN and no infinity"
+                       : is_no_number(r)    ? " - JSON has no NaN and no infinity"
                        : strchr("+.", c)    ? " - a number begins with a digit or '-'"
                                             : "";
     if (c > 0x20 && c < 0x7f) return fail_at(r, r->at, err, "expected %s, found '%c'%s", expected, c, hint);

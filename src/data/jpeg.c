@@ -85,6 +85,12 @@ static void leave_after_scans(j_common_ptr jpeg) {
     longjmp(e->jump, 1);
 }
 
+/* Sound files, too, can be what the library does not read: lossless ones, 12 bits a sample. */
+static bool is_other_kind(const Escape *e) {
+    int code = e->errors.msg_code;
+    return code == JERR_SOF_UNSUPPORTED || code == JERR_BAD_PRECISION || code == JERR_ARITH_NOTIMPL;
+}
+
 static struct jpeg_error_mgr *error_manager(Escape *e) {
     jpeg_std_error(&e->errors);
     e->errors.error_exit = leave;
@@ -124,6 +130,9 @@ static bool decode(Decoder *d, Image *out, int *orientation, const uint8_t *byte
     if (setjmp(d->escape.jump)) { /* before create, which can fail as well */
         if (d->escape.no_memory)
             return err_set(err, EXIT_MEMORY, "%s: no memory to decode it - close other programs", name);
+        if (is_other_kind(&d->escape))
+            return err_set(err, EXIT_INPUT, "%s: is a JPEG of a kind that is not read (%s) - convert it to PNG", name,
+                           d->escape.text);
         return err_set(err, EXIT_INPUT, "%s: is a damaged JPEG (%s) - replace it or leave it out", name,
                        d->escape.text);
     }
