@@ -70,6 +70,10 @@ check "the manual's environment" in_page MALA_ISA NO_COLOR $variables
 check "no command has the program's usage" sh -c "! grep 'mala <command>' '$scratch/page'"
 check "nothing is left to fill in" sh -c "! grep '@[A-Z]*@' '$page' '$prefix/lib/pkgconfig/mala.pc'"
 if command -v groff >/dev/null; then
+    check "usage lines are neither torn apart nor divided" sh -c "groff -man -Tascii -P-c '$page' |
+        sed 's/.\x08//g' | grep -q '^ *IMAGE|DIR|LIST.txt|-\.\.\.$' &&
+        groff -man -Tascii -P-c '$page' | sed 's/.\x08//g' |
+        grep -qF 'mala infer [--config FILE] [key=value ...] [flags]'"
     check "groff has nothing to say" sh -c "[ -z \"\$(groff -man -Tutf8 -ww '$page' 2>&1 >/dev/null)\" ]"
 fi
 verdict
