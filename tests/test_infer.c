@@ -265,6 +265,9 @@ static void test_run_directory(void **state) {
     expect_text(errors, "stopped: has no weights/best.safetensors yet - weights/last.safetensors in it are the latest");
     shell("rm stopped/weights/last.safetensors");
     EXPECT(3, "verify $T/stopped");
+    EXPECT(3, "eval $T/data --data $T/data");
+    expect_text(errors, "data: holds no weights: neither weights/best.safetensors, as a run's folder, nor "
+                "model.safetensors, as a hub's - ");
 }
 
 /* What some editors put before a text is no part of it, nor of where its errors are. */

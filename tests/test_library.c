@@ -170,7 +170,9 @@ static void test_tensors_and_batches(void **state) {
     expect_same(prob[0], got[0], COUNT * K, 1e-5f);
     assert_true(mala_run_images(three, got[0], NULL, images, 0, &error));
     assert_false(mala_run_tensors(one, got[0], NULL, &planes[0][0][0], 1, &error));
+    expect_text(error.text, "made for pictures, and needs them - for tensors, one with MalaRunnerOptions.tensors");
     assert_false(mala_run_images(tensors, got[0], NULL, images, 1, &error));
+    expect_text(error.text, "made for tensors, and needs them - for pictures, one without MalaRunnerOptions.tensors");
     assert_false(mala_run_images(one, got[0], NULL, images, -1, &error));
     mala_runner_free(one), mala_runner_free(three), mala_runner_free(tensors);
     mala_model_close(model);

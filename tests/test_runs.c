@@ -182,6 +182,33 @@ static void test_a_start_takes_the_weights_over(void **state) {
     assert_true(apart("average/weights/last.safetensors", BEST, "head.weight") < 1e-4);
 }
 
+/* Weights of another network: the settings that would make it theirs are told, and do. */
+static void test_a_start_from_another_network(void **state) {
+    (void)state;
+    char command[1000];
+    static const char add[] = "run: holds another network than this run's - for its own add ";
+    static const char *const others[] = {"'model.dims=[16,16,16,32]'", "'model.depths=[1,1,2,1]'"};
+    for (size_t i = 0; i < COUNTOF(others); i++) {
+        snprintf(command, sizeof command, RUN "output=$T/none --weights $T/run %s", others[i]);
+        EXPECT(3, command);
+        expect_text(errors, add);
+        expect_text(errors, "does not fit the model");
+        expect_text(errors, "add model.name=custom model.dims=16,16,16,16 model.depths=1,1,1,1 model.heads=1,1,2,2 "
+                    "model.mlp_ratio=3.5 model.projection=32\n");
+    }
+    EXPECT(3, "train data.path=$T/data output=$T/none --weights $T/run input.size=32"); /* a mavit_t */
+    const char *settings = strstr(errors, add);
+    assert_non_null(settings);
+    settings += strlen(add);
+    snprintf(command, sizeof command, "train data.path=$T/data output=$T/none --weights $T/run input.size=32 -n %.*s",
+             (int)strcspn(settings, "\n"), settings);
+    EXPECT(0, command);
+    EXPECT(3, RUN "output=$T/none --weights $T/run model.mlp_ratio=2"); /* the same channels and blocks */
+    assert_null(strstr(errors, add));
+    EXPECT(0, RUN "output=$T/none -n --weights $T/run 'model.depths=[1,1,2,1]' --allow-missing 'layers.2.blocks.1.*'");
+    assert_null(strstr(errors, add));
+}
+
 /* Names decide: with one of another name, in another order or fewer of them the head is that of a new network. */
 static void test_a_head_of_other_names_starts_anew(void **state) {
     (void)state;
@@ -333,6 +360,9 @@ static void test_bad_pictures_are_counted(void **state) {
     const char *told = strstr(errors, "red_ring/01.png"), *or_told = strstr(errors, "red_bar/00.png");
     assert_true(told && or_told && !strstr(told + 1, "red_ring/01.png") && !strstr(or_told + 1, "red_bar/00.png"));
     EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error data.max_bad=1");
+    shell("cp -r good one-bad && rm one-bad/train/red_ring/01.png");
+    EXPECT(0, RUN SHORT "data.path=$T/one-bad output=$T/one-bad-run");
+    expect_text(errors, "warning: 1 picture could not be used (");
     EXPECT(3, RUN "data.path=$T/bad output=$T/none data.on_bad_image=error train.batch_size=32 --dry-run");
 }
 
@@ -349,7 +379,7 @@ static void test_a_batch_of_all_there_is(void **state) {
     cJSON_Delete(json);
     shell("mkdir -p single && cp -r data/train data/val single/ && rm -r single/*/red* single/*/blue_[crs]*");
     EXPECT(3, RUN "data.path=$T/single output=$T/none");
-    expect_text(errors, "holds 1 class");
+    expect_text(errors, "holds 1 class, at least 2 are needed - ");
 }
 
 /* Where memory is short, pictures that are kept take at most half of what the run leaves, both splits together. */
@@ -380,6 +410,7 @@ int main(void) {
         cmocka_unit_test(test_the_number_follows_the_name),
         cmocka_unit_test(test_weights_are_named_where_they_lie),
         cmocka_unit_test(test_a_start_takes_the_weights_over),
+        cmocka_unit_test(test_a_start_from_another_network),
         cmocka_unit_test(test_a_head_of_other_names_starts_anew),
         cmocka_unit_test(test_the_table_is_the_results),
         cmocka_unit_test(test_the_first_epoch_is_kept_whatever_it_is),

@@ -27,6 +27,10 @@ static int remove_folder(void **state) {
     return 0;
 }
 
+#define KINDS \
+    "--model custom 'model.dims=[8,16,24,32]' 'model.depths=[1,1,1,1]' 'model.heads=[1,2,3,4]' input.size=96,64 " \
+    "model.attention=inline,softmax,linear,mala "
+
 static cJSON *said(const char *arguments) {
     EXPECT(0, arguments);
     return json_line(output);
@@ -226,6 +230,55 @@ static void test_figures_of_bench_fit(void **state) {
     cJSON_Delete(json);
 }
 
+/* ---- what figures are of ---- */
+
+static void test_figures_say_of_what(void **state) {
+    (void)state;
+    static const char *const commands[] = {"info " KINDS "--json", "plan " KINDS "--device cpu --json",
+                                           "bench " KINDS "--device cpu --json --rounds 1"};
+    static const char *const kinds[4] = {"inline", "softmax", "linear", "mala"};
+    for (size_t i = 0; i < COUNTOF(commands); i++) {
+        cJSON *json = said(commands[i]);
+        const cJSON *attention = cJSON_GetObjectItemCaseSensitive(json, "attention"),
+                    *size = cJSON_GetObjectItemCaseSensitive(json, "size");
+        assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "model")), "custom");
+        assert_int_equal(cJSON_GetArraySize(attention), 4);
+        for (int k = 0; k < 4; k++)
+            assert_string_equal(cJSON_GetStringValue(cJSON_GetArrayItem(attention, k)), kinds[k]);
+        assert_true(cJSON_GetArraySize(size) == 2 && cJSON_GetArrayItem(size, 0)->valuedouble == 96 &&
+                    cJSON_GetArrayItem(size, 1)->valuedouble == 64);
+        cJSON_Delete(json);
+    }
+    EXPECT(0, "bench " KINDS "--device cpu --rounds 1");
+    expect_text(output, "infer of custom, 96 x 64, batch 1 on ");
+}
+
+/* A sum that is more than there is, is called that. */
+static void test_plan_says_what_is_too_little(void **state) {
+    (void)state;
+    setenv("MALA_MEMORY", "512K", 1);
+    EXPECT(0, "plan " NETWORK "--device cpu");
+    expect_text(output, "(MALA_MEMORY): too little\n");
+    setenv("MALA_MEMORY", "1G", 1);
+    EXPECT(0, "plan " NETWORK "--device cpu");
+    unsetenv("MALA_MEMORY");
+    expect_text(output, "(MALA_MEMORY)\n");
+}
+
+/* Another spelling of a command's own flag is no second flag. */
+static void test_help_has_no_flag_twice(void **state) {
+    (void)state;
+    EXPECT(0, "help plan");
+    expect_text(output, "--batch N");
+    assert_null(strstr(output, "--batch-size N"));
+    assert_null(strstr(output, "--img-size N"));
+    EXPECT(0, "help train");
+    expect_text(output, "--batch-size N");
+    expect_text(output, "--img-size N");
+    EXPECT(0, "help bench");
+    expect_text(output, "[infer|train|peak|copy]");
+}
+
 /* ---- import ---- */
 
 /* Counts of what a file holds: trainable scalars are those that info counts, statistics are none. */
@@ -272,7 +325,8 @@ int main(void) {
         cmocka_unit_test(test_parameters_by_hand),     cmocka_unit_test(test_rows_add_up),
         cmocka_unit_test(test_rows_of_a_network),      cmocka_unit_test(test_plan_adds_up),
         cmocka_unit_test(test_plan_is_what_info_says), cmocka_unit_test(test_figures_of_bench_fit),
-        cmocka_unit_test(test_import_counts),
+        cmocka_unit_test(test_figures_say_of_what),    cmocka_unit_test(test_plan_says_what_is_too_little),
+        cmocka_unit_test(test_help_has_no_flag_twice), cmocka_unit_test(test_import_counts),
     };
     return cmocka_run_group_tests_name("sizes", tests, make_folder, remove_folder);
 }

@@ -37,9 +37,17 @@ static void print_row(FILE *out, const char *left, int left_width, const char *t
     print_wrapped(out, indent, indent, text, columns);
 }
 
+/* Whether the command has a flag of this name, or one that the name is another name of. */
 static bool has_flag(const CliCommand *c, const char *name) {
-    for (int i = 0; i < c->flag_count; i++)
+    const size_t length = strlen(name);
+    for (int i = 0; i < c->flag_count; i++) {
         if (strcmp(c->flags[i].name, name) == 0) return true;
+        for (const char *also = c->flags[i].also; also && *also; also += *also == ' ') {
+            const size_t word = strcspn(also, " ");
+            if (word == length && memcmp(also, name, length) == 0) return true;
+            also += word;
+        }
+    }
     return false;
 }
 

@@ -27,6 +27,7 @@ typedef struct {
     int batch, rounds;
     bool ops, steps, json, no_capture, upload;
     const char *what, *network; /* network: model.name */
+    const Config *config;
     Val images; /* the network's input, and what is brought there with upload */
     const uint8_t *pixels;
     size_t pixel_bytes;
@@ -178,7 +179,7 @@ static void print_json(const Bench *b, const Plan *p, const char *device, const 
     JsonWriter w = {0};
     json_write_object(&w);
     json_write_key(&w, "what"), json_write_string(&w, b->what);
-    json_write_key(&w, "model"), json_write_string(&w, b->network);
+    config_write_network(&w, b->config);
     json_write_key(&w, "device"), json_write_string(&w, device);
     json_write_key(&w, "batch"), json_write_int(&w, b->batch);
     json_write_key(&w, "upload"), json_write_bool(&w, b->upload);
@@ -210,10 +211,10 @@ static bool measure(const Bench *b, Plan *p, const char *device, double macs, Er
         if (b->json)
             print_json(b, p, device, ms, gflops, kinds, n_kinds);
         else
-            printf("%s of %s, batch %d on %s\n"
+            printf("%s of %s, %d x %d, batch %d on %s\n"
                    "%.2f ms median (%.2f best), %.1f images/s, %.1f GFLOP/s, peak memory %.0f MiB\n",
-                   b->what, b->network, b->batch, device, median, ms[0], 1e3 * b->batch / median, gflops,
-                   peak_rss_mib());
+                   b->what, b->network, b->config->input.size[0], b->config->input.size[1], b->batch, device, median,
+                   ms[0], 1e3 * b->batch / median, gflops, peak_rss_mib());
         if (b->ops && !b->json) print_kinds(kinds, n_kinds);
         if (b->steps) print_steps(p, seconds, b->rounds);
         free(kinds);
@@ -355,6 +356,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
                    .upload = cli_flag(cli, "upload"),
                    .what = what,
                    .network = network,
+                   .config = &config,
                    .log = log};
         int classes = config.model.num_classes == AUTO_INT ? 1000 : config.model.num_classes;
         MemoryRun run = {.config = &config, .backend = &backend, .classes = classes, .train = training,
@@ -374,7 +376,7 @@ static bool run(const Cli *cli, Log *log, Err *err) {
 const CliCommand command_bench = {
     .name = "bench",
     .also = "benchmark",
-    .arguments = "infer|train|peak|copy",
+    .arguments = "[infer|train|peak|copy]",
     .summary = "time a network on random pictures, or what the machine can do",
     .flags = flags,
     .flag_count = COUNTOF(flags),

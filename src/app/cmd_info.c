@@ -93,10 +93,7 @@ static bool plan_sizes(Table *t, const ClassifySpec *spec, const Config *c, int 
 static void print_json(const Table *t, const ClassifySpec *spec, const Config *c, int batch) {
     JsonWriter w = {0};
     json_write_object(&w);
-    json_write_key(&w, "size");
-    json_write_array(&w);
-    for (int i = 0; i < 2; i++) json_write_int(&w, c->input.size[i]);
-    json_write_end(&w);
+    config_write_network(&w, c);
     json_write_key(&w, "batch"), json_write_int(&w, batch);
     json_write_key(&w, "classes"), json_write_int(&w, spec->model.classes);
     json_write_key(&w, "parameters"), json_write_int(&w, t->parameters);

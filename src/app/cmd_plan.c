@@ -52,15 +52,9 @@ static void write_network(JsonWriter *w, const char *key, const NetworkMemory *n
 
 static void print_json(const MemoryNeeds *m, const Config *c, const Backend *b, bool train) {
     JsonWriter w = {0};
-    char *name = config_word(c, "model.name");
     json_write_object(&w);
-    json_write_key(&w, "model"), json_write_string(&w, name);
-    free(name);
+    config_write_network(&w, c);
     json_write_key(&w, "device"), json_write_string(&w, b->name);
-    json_write_key(&w, "size");
-    json_write_array(&w);
-    for (int i = 0; i < 2; i++) json_write_int(&w, c->input.size[i]);
-    json_write_end(&w);
     if (train) write_network(&w, "training", &m->training);
     write_network(&w, train ? "evaluation" : "inference", &m->evaluation);
     json_write_key(&w, "total"), json_write_uint(&w, m->total);
@@ -89,7 +83,7 @@ static void print_text(const MemoryNeeds *m, const Config *c, const Backend *b, 
     const char *limit;
     size_t left;
     if (host_memory_allowed(&left, &limit, NULL) && b->host_memory && left != SIZE_MAX)
-        printf("%-20s %12.1f (%s)\n", "left", (double)left / 0x1p20, limit);
+        printf("%-20s %12.1f (%s)%s\n", "left", (double)left / 0x1p20, limit, m->total > left ? ": too little" : "");
     if (!b->host_memory)
         printf("page-locked on the host %.1f\n", (double)(m->training.transfers + m->evaluation.transfers) / 0x1p20);
     if (!b->host_memory)

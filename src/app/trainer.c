@@ -56,8 +56,8 @@ static bool open_data(Trainer *t, Err *err) {
         return options_fail(&c->options, "model.num_classes", err, "is %d but %s holds %d classes - leave it at auto",
                             c->model.num_classes, c->data.path, classes);
     if (classes < 2)
-        return err_set(err, EXIT_INPUT, "%s: holds %d class - put the pictures into one folder per class", c->data.path,
-                       classes);
+        return err_set(err, EXIT_INPUT, "%s: holds %d class, at least 2 are needed - put the pictures into one folder "
+                       "per class", c->data.path, classes);
     t->batch = c->train.batch_size;
     if ((size_t)t->batch > t->train_data.count) {
         t->batch = (int)t->train_data.count;
@@ -138,6 +138,7 @@ static bool load_weights(Trainer *t, Err *err) {
     if (ok) {
         WeightsPolicy policy = config_weights_policy(c, head, t->log);
         ok = weights_load(&report, &t->state, &file, &policy, err);
+        if (!ok && err->code == EXIT_INPUT) model_file_warn_misfit(&file, c->model.weights, c, t->log);
     }
     if (ok) weights_describe(&report, t->log);
     tensor_file_close(&file);
@@ -448,7 +449,8 @@ bool train(TrainResult *out, const Config *config, int argc, char **argv, bool d
         ok = run_epochs(&t, err);
         ok = keeper_finish(&t.keeper, err) && ok;
         if (t.train_bad + t.val_bad > 0)
-            log_warning(log, "%zu pictures could not be used (listed above and in log.txt)", t.train_bad + t.val_bad);
+            log_warning(log, "%zu picture%s could not be used (listed above and in log.txt)", t.train_bad + t.val_bad,
+                        t.train_bad + t.val_bad == 1 ? "" : "s");
     }
     if (!signals_stop()) signals_listen(false); /* else: the same signal may come twice */
     trainer_close(&t);

@@ -228,8 +228,10 @@ static bool run(void *arg, Err *err) {
     MalaRunner *r = x->runner;
     if (!r || x->count < 0) return usage(err, "mala_run: needs a runner and a count");
     if (r->tensors != (x->tensors != NULL) || r->tensors == (x->images != NULL))
-        return usage(err, r->tensors ? "mala_run: this runner was made for tensors, and needs them"
-                                     : "mala_run: this runner was made for pictures, and needs them");
+        return usage(err, r->tensors ? "mala_run: this runner was made for tensors, and needs them - for pictures, "
+                                       "one without MalaRunnerOptions.tensors"
+                                     : "mala_run: this runner was made for pictures, and needs them - for tensors, "
+                                       "one with MalaRunnerOptions.tensors");
     if (r->process != getpid() && !r->runner.backend.host_memory)
         return err_set(err, EXIT_DEVICE, "mala_run: a GPU does not come along through fork() - start the child before "
                        "it is used");

@@ -35,7 +35,7 @@ typedef struct MalaModel MalaModel;   /* weights, classes, preprocessing */
 typedef struct MalaRunner MalaRunner; /* a model on a device, with the memory that running it takes */
 
 typedef struct {
-    int code; /* the exit code that the mala program would end with, see the README */
+    int code; /* the mala program's exit code: 2 usage, 3 a file's content, 4 I/O, 5 memory, 6 device; all: man mala */
     char text[1024];
 } MalaError;
 
@@ -55,7 +55,7 @@ typedef struct {
     double macs;        /* multiply-adds a picture */
 } MalaInfo;
 MALA_API MalaInfo mala_model_info(const MalaModel *model);
-/* The name of a class, 0 .. classes - 1; NULL beyond. */
+/* The name of a class, 0 .. classes - 1, as long as the model is open; NULL beyond. */
 MALA_API const char *mala_model_label(const MalaModel *model, int class_index);
 
 typedef struct {
@@ -73,7 +73,7 @@ typedef struct {
     int width, height;
     uint8_t *pixels;
 } MalaImage;
-/* Decodes a JPEG, PNG, WebP, BMP or the first frame of a GIF, upright. */
+/* Decodes a JPEG, PNG, WebP, BMP or the first frame of a GIF, upright. To be freed; empty where it fails. */
 MALA_API bool mala_image_load(MalaImage *out, const char *path, MalaError *error);
 MALA_API void mala_image_free(MalaImage *image);
 
@@ -86,7 +86,7 @@ MALA_API bool mala_run_images(MalaRunner *runner, float *logits, float *prob, co
 MALA_API bool mala_run_tensors(MalaRunner *runner, float *logits, float *prob, const float *images, int count,
                                MalaError *error);
 
-/* The k best of `classes` scores, best first, into top[k]. */
+/* The k best of `classes` scores, best first, into top[k]; with k > classes, the places beyond stay as they were. */
 MALA_API void mala_top(int32_t *top, const float *scores, int classes, int k);
 
 #ifdef __cplusplus

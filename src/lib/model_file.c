@@ -117,7 +117,17 @@ static bool is_hub(const char *path) { return path_is_dir(path) && !is_run(path)
  * of a run that has no best ones yet; EXIT_IO, where that cannot be seen. */
 static char *weights_file(const char *path, Err *err) {
     if (!path_is_dir(path)) return mem_strdup(path);
-    if (!is_run(path)) return path_join(path, HUB_WEIGHTS);
+    if (!is_run(path)) {
+        char *hub = path_join(path, HUB_WEIGHTS);
+        PathKind kind;
+        const bool asked = path_kind(&kind, hub, err);
+        if (asked && kind != PATH_NOTHING) return hub;
+        if (asked)
+            err_set(err, EXIT_INPUT, "%s: holds no weights: neither " RUN_BEST ", as a run's folder, nor " HUB_WEIGHTS
+                    ", as a hub's - name a folder that does, or a file", path);
+        free(hub);
+        return NULL;
+    }
     char *best = path_join(path, RUN_BEST), *last = path_join(path, RUN_LAST);
     PathKind kind, other;
     bool asked = path_kind(&kind, best, err), found = asked && kind != PATH_NOTHING;
@@ -266,6 +276,37 @@ bool model_file_warn_start(const TensorFile *f, const char *path, const Config *
             log_warning(log, "%s: was trained with another %s than this run's", path, options[i].option);
     config_free(&was);
     return ok;
+}
+
+/* " KEY=1,2,3,4"; its length. */
+static int put_list(char *out, size_t size, const char *key, const int v[MAVIT_STAGES]) {
+    return snprintf(out, size, " %s=%d,%d,%d,%d", key, v[0], v[1], v[2], v[3]);
+}
+
+static void warn_of_network(const Config *was, const Config *c, const char *path, Log *log) {
+    const MavitConfig a = config_classify(was, 2).model, b = config_classify(c, 2).model;
+    if (memcmp(a.dims, b.dims, sizeof a.dims) == 0 && memcmp(a.depths, b.depths, sizeof a.depths) == 0) return;
+    char text[400], *name = config_word(was, "model.name");
+    int size, used = snprintf(text, sizeof text, "model.name=%s", name);
+    free(name);
+    if (!config_find_size(&size, a.dims, a.depths)) {
+        used += put_list(text + used, sizeof text - (size_t)used, "model.dims", a.dims);
+        used += put_list(text + used, sizeof text - (size_t)used, "model.depths", a.depths);
+        used += put_list(text + used, sizeof text - (size_t)used, "model.heads", a.heads);
+        snprintf(text + used, sizeof text - (size_t)used, " model.mlp_ratio=%.17g model.projection=%d", a.mlp_ratio,
+                 a.projection);
+    }
+    log_warning(log, "%s: holds another network than this run's - for its own add %s", path, text);
+}
+
+void model_file_warn_misfit(const TensorFile *f, const char *path, const Config *c, Log *log) {
+    Err err = {0};
+    Config was;
+    const bool inner = tensor_file_metadata(f, "mala.config") != NULL;
+    if (!inner && !is_hub(path)) return;
+    if (inner ? load_inner_config(&was, f, (Settings){0}, &err) : load_folders_config(&was, path, &err))
+        warn_of_network(&was, c, path, log);
+    config_free(&was);
 }
 
 /* Neither the folder's config.json nor the metadata of the weights in it is passed over: what both say must be one. */

@@ -52,6 +52,9 @@ bool config_check_tensors(const TensorFile *f, const Config *c, Err *err);
  * although every tensor fits: kinds of attention, mean and deviation of the input. False: EXIT_INPUT (what it says of
  * itself is broken). */
 bool model_file_warn_start(const TensorFile *f, const char *path, const Config *c, Log *log, Err *err);
+/* Of tensors that do not fit: where the file, or the hub's folder at `path`, says other channels or blocks of itself
+ * than the config, warns of that, with the settings that would make the config's its own. */
+void model_file_warn_misfit(const TensorFile *f, const char *path, const Config *c, Log *log);
 
 /* The class names that a file carries, checked (class_names.h); none is no error: count 0. Free them in any case.
  * False: EXIT_INPUT. */

@@ -10,6 +10,20 @@ char *config_word(const Config *c, const char *option) {
     return mem_strdup(word);
 }
 
+void config_write_network(JsonWriter *w, const Config *c) {
+    char *name = config_word(c, "model.name");
+    json_write_key(w, "model"), json_write_string(w, name);
+    free(name);
+    json_write_key(w, "attention");
+    json_write_array(w);
+    for (int i = 0; i < 4; i++) json_write_string(w, attention_name((AttentionKind)c->model.attention[i]));
+    json_write_end(w);
+    json_write_key(w, "size");
+    json_write_array(w);
+    for (int i = 0; i < 2; i++) json_write_int(w, c->input.size[i]);
+    json_write_end(w);
+}
+
 static void write_doubles(JsonWriter *w, const char *key, const double *values, int count) {
     json_write_key(w, key);
     json_write_array(w);

@@ -43,5 +43,7 @@ void model_metadata_free(ModelMetadata *m);
 
 /* The first word of an enum option's value: "mavit_t" of model.name, "bicubic" of input.interpolation. malloc'd. */
 char *config_word(const Config *c, const char *option);
+/* What a figure was measured or computed of, into an open object: "model", "attention" by stage, "size": [H, W]. */
+void config_write_network(JsonWriter *w, const Config *c);
 
 #endif
