@@ -1,6 +1,7 @@
 /* hub.c - writes a folder for a model hub; hub_read.c reads one. */
 #include "lib/hub.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,48 +116,68 @@ static void write_preprocessing(JsonWriter *w, const Config *c, int classes, con
 
 /* ---- the page ---- */
 
-static void print_front_matter(FILE *f, int class_count, const char *license) {
+/* A stream in memory would lose, without a word, what it finds no memory for. */
+typedef struct {
+    char *text;
+    size_t count;
+} Page;
+
+static void put(Page *p, const char *format, ...) PRINTF_LIKE(2, 3);
+static void put(Page *p, const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    const int length = vsnprintf(NULL, 0, format, args);
+    if (length < 0) mem_exhausted("a page");
+    p->text = mem_resize(p->text, p->count + (size_t)length + 1, 1);
+    vsnprintf(p->text + p->count, (size_t)length + 1, format, again);
+    p->count += (size_t)length;
+    va_end(again);
+    va_end(args);
+}
+
+static void print_front_matter(Page *p, int class_count, const char *license) {
     const char *task = class_count ? "image-classification" : "image-feature-extraction";
-    fprintf(f, "---\npipeline_tag: %s\nlibrary_name: mala\ntags: [%s, mavit]\n", task, task);
+    put(p, "---\npipeline_tag: %s\nlibrary_name: mala\ntags: [%s, mavit]\n", task, task);
     if (license) { /* a JSON string is one of YAML, too */
         JsonWriter quoted = {0};
         json_write_string(&quoted, license);
-        fprintf(f, "license: %s\n", json_writer_text(&quoted));
+        put(p, "license: %s\n", json_writer_text(&quoted));
         json_writer_free(&quoted);
     }
-    fputs("---\n", f);
+    put(p, "---\n");
 }
 
-static void print_preprocessing(FILE *f, const Config *c) {
+static void print_preprocessing(Page *p, const Config *c) {
     char *interpolation = config_word(c, "input.interpolation"), crop[NUMBER_TEXT_SIZE], number[NUMBER_TEXT_SIZE];
     number_text(crop, config_crop_pct(c));
-    fprintf(f, "* input: RGB, %dx%d (height x width), %s, crop %s of the shorter side", c->input.size[0],
-            c->input.size[1], interpolation, crop);
+    put(p, "* input: RGB, %dx%d (height x width), %s, crop %s of the shorter side", c->input.size[0], c->input.size[1],
+        interpolation, crop);
     for (int k = 0; k < 2; k++) {
         const double *values = k ? c->input.std : c->input.mean;
-        fputs(k ? "; deviation" : "; mean", f);
-        for (int i = 0; i < 3; i++) number_text(number, values[i]), fprintf(f, " %s", number);
+        put(p, k ? "; deviation" : "; mean");
+        for (int i = 0; i < 3; i++) number_text(number, values[i]), put(p, " %s", number);
     }
-    fputc('\n', f);
+    put(p, "\n");
     free(interpolation);
 }
 
-static void print_page(FILE *f, const char *name, const Config *c, int class_count, const char *license) {
+static void print_page(Page *p, const char *name, const Config *c, int class_count, const char *license) {
     const MavitConfig m = config_mavit(c, class_count);
-    print_front_matter(f, class_count, license);
+    print_front_matter(p, class_count, license);
     char *title = text_printable_new(name); /* a folder's: it may hold a line end */
-    fprintf(f, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", title);
+    put(p, "\n# %s\n\nA MAViT (\"Rectifying Magnitude Neglect in Linear Attention\", ICCV 2025)", title);
     free(title);
-    fprintf(f, class_count ? ", %d classes.\n\n" : ", as a backbone of four stages.\n\n", class_count);
-    fputs("* attention by stage:", f);
-    for (int i = 0; i < MAVIT_STAGES; i++) fprintf(f, "%s %s", i ? "," : "", attention_name(m.attention[i]));
-    fputc('\n', f);
-    print_preprocessing(f, c);
-    fputs("* `" HUB_WEIGHTS "`: the weights, under the names of the released checkpoints\n"
-          "* `config.json`: architecture, labels and preprocessing, in timm's words\n\n", f);
-    fputs(class_count ? "    mala infer photo.jpg --weights FOLDER --topk 5\n"
-                        "    mala verify FOLDER        # does it compute here what it did where it was written?\n"
-                      : "    mala train --weights FOLDER data.path=DIR        # trains a classifier on it\n", f);
+    put(p, class_count ? ", %d classes.\n\n" : ", as a backbone of four stages.\n\n", class_count);
+    put(p, "* attention by stage:");
+    for (int i = 0; i < MAVIT_STAGES; i++) put(p, "%s %s", i ? "," : "", attention_name(m.attention[i]));
+    put(p, "\n");
+    print_preprocessing(p, c);
+    put(p, "* `" HUB_WEIGHTS "`: the weights, under the names of the released checkpoints\n"
+           "* `config.json`: architecture, labels and preprocessing, in timm's words\n\n");
+    put(p, class_count ? "    mala infer photo.jpg --weights FOLDER --topk 5\n"
+                         "    mala verify FOLDER        # does it compute here what it did where it was written?\n"
+                       : "    mala train --weights FOLDER data.path=DIR        # trains a classifier on it\n");
 }
 
 /* ---- the folder ---- */
@@ -171,20 +192,16 @@ static bool write_in(FileWriter *w, const char *folder, const char *name, const 
 /* README.md, unless somebody has written one. */
 static bool write_page(HubWriter *w, const char *folder, const Config *c, int class_count, const char *license,
                        Err *err) {
-    char *path = path_join(folder, "README.md"), *text = NULL;
-    size_t count = 0;
+    char *path = path_join(folder, "README.md");
+    Page page = {0};
     bool ok = true;
     if (access(path, F_OK) != 0) {
-        FILE *f = open_memstream(&text, &count);
-        if (!f) mem_exhausted("a page");
         char *name = config_word(c, "model.name");
-        print_page(f, name, c, class_count, license);
-        bool whole = !ferror(f);
-        if (fclose(f) != 0 || !whole) mem_exhausted("a page");
-        ok = write_in(&w->page, folder, "README.md", text, count, err);
+        print_page(&page, name, c, class_count, license);
+        ok = write_in(&w->page, folder, "README.md", page.text, page.count, err);
         free(name);
     }
-    free(text);
+    free(page.text);
     free(path);
     return ok;
 }
