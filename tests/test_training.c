@@ -163,7 +163,7 @@ static void test_one_class_is_nothing_to_learn(void **state) {
     (void)state;
     shell("mkdir -p single/train single/val && cp -r data/train/car single/train && cp -r data/val/car single/val");
     EXPECT(3, "train data.path=$T/single output=$T/spare " SMALL);
-    expect_text(errors, "/single: holds 1 class - put the pictures into one folder per class");
+    expect_text(errors, "/single: holds 1 class, at least 2 are needed - put the pictures into ");
     assert_false(exists("spare"));
     shell("cp -r data/train/fish single/train && cp -r data/val/fish single/val"); /* two are enough */
     EXPECT(0, "train data.path=$T/single output=$T/spare " SMALL "--dry-run");

@@ -175,9 +175,8 @@ template <bool GELU> __device__ static inline float behind_gelu(float dy, float 
 
 /* parts[share] = sums of dy h | of dy, h = (x - mean) rstd */
 template <class T, int V, bool GELU>
-__global__ void __launch_bounds__(COLUMN_THREADS, GELU ? 2 : 0)
-    batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *gain, const float *bias, const float *mean,
-                        const float *rstd, Columns s) {
+__global__ void batch_norm_bwd_sums(float *parts, const T *dy, const T *x, const float *gain, const float *bias,
+                                    const float *mean, const float *rstd, Columns s) {
     SharedMemory shared;
     float *scratch = shared.take<float>(COLUMN_THREADS * V);
     ColumnsAt t = columns_at(s, V);
