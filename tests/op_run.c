@@ -107,6 +107,15 @@ void op_built_free(Built *b) {
     free(b->grad);
 }
 
+bool op_has_features(const OpCase *c) {
+    Built b = op_build(c, DT_F32);
+    bool any = false;
+    for (int32_t i = 0; i < b.g->n_nodes; i++)
+        any |= node_def(&b.g->nodes[i])->features || node_def(&b.g->nodes[i])->features_out;
+    op_built_free(&b);
+    return any;
+}
+
 /* ---- kernels against the reference ---- */
 
 static void to_double(double *out, const void *in, const Value *v) {

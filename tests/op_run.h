@@ -18,6 +18,8 @@ typedef struct {
  * random upstream gradients. */
 Built op_build(const OpCase *c, DType compute);
 void op_built_free(Built *b);
+/* Whether a case is another one in another compute type. */
+bool op_has_features(const OpCase *c);
 
 /* The next element of operand `id` of the case built last: rounded to its type, so that kernels and the reference start
  * from the same number. */

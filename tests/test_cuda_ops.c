@@ -58,16 +58,6 @@ static void run_case(const OpCase *c, DType compute) {
         fail_msg("%s: the order of threads or what shared memory held before changes the bits", c->name);
 }
 
-/* Whether a case is another one in another compute type. */
-static bool has_features(const OpCase *c) {
-    Built b = op_build(c, DT_F32);
-    bool any = false;
-    for (int32_t i = 0; i < b.g->n_nodes; i++)
-        any |= node_def(&b.g->nodes[i])->features || node_def(&b.g->nodes[i])->features_out;
-    op_built_free(&b);
-    return any;
-}
-
 static void test_f32(void **state) { run_case(*state, DT_F32); }
 static void test_bf16(void **state) { run_case(*state, DT_BF16); }
 static void test_f16(void **state) { run_case(*state, DT_F16); }
@@ -80,7 +70,7 @@ int main(int argc, char **argv) {
     struct CMUnitTest *tests = mem_zalloc(capacity * COUNTOF(test_of), sizeof *tests);
     for (size_t f = 0; f < OP_FAMILIES; f++)
         for (const OpCase *c = op_families[f]; c->name; c++)
-            for (size_t t = 0; t < (has_features(c) ? COUNTOF(test_of) : 1); t++)
+            for (size_t t = 0; t < (op_has_features(c) ? COUNTOF(test_of) : 1); t++)
                 if (argc < 2 || strstr(c->name, argv[1]))
                     tests[count++] = (struct CMUnitTest){c->name, test_of[t], NULL, NULL, (void *)c};
     team_use(team_new(2));

@@ -101,15 +101,6 @@ static void test_every_barrier_is_needed(void **state) {
     assert_int_equal(unnoticed, 0);
 }
 
-static bool has_features(const OpCase *c) {
-    Built b = op_build(c, DT_F32);
-    bool any = false;
-    for (int32_t i = 0; i < b.g->n_nodes; i++)
-        any |= node_def(&b.g->nodes[i])->features || node_def(&b.g->nodes[i])->features_out;
-    op_built_free(&b);
-    return any;
-}
-
 int main(int argc, char **argv) {
     int capacity = 0;
     for (size_t f = 0; f < OP_FAMILIES; f++)
@@ -117,7 +108,7 @@ int main(int argc, char **argv) {
     runs = mem_zalloc((size_t)capacity, sizeof *runs);
     for (size_t f = 0; f < OP_FAMILIES; f++)
         for (const OpCase *c = op_families[f]; c->name; c++)
-            for (size_t t = 0; t < (has_features(c) ? COUNTOF(types) : 1); t++)
+            for (size_t t = 0; t < (op_has_features(c) ? COUNTOF(types) : 1); t++)
                 if (argc < 2 || strstr(c->name, argv[1])) runs[run_count++] = (Run){.c = c, .compute = types[t]};
     team_use(team_new(1));
     const struct CMUnitTest tests[] = {

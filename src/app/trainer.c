@@ -450,7 +450,7 @@ bool train(TrainResult *out, const Config *config, int argc, char **argv, bool d
         ok = keeper_finish(&t.keeper, err) && ok;
         if (t.train_bad + t.val_bad > 0)
             log_warning(log, "%zu picture%s could not be used (listed above and in log.txt)", t.train_bad + t.val_bad,
-                        t.train_bad + t.val_bad == 1 ? "" : "s");
+                        text_plural((int64_t)(t.train_bad + t.val_bad)));
     }
     if (!signals_stop()) signals_listen(false); /* else: the same signal may come twice */
     trainer_close(&t);

@@ -16,7 +16,8 @@ void config_write_network(JsonWriter *w, const Config *c) {
     free(name);
     json_write_key(w, "attention");
     json_write_array(w);
-    for (int i = 0; i < 4; i++) json_write_string(w, attention_name((AttentionKind)c->model.attention[i]));
+    for (int i = 0; i < MAVIT_STAGES; i++)
+        json_write_string(w, attention_name((AttentionKind)c->model.attention[i]));
     json_write_end(w);
     json_write_key(w, "size");
     json_write_array(w);
